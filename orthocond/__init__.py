@@ -1,0 +1,5 @@
+"""Spectral layers, treatments of the layer before them, and honest condition numbers."""
+
+from orthocond.spectral.learning_rate import optimal_lr
+
+__all__ = ["optimal_lr"]

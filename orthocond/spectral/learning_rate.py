@@ -1,0 +1,104 @@
+"""The learning rate that brings the updated weight nearest to an orthogonal matrix.
+
+Note [The quartic]
+    e(eta) = |(W - eta G)(W - eta G)^T - I|_F^2 (eq. 18, squared) is a quartic in eta. With
+    A = W W^T - I, B = -(G W^T + W G^T), C = G G^T its derivative is
+    2<A,B> + 2 eta (|B|^2 + 2<A,C>) + 6 eta^2 <B,C> + 4 eta^3 |C|^2.
+    W W^T and W^T W give quartics that differ by a constant, so the smaller side is used.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Rule = Literal["paper", "newton", "exact"]
+
+
+def quartic_coefficients(W: Tensor, G: Tensor) -> tuple[float, float, float, float]:
+    """Coefficients c1..c4 of e(eta) = e(0) + c1 eta + c2 eta^2 + c3 eta^3 + c4 eta^4 (eq. 18).
+
+    Args:
+        W: weight, flattened to (rows, columns) from its second dimension on.
+        G: gradient, of the same shape.
+    """
+    W, G = W.detach().flatten(1).double(), G.detach().flatten(1).double()
+    if W.shape[0] > W.shape[1]:
+        W, G = W.mT, G.mT
+    A = W @ W.mT - torch.eye(W.shape[0], dtype=W.dtype, device=W.device)
+    B = -(G @ W.mT + W @ G.mT)
+    C = G @ G.mT
+    AB, BB, AC, BC, CC = torch.stack(
+        [(A * B).sum(), (B * B).sum(), (A * C).sum(), (B * C).sum(), (C * C).sum()]
+    ).tolist()
+    return 2 * AB, BB + 2 * AC, 2 * BC, CC
+
+
+def _exact(W: Tensor, G: Tensor, upper: float | None) -> float:
+    c1, c2, c3, c4 = quartic_coefficients(W, G)
+    if c4 == 0:  # G = 0: every eta is as good as any other
+        return 0.0
+    roots = np.roots([4 * c4, 3 * c3, 2 * c2, c1])
+    # The real part of a complex root is harmless: it is one more candidate, never the best.
+    candidates = [float(eta) for eta in roots.real]
+    if upper is not None:
+        candidates = [min(max(eta, 0.0), upper) for eta in candidates] + [0.0, upper]
+    return min(candidates, key=lambda eta: eta * (c1 + eta * (c2 + eta * (c3 + eta * c4))))
+
+
+def _newton(W: Tensor, G: Tensor) -> float:
+    c1, c2, _, _ = quartic_coefficients(W, G)
+    return -c1 / (2 * c2) if c2 > 0 else float("nan")
+
+
+def _paper(W: Tensor, G: Tensor) -> float:
+    w, l = W.detach().flatten().double(), G.detach().flatten().double()
+    ww, ll, lw = torch.stack([w @ w, l @ l, l @ w]).tolist()
+    denominator = ww * ll + 2 * lw * lw
+    return ww * lw / denominator if denominator > 0 else float("nan")
+
+
+def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None = None) -> Tensor:
+    """Learning rate eta for which W - eta G is near an orthogonal matrix (eqs. 18 to 21).
+
+    ``paper`` is eq. 20, eta* = w'w l'w / (w'w l'l + 2 (l'w)^2): Newton's step from 0 on
+    |W - eta G|_F^4, which is not the objective of eq. 18 unless W has a single row.
+    ``newton`` is Newton's step from 0 on eq. 18 itself, and ``exact`` its global minimiser.
+
+    Args:
+        W: weight, (rows, ...), any floating dtype; flattened to a matrix from dimension 1 on.
+        G: gradient, of the same shape.
+        rule: ``paper``, ``newton`` or ``exact``.
+        upper: the learning rate of the other layers. With it ``paper`` and ``newton`` answer
+            eta where 0 < eta < upper and ``upper`` elsewhere (eq. 21 with its missing lower
+            side), and ``exact`` the minimiser over [0, upper], where 0 is a legal answer.
+
+    Returns:
+        A 0-d float64 tensor on W's device. NaN where the rule has no step (``newton`` at a
+        non-positive curvature, ``paper`` at G = 0 or W = 0) and no ``upper`` is given.
+
+    Raises:
+        ValueError: unknown rule, shapes that differ, or a scalar or 1-d weight.
+
+    Example:
+        >>> W = torch.eye(2)
+        >>> round(optimal_lr(W, W).item(), 4), optimal_lr(W, W, "exact", upper=0.1).item()
+        (0.3333, 0.0)
+    """
+    if rule not in get_args(Rule):
+        raise ValueError(f"unknown rule {rule!r}: allowed are {', '.join(get_args(Rule))}")
+    if W.shape != G.shape or W.dim() < 2:
+        raise ValueError(
+            f"weight and gradient must have one shape of at least 2 dimensions, "
+            f"got {tuple(W.shape)} and {tuple(G.shape)}"
+        )
+    if rule == "exact":
+        eta = _exact(W, G, upper)
+    else:
+        eta = _paper(W, G) if rule == "paper" else _newton(W, G)
+        if upper is not None and not 0 < eta < upper:  # NaN is not in the interval either
+            eta = upper
+    return torch.tensor(eta, dtype=torch.float64, device=W.device)
