@@ -1,0 +1,105 @@
+"""Factors, outcomes and injected faults of the eigendecomposition."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orthocond.spectral.eigh import DecompositionError, Outcome, eigh
+
+
+def symmetric(d: int, kappa: float, scale: float, seed: int) -> torch.Tensor:
+    """A positive definite matrix with the condition number and norm asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    Q = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator)).Q
+    return scale * (Q * torch.logspace(0, -torch.tensor(kappa).log10().item(), d)) @ Q.mT
+
+
+@given(
+    st.integers(1, 12),
+    st.sampled_from([1.0, 1e3, 1e12]),
+    st.sampled_from([1e-12, 1.0, 1e12]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_factors_rebuild_the_matrix(d, kappa, scale, dtype, seed):
+    P = symmetric(d, kappa, scale, seed).to(dtype)
+    l, U, outcome = eigh(P)
+    tolerance = 4 * d * torch.finfo(torch.float64).eps
+    identity = torch.eye(d, dtype=torch.float64)
+    symmetrised = (P.double() + P.double().mT) / 2
+    assert outcome == Outcome.OK and l.dtype == torch.float64
+    assert (l.diff() >= 0).all()
+    assert torch.dist(U @ torch.diag(l) @ U.mT, symmetrised) <= tolerance * symmetrised.norm()
+    assert torch.dist(U.mT @ U, identity) <= tolerance * d
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_a_poisoned_matrix_fails_alone(poison):
+    P = torch.eye(3).repeat(2, 2, 1, 1)
+    P[1, 0, 2, 2] = poison
+    result = eigh(P)
+    assert result.outcome.tolist() == [[Outcome.OK, Outcome.OK], [Outcome.FAILED, Outcome.OK]]
+    assert result.values.isfinite().all() and result.vectors.isfinite().all()
+    assert result.values[1, 0].tolist() == [0, 0, 0]
+    with pytest.raises(DecompositionError, match="1 of 4 matrices"):
+        result.require()
+
+
+@pytest.mark.parametrize(
+    ("refusals", "expected"),
+    [(0, Outcome.OK), (1, Outcome.OK), (2, Outcome.RETRIED), (3, Outcome.RETRIED)],
+)
+def test_a_driver_that_refuses_is_retried(monkeypatch, refusals, expected):
+    calls, lapack = iter(range(99)), torch.linalg.eigh
+
+    def refuse(P):
+        if next(calls) < refusals:
+            raise torch.linalg.LinAlgError("did not converge")
+        return lapack(P)
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    P = symmetric(5, 10.0, 1.0, 0) - 0.3 * torch.eye(5)  # eigenvalues of both signs
+    l, U, outcome = eigh(P)
+    assert outcome == expected
+    assert torch.dist(U @ torch.diag(l) @ U.mT, P) < 1e-10
+
+
+def test_a_driver_that_returns_nan_is_caught(monkeypatch):
+    lapack = torch.linalg.eigh
+
+    def silent(P):
+        values, vectors = lapack(P)
+        return values * float("nan"), vectors
+
+    monkeypatch.setattr(torch.linalg, "eigh", silent)
+    assert eigh(torch.eye(3)).outcome == Outcome.RETRIED
+
+
+def test_mixed_singular_vectors_are_not_taken_for_eigenvectors(monkeypatch):
+    def refuse(P):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    P = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # eigenvalues 1 and -1, equal singular values
+    l, U, outcome = eigh(P)
+    rebuilt = torch.dist(U @ torch.diag(l) @ U.mT, P.double()) < 1e-10
+    assert outcome == Outcome.FAILED or rebuilt
+
+
+def test_when_everything_refuses_the_outcome_says_so(monkeypatch):
+    def refuse(*args):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    monkeypatch.setattr(torch.linalg, "svd", refuse)
+    result = eigh(torch.eye(3).repeat(2, 1, 1))
+    assert result.outcome.tolist() == [Outcome.FAILED] * 2
+    assert result.vectors.isfinite().all()
+
+
+def test_bad_shapes_are_named():
+    for shape in [(3,), (2, 3), (0, 0)]:
+        with pytest.raises(ValueError, match="square matrices"):
+            eigh(torch.zeros(shape))
