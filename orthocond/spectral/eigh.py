@@ -62,7 +62,7 @@ def _jittered(P: Tensor) -> tuple[Tensor, Tensor]:
 def _other_driver(P: Tensor) -> tuple[Tensor, Tensor]:
     # P = U S V^T with V = U up to signs: the sign of an eigenvalue is that of <u, v>.
     U, S, Vh = torch.linalg.svd(P)
-    # Where l and -l are both eigenvalues, U may mix their vectors; then the factors do not rebuild P.
+    # Where l and -l are both eigenvalues, U may mix their vectors and then does not rebuild P.
     values, order = (S * (U * Vh.mT).sum(-2).sign()).sort()
     vectors = U[:, order]
     rounding = 16 * len(P) * torch.finfo(P.dtype).eps * P.norm()

@@ -1,0 +1,94 @@
+"""The polar factor against torch.linalg.svd, on matrices drawn by condition number."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import orthocond as oc
+from orthocond.spectral.eigh import DecompositionError
+
+
+def drawn(m: int, n: int, kappa: float, seed: int, scale: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    k = min(m, n)
+    U = torch.linalg.qr(torch.randn(m, k, dtype=torch.float64, generator=generator)).Q
+    V = torch.linalg.qr(torch.randn(n, k, dtype=torch.float64, generator=generator)).Q
+    s = torch.logspace(0, -torch.tensor(kappa).log10().item(), k, dtype=torch.float64)
+    return scale * (U * s) @ V.mT
+
+
+def reference(G: torch.Tensor) -> torch.Tensor:
+    U, _, Vh = torch.linalg.svd(G.double(), full_matrices=False)
+    return U @ Vh
+
+
+def orthogonality_error(R: torch.Tensor) -> float:
+    R = R.double()
+    gram = R @ R.mT if R.shape[-2] <= R.shape[-1] else R.mT @ R
+    return float((gram - torch.eye(gram.shape[-1], dtype=gram.dtype)).abs().max())
+
+
+@given(
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.sampled_from([1.0, 1e2, 1e5]),
+    st.sampled_from([1e-12, 1.0, 1e12]),
+    st.integers(0, 99),
+)
+@settings(max_examples=80, deadline=None)
+def test_it_is_u_v_transposed(m, n, kappa, scale, seed):
+    G = drawn(m, n, kappa, seed, scale)
+    R = oc.polar_factor(G)
+    # float64 Gram side: the perturbation of U V^T is bounded by eps kappa^2 before the repair step.
+    assert torch.dist(R, reference(G)) < 1e-14 * max(m, n) * kappa**2 + 1e-12
+    assert orthogonality_error(R) < 1e-10
+
+
+@pytest.mark.parametrize("kappa", [1.0, 1e3, 1e6, 1e7])
+@pytest.mark.parametrize("shape", [(64, 27), (64, 576), (256, 256)])
+def test_float32_is_orthogonal_to_1e_5(shape, kappa):
+    G = drawn(*shape, kappa, 0).float()
+    if torch.linalg.matrix_rank(G) == min(shape):
+        assert orthogonality_error(oc.polar_factor(G)) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["gram", "svd"])
+def test_methods_agree_and_take_batches(method):
+    G = torch.stack([drawn(6, 9, 50.0, seed) for seed in range(6)]).reshape(2, 3, 6, 9)
+    assert torch.allclose(oc.polar_factor(G, method), reference(G))
+
+
+def test_a_rank_deficient_matrix_gives_a_partial_isometry():
+    U, s, Vh = torch.linalg.svd(drawn(8, 6, 10.0, 0), full_matrices=False)
+    G = (U[:, :4] * s[:4]) @ Vh[:4]
+    R = oc.polar_factor(G)
+    assert torch.dist(R, U[:, :4] @ Vh[:4]) < 1e-10
+    assert torch.dist(R @ R.mT @ R, R) < 1e-10
+
+
+def test_no_orthogonal_matrix_is_nearer():
+    G = drawn(5, 5, 20.0, 1)
+    best = torch.dist(G, oc.polar_factor(G))
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        Q = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=generator)).Q
+        assert torch.dist(G, Q) >= best
+
+
+def test_zero_and_empty_and_tiny():
+    assert oc.polar_factor(torch.zeros(3, 4)).eq(0).all()
+    assert oc.polar_factor(torch.zeros(0, 3, 4)).shape == (0, 3, 4)
+    assert torch.allclose(oc.polar_factor(1e-30 * torch.eye(3)), torch.eye(3))
+    assert torch.allclose(oc.polar_factor(1e30 * torch.eye(3)), torch.eye(3))
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"unknown method 'qr'.*auto, gram, svd"):
+        oc.polar_factor(torch.eye(2), "qr")
+    with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+        oc.polar_factor(torch.zeros(3))
+    with pytest.raises(DecompositionError, match="NaN or Inf"):
+        oc.polar_factor(torch.full((2, 2), float("nan")))
+    with pytest.raises(DecompositionError, match="use 'svd' or 'auto'"):
+        oc.polar_factor(torch.diag(torch.tensor([1.0, 0.0])), "gram")
