@@ -1,0 +1,1 @@
+"""Treatments of the layer before a spectral layer: one module each."""
