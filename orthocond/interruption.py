@@ -18,8 +18,6 @@ class Interrupted(Exception):
 class StopSignal:
     """Remembers SIGTERM or SIGINT until somebody looks; a second one acts at once."""
 
-    """
-
     def __init__(self) -> None:
         self.signum = 0
 
