@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -25,10 +26,8 @@ def image_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not folder.exists():
         part = folder.with_name(f"image-sets-{os.getpid()}")
         subprocess.run([SHARED / "unpack", part], check=True, stdout=subprocess.DEVNULL)
-        try:
+        with contextlib.suppress(OSError):  # another worker was first
             part.rename(folder)
-        except OSError:
-            pass  # another worker was first
     return folder
 
 
