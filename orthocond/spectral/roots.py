@@ -26,8 +26,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from orthocond.spectral.eigh import eigh
+from orthocond.errors import UserError, unknown
+from orthocond.spectral.eigh import DecompositionError, Eigh, Outcome, eigh
+from orthocond.spectral.newton_schulz import newton_schulz
 
+Solver = Literal["eigh", "newton-schulz"]
 Backward = Literal["exact", "pade", "taylor", "raw"]
 Power = Literal["sqrt", "inv_sqrt"]
 
@@ -88,36 +91,118 @@ def divided_differences(l: Tensor, power: Power, rule: Backward = "exact") -> Te
 
 class _Root(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, P: Tensor, power: Power, rule: Backward, eps: float) -> Tensor:
-        l, U, _ = eigh(P).require()
+    def forward(
+        ctx: Any, P: Tensor, power: Power, rule: Backward, eps: float, strict: bool
+    ) -> tuple[Tensor, Tensor]:
+        l, U, outcome = eigh(P)
+        if strict:
+            Eigh(l, U, outcome).require()
         l = l + eps
-        if power == "sqrt":
-            l = l.clamp_min(0)  # rounding makes zero eigenvalues negative
-        elif (l <= 0).any():
+        if strict and power == "inv_sqrt" and (l <= 0).any():
             raise ValueError(
                 f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
                 "pass eps > 0, which is added to the diagonal"
             )
+        # Rounding makes zero eigenvalues of P negative. Below -eps / 2 they count as that, so that
+        # what a layer amplifies is bounded.
+        l = l.clamp_min(0 if power == "sqrt" else eps / 2)
+        failed = outcome == Outcome.FAILED
+        if power == "inv_sqrt":
+            failed = failed | (l <= 0).any(-1)
+        # Zero eigenvectors make both the value and the gradient of a failed matrix zero.
+        U = torch.where(failed[..., None, None], 0, U)
+        l = torch.where(failed[..., None], 1, l)
+        outcome = torch.where(failed, int(Outcome.FAILED), outcome).to(torch.int8)
         f = l.sqrt() if power == "sqrt" else l.rsqrt()
         ctx.save_for_backward(l, U)
         ctx.power, ctx.rule = power, rule
-        return ((U * f.unsqueeze(-2)) @ U.mT).to(P.dtype)
+        ctx.mark_non_differentiable(outcome)
+        return ((U * f.unsqueeze(-2)) @ U.mT).to(P.dtype), outcome
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (g,) = gradients
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        g = gradients[0]
         l, U = ctx.saved_tensors
         S = U.mT @ ((g + g.mT) / 2).to(U.dtype) @ U
         D = divided_differences(l, ctx.power, ctx.rule)
-        return (U @ (D * S) @ U.mT).to(g.dtype), None, None, None
+        return (U @ (D * S) @ U.mT).to(g.dtype), None, None, None, None
 
 
-def _check(rule: str) -> None:
-    if rule not in get_args(Backward):
-        raise ValueError(f"unknown backward {rule!r}: allowed are {', '.join(get_args(Backward))}")
+def _iterated(P: Tensor, power: Power, eps: float, strict: bool) -> tuple[Tensor, Tensor]:
+    """The same by Newton-Schulz; a matrix fails if it or its root is not finite, or tr P < 0."""
+    A = P.double() + eps * torch.eye(P.shape[-1], dtype=torch.float64, device=P.device)
+    roots = newton_schulz((A + A.mT) / 2)
+    F = roots[0] if power == "sqrt" else roots[1]
+    positive = A.detach().diagonal(dim1=-2, dim2=-1).sum(-1) >= 0
+    failed = ~(F.detach().isfinite().flatten(-2).all(-1) & positive)
+    outcome = torch.where(failed, int(Outcome.FAILED), int(Outcome.OK)).to(torch.int8)
+    if strict and failed.any():
+        raise DecompositionError(
+            f"the iteration failed on {int(failed.sum())} of {failed.numel()} matrices: they hold "
+            "NaN or Inf or have a negative trace; check the features before the covariance"
+        )
+    if failed.any():
+        # A failed matrix must leave the graph before the iteration: 0 * NaN is NaN.
+        identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+        keep = ~failed[..., None, None]
+        F = _iterated(torch.where(keep, P, identity), power, eps, strict)[0] * keep
+    return F.to(P.dtype), outcome
 
 
-def matrix_sqrt(P: Tensor, backward: Backward = "exact", eps: float = 0.0) -> Tensor:
+def check_rules(solver: str, backward: str) -> None:
+    """Raise a ValueError that names an unknown solver or backward rule, or a pair of no sense."""
+    if solver not in get_args(Solver):
+        raise unknown("solver", solver, get_args(Solver))
+    if backward not in get_args(Backward):
+        raise unknown("backward", backward, get_args(Backward))
+    if solver == "newton-schulz" and backward != "exact":
+        raise UserError(
+            f"solver 'newton-schulz' has its own backward: use backward='exact', not {backward!r}"
+        )
+
+
+def root(
+    P: Tensor, power: Power, rule: Backward = "exact", eps: float = 0.0, solver: Solver = "eigh"
+) -> tuple[Tensor, Tensor]:
+    """(P + eps I)^(1/2) or ^(-1/2), for layers: nothing is raised, and every outcome is recorded.
+
+    Eigenvalues of P below -eps / 2, which a covariance has by rounding only, count as -eps / 2
+    (for the square root: as -eps).
+
+    Args:
+        P: (..., d, d), symmetric positive semi-definite up to rounding; differentiable.
+        power: ``sqrt`` or ``inv_sqrt``.
+        rule: as ``backward`` in ``matrix_sqrt``.
+        eps: added to the diagonal.
+        solver: as in ``matrix_sqrt``.
+
+    Returns:
+        The root (..., d, d) in P's dtype, and the int8 outcome (...) of ``Outcome``. A matrix that
+        FAILED (NaN or Inf, no driver converged, no inverse root) has a zero root and passes a zero
+        gradient.
+
+    Example:
+        >>> F, outcome = root(torch.diag(torch.tensor([3.0, 0.0])), "inv_sqrt", eps=1.0)
+        >>> F.diagonal().tolist(), outcome.item()
+        ([0.5, 1.0], 0)
+    """
+    check_rules(solver, rule)
+    if solver == "newton-schulz":
+        return _iterated(P, power, eps, strict=False)
+    F, outcome = _Root.apply(P, power, rule, eps, False)
+    return F, outcome
+
+
+def _strict(P: Tensor, power: Power, solver: Solver, backward: Backward, eps: float) -> Tensor:
+    check_rules(solver, backward)
+    if solver == "newton-schulz":
+        return _iterated(P, power, eps, strict=True)[0]
+    return _Root.apply(P, power, backward, eps, True)[0]
+
+
+def matrix_sqrt(
+    P: Tensor, solver: Solver = "eigh", backward: Backward = "exact", eps: float = 0.0
+) -> Tensor:
     """Square root of symmetric positive semi-definite matrices, (P + eps I)^(1/2) (eq. 4).
 
     Negative eigenvalues of P + eps I count as zero. The gradient is that of the symmetric part; at
@@ -125,34 +210,38 @@ def matrix_sqrt(P: Tensor, backward: Backward = "exact", eps: float = 0.0) -> Te
 
     Args:
         P: (..., d, d), floating; the arithmetic is float64.
+        solver: ``eigh``, or ``newton-schulz``: five steps of the coupled iteration, inexact on
+            ill-conditioned matrices.
         backward: ``exact`` (divided differences; ties are harmless), or, for comparison, ``pade``,
             ``taylor`` or ``raw``: eqs. 5 to 7 with 1 / (li - lj) approximated or taken as it is.
+            With ``newton-schulz`` only ``exact``: the exact gradient of the iteration.
         eps: added to the diagonal.
 
     Returns:
         (..., d, d) in P's dtype.
 
     Raises:
-        ValueError: unknown backward rule, or P is not square.
+        ValueError: unknown solver or backward rule, or P is not square.
         DecompositionError: a matrix holds NaN or Inf, or could not be decomposed.
 
     Example:
-        >>> matrix_sqrt(torch.diag(torch.tensor([4.0, 9.0]))).diagonal().tolist()
+        >>> oc.matrix_sqrt(torch.diag(torch.tensor([4.0, 9.0]))).diagonal().tolist()
         [2.0, 3.0]
     """
-    _check(backward)
-    return _Root.apply(P, "sqrt", backward, eps)
+    return _strict(P, "sqrt", solver, backward, eps)
 
 
-def matrix_inv_sqrt(P: Tensor, backward: Backward = "exact", eps: float = 0.0) -> Tensor:
+def matrix_inv_sqrt(
+    P: Tensor, solver: Solver = "eigh", backward: Backward = "exact", eps: float = 0.0
+) -> Tensor:
     """Inverse square root of symmetric positive definite matrices, (P + eps I)^(-1/2) (eq. 4).
 
     Arguments, result and errors are those of ``matrix_sqrt``; a ValueError also where P + eps I has
-    an eigenvalue that is not positive.
+    an eigenvalue that is not positive (``newton-schulz`` does not notice: its five steps leave a
+    zero eigenvalue with a finite inverse).
 
     Example:
-        >>> matrix_inv_sqrt(torch.diag(torch.tensor([4.0, 16.0]))).diagonal().tolist()
+        >>> oc.matrix_inv_sqrt(torch.diag(torch.tensor([4.0, 16.0]))).diagonal().tolist()
         [0.5, 0.25]
     """
-    _check(backward)
-    return _Root.apply(P, "inv_sqrt", backward, eps)
+    return _strict(P, "inv_sqrt", solver, backward, eps)

@@ -1,0 +1,256 @@
+"""Decorrelated batch normalization: whitening by the covariance of the batch.
+
+Note [Gradient]
+    With F = (P + eps I)^(-1/2), A = diag(gamma) F, X centred and G = dl/dY:
+        Y = A X + beta,   M = G X^T,   s = G 1,
+        dl/dgamma = row sums of F o M,   dl/dbeta = s,   dl/dF = diag(gamma) M,
+        dl/dX = A^T (G - s 1^T / n) + (2 / n) (dl/dP) X.
+    n, P, and in dl/dX also M and s, are sums over all processes. dl/dP comes from dl/dF by the
+    backward of ``spectral.root``, which is d x d work. X is x - mu, taken as in
+    Note [Shifted moments] of ``layers/moments.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from orthocond.errors import UserError
+from orthocond.layers.moments import by_group, centred, is_distributed, moments, reduced, shift_of
+from orthocond.layers.outcomes import SpectralOutcomes
+from orthocond.spectral.eigh import Outcome
+from orthocond.spectral.roots import Backward, Solver, check_rules, root
+
+
+class Whitening(NamedTuple):
+    """What x is whitened with, in float64. A tuple, so that autograd does not look inside."""
+
+    mean: Tensor  # (C,)
+    root: Tensor  # (groups, d, d), F
+    covariance: Tensor | None = None  # the leaf P that F was computed from; None: both constants
+    n: Tensor | float = 1.0  # samples that P is of
+    is_reduced: bool = False  # whether P and n are those of all processes
+
+
+class _Whiten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
+        groups, d, _ = by.root.shape
+        shift = shift_of(x)
+        r = (by.mean - shift).view(groups, d, 1)
+        A = weight.double().view(groups, d, 1) * by.root.detach()
+        b = bias.double().view(groups, d, 1) - A @ r
+        A, b = A.to(x.dtype), b.to(x.dtype)
+        y = torch.empty_like(x)
+        for part, chunk in centred(x, shift):
+            for j, (X, Y) in enumerate(by_group(groups, chunk, y[part])):
+                torch.baddbmm(b[j], A[j].expand(len(X), d, d), X, out=Y)
+        ctx.save_for_backward(x, weight)
+        ctx.by = by
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        by: Whitening = ctx.by
+        F = by.root.detach()
+        groups, d, _ = F.shape
+        shift = shift_of(x)
+        r = (by.mean - shift).view(groups, d, 1)
+        M, s = torch.zeros_like(F), torch.zeros_like(r)
+        for part, chunk in centred(x, shift):
+            for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
+                M[j] += torch.bmm(g, X.mT).sum(0)
+                s[j] += g.sum((0, 2))[:, None]
+        M -= s @ r.mT
+        g_weight = (F * M).sum(-1).flatten().to(weight.dtype)
+        g_bias = s.flatten().to(weight.dtype)
+        if not ctx.needs_input_grad[0]:
+            return None, g_weight, g_bias, None
+        gamma = weight.double().view(groups, d, 1)
+        At, S, b = (gamma * F).mT, torch.zeros_like(F), torch.zeros_like(r)
+        if by.covariance is not None:
+            if by.is_reduced:
+                M, s = reduced(M, s)
+            (dP,) = torch.autograd.grad(by.root, by.covariance, gamma * M, retain_graph=True)
+            S = 2 / by.n * dP
+            b = -(At @ s / by.n + S @ r)
+        At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
+        out = torch.empty_like(x)
+        for part, chunk in centred(x, shift):
+            for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
+                torch.baddbmm(b[j], S[j].expand(len(X), d, d), X, out=o)
+                o.baddbmm_(At[j].expand(len(X), d, d), g)
+        return out, g_weight, g_bias, None
+
+
+class DecorrelatedBatchNorm2d(nn.Module):
+    r"""Batch normalization that also decorrelates the channels (ZCA whitening).
+
+    y = gamma (P + eps I)^(-1/2) (x - mu) + beta, with the mean mu and the covariance P (eq. 2) of
+    the channels over the batch and its pixels in training, and of running statistics in evaluation.
+
+    A drop-in for ``nn.BatchNorm2d``, which it equals when ``groups == num_features``. It computes
+    in float32 under autocast and for half-precision inputs (float64 for float64), decomposes in
+    float64, and returns the input's dtype. In training under torch.distributed the moments are
+    those of the batches of all processes, and so is the gradient through them; every process must
+    then take part in each forward and backward.
+
+    Running statistics are moving averages of a covariance that moves with the weights: at a high
+    learning rate they are stale, and ``oc.recalibrate`` replaces them.
+
+    Args:
+        num_features: C, the number of channels.
+        eps: added to the eigenvalues of the covariance; in units of the squared features.
+        momentum: of the running statistics; None for their cumulative average.
+        affine: whether there are gamma and beta (C,).
+        track_running_stats: whether there are running statistics; without them evaluation takes
+            those of the batch.
+        groups: whitens this many groups of C / groups channels each on its own.
+        solver: ``eigh``, or ``newton-schulz``: five steps, inexact.
+        backward: rule of ``oc.matrix_inv_sqrt``: exact, pade, taylor or raw.
+
+    Attributes:
+        running_mean, running_covariance: (C,) and (groups, d, d), the latter unbiased.
+        outcomes: SpectralOutcomes. A batch with NaN or Inf gives NaN, leaves the running statistics
+            as they were and is counted here.
+
+    Shape:
+        (B, C, H, W) to (B, C, H, W), contiguous or channels_last.
+
+    Raises:
+        ValueError: bad arguments; an input that is not (B, C, H, W); in training, a batch of fewer
+            than two pixels.
+
+    Example:
+        >>> norm = oc.DecorrelatedBatchNorm2d(3, eps=1e-5, affine=False)
+        >>> y = norm(torch.randn(8, 3, 4, 4)).transpose(0, 1).flatten(1)
+        >>> torch.allclose(y.cov(correction=0), torch.eye(3), atol=1e-3)
+        True
+    """
+
+    weight: nn.Parameter  # these two are None without affine,
+    bias: nn.Parameter
+    running_mean: Tensor  # and these three without track_running_stats, as in torch
+    running_covariance: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-2,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        groups: int = 1,
+        solver: Solver = "eigh",
+        backward: Backward = "exact",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_rules(solver, backward)
+        if num_features < 1 or groups < 1 or num_features % groups:
+            raise UserError(f"{num_features} features can't be split into {groups} equal groups")
+        if not eps >= 0:
+            raise UserError(f"eps must be 0 or more, got {eps}")
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats, self.groups = affine, track_running_stats, groups
+        self.solver: Solver = solver
+        self.backward_rule: Backward = backward
+        self.outcomes = SpectralOutcomes()
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        parameter = nn.Parameter(torch.empty(num_features, **where)) if affine else None
+        self.register_parameter("weight", parameter)
+        parameter = nn.Parameter(torch.empty(num_features, **where)) if affine else None
+        self.register_parameter("bias", parameter)
+        d = num_features // groups
+        tracked = track_running_stats
+        mean = torch.empty(num_features, **where) if tracked else None
+        covariance = torch.empty(groups, d, d, **where) if tracked else None
+        batches = torch.tensor(0, dtype=torch.long, device=device) if tracked else None
+        self.register_buffer("running_mean", mean)
+        self.register_buffer("running_covariance", covariance)
+        self.register_buffer("num_batches_tracked", batches)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Mean 0, covariance I and no batch seen."""
+        if self.track_running_stats:
+            self.running_mean.zero_()
+            self.running_covariance.zero_().diagonal(dim1=-2, dim2=-1).fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Gamma 1, beta 0, and the running statistics as at the start."""
+        self.reset_running_stats()
+        if self.affine:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    @torch.no_grad()
+    def set_running_stats(self, mean: Tensor, covariance: Tensor, momentum: float = 1.0) -> None:
+        """Move the running statistics towards these by momentum."""
+        for running, new in ((self.running_mean, mean), (self.running_covariance, covariance)):
+            running.lerp_(new.to(running), momentum)
+
+    def _root(self, covariance: Tensor) -> tuple[Tensor, bool]:
+        """F, all NaN where a matrix failed, and whether none did."""
+        F, outcome = root(covariance, "inv_sqrt", self.backward_rule, self.eps, self.solver)
+        self.outcomes.count(outcome)
+        failed = outcome == Outcome.FAILED  # (groups,)
+        return F.masked_fill(failed[:, None, None], float("nan")), not bool(failed.any())
+
+    def _of_batch(self, x: Tensor) -> Whitening:
+        is_reduced = self.training and is_distributed()
+        with torch.no_grad():
+            batch = moments(x, self.groups)
+            batch = batch.reduced() if is_reduced else batch
+            n = int(batch.n)
+            if n < 2:
+                raise UserError(
+                    f"expected at least 2 pixels over the batch in training, got {n} from input "
+                    f"of shape {tuple(x.shape)}"
+                )
+            mean, covariance = batch.mean(), batch.covariance()
+        covariance.requires_grad_()
+        with torch.enable_grad():
+            F, worked = self._root(covariance)
+        if self.training and self.track_running_stats and worked:
+            self.num_batches_tracked += 1
+            momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.set_running_stats(mean, covariance.detach() * (n / (n - 1)), momentum)
+        return Whitening(mean, F, covariance, batch.n, is_reduced)
+
+    def _of_running(self) -> Whitening:
+        with torch.no_grad():
+            F, _ = self._root(self.running_covariance.double())
+        return Whitening(self.running_mean.double(), F)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Whiten x (B, C, H, W)."""
+        if x.dim() != 4 or x.shape[1] != self.num_features:
+            raise UserError(
+                f"expected an input of shape (B, {self.num_features}, H, W), got {tuple(x.shape)}"
+            )
+        dtype = x.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            x = x if dtype in (torch.float32, torch.float64) else x.float()
+            channels_last = x.is_contiguous(memory_format=torch.channels_last)
+            x = x if channels_last else x.contiguous()
+            use_batch = self.training or not self.track_running_stats
+            by = self._of_batch(x.detach()) if use_batch else self._of_running()
+            weight = self.weight if self.affine else x.new_ones(self.num_features)
+            bias = self.bias if self.affine else x.new_zeros(self.num_features)
+            return _Whiten.apply(x, weight, bias, by).to(dtype)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}, groups={self.groups}, "
+            f"solver={self.solver!r}, backward={self.backward_rule!r}"
+        )
