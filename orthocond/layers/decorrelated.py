@@ -47,7 +47,7 @@ class _Whiten(torch.autograd.Function):
         y = torch.empty_like(x)
         for part, chunk in centred(x, shift):
             for j, (X, Y) in enumerate(by_group(groups, chunk, y[part])):
-                torch.baddbmm(b[j], A[j].expand(len(X), d, d), X, out=Y)
+                Y.copy_(b[j]).baddbmm_(A[j].expand(len(X), d, d), X)
         ctx.save_for_backward(x, weight)
         ctx.by = by
         return y
@@ -83,7 +83,7 @@ class _Whiten(torch.autograd.Function):
         out = torch.empty_like(x)
         for part, chunk in centred(x, shift):
             for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
-                torch.baddbmm(b[j], S[j].expand(len(X), d, d), X, out=o)
+                o.copy_(b[j]).baddbmm_(S[j].expand(len(X), d, d), X)
                 o.baddbmm_(At[j].expand(len(X), d, d), g)
         return out, g_weight, g_bias, None
 

@@ -1,0 +1,72 @@
+"""An interleaved timer: what is compared runs in one process, in turns, so that noise hits all.
+
+Fresh tensors of tens of megabytes are page faults, because glibc gives them back to the system on
+every free. The benchmarks keep them (``keep_memory``), as a training process should.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory; does nothing elsewhere."""
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(m_mmap_threshold, 2**30)
+        mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def interleaved(
+    cases: dict[str, Callable[[], object]], rounds: int = 30, warmup: int = 3
+) -> dict[str, float]:
+    """Median seconds of each case over the rounds; in every round each case runs once."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for r in range(warmup + rounds):
+        for name, run in cases.items():
+            _synchronize()
+            start = time.perf_counter()
+            run()
+            _synchronize()
+            if r >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def show(title: str, medians: dict[str, float], reference: str) -> None:
+    """Print milliseconds and ratios to the reference case."""
+    print(title)
+    for name, seconds in medians.items():
+        ratio = seconds / medians[reference]
+        print(f"  {name:32s} {1e3 * seconds:10.3f} ms  {ratio:8.3f} x {reference}")
+
+
+def write(name: str, tables: dict[str, dict[str, float]]) -> None:
+    """Write medians in seconds to results/<name>.json, atomically, with what they were taken on."""
+    RESULTS.mkdir(exist_ok=True)
+    cuda = torch.cuda.is_available()
+    content = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        "median_seconds": tables,
+    }
+    part = RESULTS / f".{name}.{os.getpid()}.part"
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(RESULTS / f"{name}.json")

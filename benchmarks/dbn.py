@@ -1,0 +1,97 @@
+"""Decorrelated batch norm against its matrix products, BatchNorm2d and a textbook.
+
+python benchmarks/dbn.py [--rounds 30] [--threads 2] [--fresh-memory]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from common import interleaved, keep_memory, show, write
+from torch import Tensor, nn
+
+from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+
+
+class Textbook(nn.Module):
+    """Whitening as it is written down: transpose, centre, SVD, affine, autograd through it all."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        X = x.transpose(0, 1).reshape(C, -1)  # (C, B H W)
+        X = X - X.mean(1, keepdim=True)
+        P = X @ X.mT / X.shape[1] + self.eps * torch.eye(C, device=x.device)
+        U, s, _ = torch.linalg.svd(P)
+        Y = (U * s.rsqrt()) @ U.mT @ X
+        y = Y.view(C, B, H, W).transpose(0, 1).contiguous()
+        return y * self.weight + self.bias
+
+
+def products(x: Tensor, count: int) -> Callable[[], None]:
+    """The layer's matrix products alone, in their best layout and into buffers that exist."""
+    B, C, H, W = x.shape
+    X = x.view(B, C, H * W)
+    A = torch.randn(B, C, C, device=x.device)
+    P, Y = torch.empty_like(A), torch.empty_like(X)
+
+    def run() -> None:
+        for k in range(count):
+            if k % 2 == 0 and k < 4:  # the covariance, and dl/dA in the backward
+                torch.bmm(X, X.mT, out=P)
+            else:  # the application, and the two halves of dl/dX
+                torch.bmm(A, X, out=Y)
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fresh-memory", action="store_true", help="leave malloc as it comes")
+    arguments = parser.parse_args()
+    if not arguments.fresh_memory:
+        keep_memory()
+    torch.manual_seed(0)
+    torch.set_num_threads(arguments.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.randn(128, 64, 32, 32, device=device)
+    mix = torch.eye(64, device=device) + 0.5 * torch.randn(64, 64, device=device) / 8
+    x = torch.einsum("ij,bjhw->bihw", mix, x).contiguous().requires_grad_()
+    g = torch.randn_like(x)
+    layers = {
+        "orthocond": DecorrelatedBatchNorm2d(64).to(device),
+        "BatchNorm2d": nn.BatchNorm2d(64).to(device),
+        "textbook": Textbook(64, 1e-2).to(device),
+    }
+
+    def both(layer: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            x.grad = None
+            layer(x).backward(g)
+
+        return run
+
+    with torch.no_grad():
+        bare = {"products": products(x.detach(), 2)}
+        forward = interleaved(
+            bare | {name: lambda f=f: f(x) for name, f in layers.items()}, arguments.rounds
+        )
+    bare = {"products": products(x.detach(), 5)}
+    whole = interleaved(bare | {name: both(f) for name, f in layers.items()}, arguments.rounds)
+    show("forward", forward, "products")
+    show("forward and backward", whole, "products")
+    name = "dbn-fresh-memory" if arguments.fresh_memory else "dbn"
+    write(name, {"forward": forward, "forward_backward": whole})
+
+
+if __name__ == "__main__":
+    main()
