@@ -1,0 +1,136 @@
+"""The tables of a run: their columns, and their one way to be written as CSV.
+
+Numbers have 9 significant digits, what is missing is blank, infinity is ``inf``. What is read and
+written again is the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table = list[dict[str, Any]]
+
+METRICS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_penalty",
+    "train_top1",
+    "eval_loss",
+    "eval_top1",
+    "eval_top5",
+    "recalibrated_loss",
+    "recalibrated_top1",
+    "recalibrated_top5",
+    "failures",
+    "unrecovered",
+    "eta",
+    "eta_used",
+    "sv_min",
+    "sv_max",
+)
+TIMINGS = ("epoch", "seconds", "images_per_second", "eval_seconds", "peak_memory_mb")
+_FIELDS = (
+    "kappa",
+    "negative",
+    "kappa_eps",
+    "rank",
+    "kappa_support",
+    "effective_rank",
+    "stable_rank",
+    "lambda_max",
+)
+CONDITIONING = (
+    "phase",
+    "epoch",
+    "step",
+    "samples",
+    *(column for field in _FIELDS for column in (field, f"{field}_min", f"{field}_max")),
+    "rank_tol",
+    "structural_rank",
+)
+TABLES = {"metrics": METRICS, "timings": TIMINGS, "conditioning": CONDITIONING}
+TEXT = ("phase",)  # the columns that are no numbers
+MAX_CSV = 128 << 20  # bytes
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return str(int(value)) if isinstance(value, Integral) else f"{float(value):.9g}"
+
+
+def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as CSV.
+
+    Raises:
+        ValueError: a row has a key that is no column.
+
+    Example:
+        >>> to_csv(("step", "loss", "eta"), [{"step": 1, "loss": 1 / 3}])
+        b'step,loss,eta\\n1,0.333333333,\\n'
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval=None, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+    return text.getvalue().encode()
+
+
+def _value(column: str, cell: str) -> str | int | float | None:
+    if column in TEXT or not cell:
+        return cell or None
+    return int(cell) if re.fullmatch(r"-?\d{1,18}", cell) else float(cell)
+
+
+def _require_header(columns: tuple[str, ...], data: bytes) -> None:
+    header = ",".join(columns)
+    if not data.startswith(f"{header}\n".encode()):
+        raise ValueError(f"does not begin with the columns {header}")
+
+
+def from_csv(columns: tuple[str, ...], data: bytes) -> Table:
+    """The rows that ``to_csv`` wrote.
+
+    Raises:
+        ValueError: it is not such a table.
+
+    Example:
+        >>> from_csv(("step", "eta"), b"step,eta\\n1,\\n2,inf\\n")
+        [{'step': 1, 'eta': None}, {'step': 2, 'eta': inf}]
+    """
+    _require_header(columns, data)
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode())))[1:]
+        return [{c: _value(c, cell) for c, cell in zip(columns, row, strict=True)} for row in rows]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"is not a table: {error}") from None
+
+
+def to_frame(columns: tuple[str, ...], data: bytes) -> pd.DataFrame:
+    """The same as a DataFrame, every number a float and NaN where it is blank.
+
+    Raises:
+        ValueError: it is not such a table.
+    """
+    import pandas as pd
+
+    _require_header(columns, data)
+    types = {column: "str" if column in TEXT else "float64" for column in columns}
+    try:
+        # index_col=False: a first row with more cells than columns would become an index.
+        return pd.read_csv(
+            io.BytesIO(data), dtype=types, float_precision="round_trip", index_col=False
+        )
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"is not a table: {error}") from None
