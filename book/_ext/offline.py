@@ -1,0 +1,59 @@
+"""Sphinx extension: the built book asks no other host for anything.
+
+MathJax comes from the package sphinx-mathjax-offline, whose files are those of MathJax 3.2.2 as
+released; only what a page can ask for is copied. Its right-click menu would offer parts that are
+not copied, so it is off. The other scripts that Jupyter Book fetches from the network (require.js
+and the widget manager, thebe) serve interactive notebooks, of which there are none here.
+"""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+PARTS = ["tex-chtml.js", "input/tex/extensions", "output/chtml/fonts"]
+
+
+def mathjax_folder() -> Path:
+    spec = find_spec("sphinx-mathjax-offline")
+    if spec is None or spec.origin is None:
+        raise ExtensionError("MathJax is missing: pip install '.[book]'")
+    return Path(spec.origin).parent / "static" / "mathjax"
+
+
+def copy_mathjax(app: Sphinx) -> None:
+    if app.builder.format != "html":
+        return
+    source, target = mathjax_folder(), Path(app.outdir) / "_static" / "mathjax"
+    for part in PARTS:
+        if (source / part).is_dir():
+            shutil.copytree(source / part, target / part, dirs_exist_ok=True)
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / part, target / part)
+
+
+def local_scripts_only(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", [])
+        if "thebe" not in f"{script} {dict(getattr(script, 'attributes', {}))}"
+    ]
+
+
+def configure(app: Sphinx, config: Any) -> None:
+    config.mathjax_path = "mathjax/tex-chtml.js"
+    config.mathjax3_config = {"options": {"enableMenu": False, "enableAssistiveMml": True}}
+    config.nb_ipywidgets_js = {}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", configure, priority=100)
+    app.connect("builder-inited", copy_mathjax)
+    app.connect("html-page-context", local_scripts_only, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
