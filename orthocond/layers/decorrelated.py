@@ -64,7 +64,7 @@ class _Whiten(torch.autograd.Function):
         M, s = torch.zeros_like(F), torch.zeros_like(r)
         for part, chunk in centred(x, shift):
             for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
-                M[j] += torch.bmm(g, X.mT).sum(0)
+                M[j] += torch.bmm(g, X.mT).sum(0, dtype=torch.float64)
                 s[j] += g.sum((0, 2))[:, None]
         M -= s @ r.mT
         g_weight = (F * M).sum(-1).flatten().to(weight.dtype)

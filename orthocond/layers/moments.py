@@ -108,7 +108,7 @@ def moments(x: Tensor, groups: int = 1) -> Moments:
     for _, chunk in centred(x, shift):
         total += chunk.sum((0, 2, 3))
         for j, (X,) in enumerate(by_group(groups, chunk)):
-            square[j] += torch.bmm(X, X.mT).sum(0)
+            square[j] += torch.bmm(X, X.mT).sum(0, dtype=torch.float64)
     # Back to moments about zero, which add up:
     # sum x x^T = sum (x - c)(x - c)^T + t c^T + c t^T + n c c^T with t = sum (x - c).
     c, t = shift.double().view(groups, -1, 1), total.view(groups, -1, 1)

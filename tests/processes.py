@@ -1,0 +1,68 @@
+"""Several gloo processes on one machine, and what tests run in them.
+
+Spawned processes import their worker by name, so the workers live here and not in a test file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def _main(rank: int, worker: Callable[..., Any], folder: str, world: int, args: tuple) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world)
+    torch.save(worker(rank, world, *args), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def in_processes(folder: Path, worker: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
+    """What worker(rank, world, *args) returns in each process of a group; folder must be empty."""
+    spawned = (worker, str(folder), world, args)
+    torch.multiprocessing.spawn(_main, spawned, nprocs=world)  # type: ignore[attr-defined]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def whitened_network() -> nn.Sequential:
+    from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+
+    torch.manual_seed(0)
+    norm = DecorrelatedBatchNorm2d(8, groups=2)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),  # a bias before the norm has no gradient but rounding
+        norm,
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 4),
+    )
+
+
+def train_step(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Loss, gradients and buffers of one step."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    loss = nn.functional.cross_entropy(model(images), labels)
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    gradients = {f"gradient of {n}": p.grad for n, p in inner.named_parameters()}
+    return {"loss": loss.detach(), **gradients, **inner.state_dict()}
+
+
+def whitening_step(rank: int, world: int, images: Tensor, labels: Tensor) -> tuple[dict, dict]:
+    """A DDP step on an equal share, then population statistics from an unequal one."""
+    from orthocond.layers.recalibrate import recalibrate
+
+    model = DistributedDataParallel(whitened_network())
+    share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)
+    stepped = train_step(model, images[share], labels[share])
+    stepped = {name: value.clone() for name, value in stepped.items()}
+    recalibrate(model, [images[:30]] if rank == 0 else images[30:].split(49))
+    return stepped, model.module.state_dict()
