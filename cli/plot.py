@@ -1,0 +1,49 @@
+"""``orthocond plot``: the paper's figures from the runs of a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot(
+    figures: Annotated[list[str], typer.Argument(help="fig1 to fig7, or all.")],
+    runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("figures"),
+    data: Annotated[
+        str | None, typer.Option(help="The data set, where a study has several.")
+    ] = None,
+    format: Annotated[list[str] | None, typer.Option(help="png, svg, pdf; all by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+) -> int:
+    """Draw figures of the paper from runs, each with its data as CSV.
+
+    Every figure comes for light pages and, as NAME-dark, for dark ones. Its files name the runs,
+    commits and configurations that it was drawn from.
+
+    Example: orthocond plot fig2 fig3 --runs runs/cifar10-cpu --out figures
+    """
+    import matplotlib
+
+    from orthocond.report.registry import FIGURES, chosen
+    from orthocond.report.saving import FORMATS, draw_all
+    from orthocond.report.study import Study
+    from orthocond_cli.printing import print_skipped
+
+    matplotlib.use("agg")
+    names = chosen("figure", figures, FIGURES)
+    formats = chosen("format", format or ["all"], FORMATS)
+    results, skipped = draw_all(Study(runs, data), names, out, formats, strict="all" not in figures)
+    if as_json:
+        typer.echo(json.dumps({"figures": results, "skipped": skipped}, indent=2))
+        return 0
+    for result in results:
+        for file in result["files"]:
+            typer.echo(file)
+        for text in (*result["remarks"], *result["commands"]):
+            typer.echo(f"{result['name']}: {text}", err=True)
+    print_skipped(skipped)
+    return 0

@@ -1,0 +1,48 @@
+"""``orthocond table``: the paper's tables beside the same numbers from a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def table(
+    tables: Annotated[list[str], typer.Argument(help="tab1 to tab6, or all.")],
+    runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option(help="Write files there, and not to the standard output.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Only the runs on this data set.")] = None,
+    format: Annotated[str, typer.Option(help="md, csv, latex or html.")] = "md",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> int:
+    """Put the paper's tables beside the same numbers from runs.
+
+    Mean and standard deviation over the seeds, minimum and count, with the moving averages first
+    and recalibrated statistics beside them; the best of each column is marked.
+
+    Example: orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex
+    """
+    from orthocond.report.registry import TABLES, chosen
+    from orthocond.report.render import to_records
+    from orthocond.report.saving import build_all, write_table
+    from orthocond.report.study import Study
+    from orthocond_cli.printing import print_skipped
+
+    names = chosen("table", tables, TABLES)
+    built, skipped = build_all(Study(runs, data), names, strict="all" not in tables)
+    texts = {name: write_table(frame, name, out, format) for name, frame in built.items()}
+    if as_json:
+        records = {name: to_records(frame) for name, frame in built.items()}
+        typer.echo(json.dumps({"tables": records, "skipped": skipped}, indent=2))
+        return 0
+    for text in texts.values():
+        typer.echo(text)
+    for name, frame in built.items():
+        for command in frame.attrs["commands"]:
+            typer.echo(f"{name}: not run here: {command}", err=True)
+    print_skipped(skipped)
+    return 0

@@ -1,0 +1,62 @@
+"""Where the numbers of a figure or a table come from, carried in ``DataFrame.attrs``."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from orthocond.report.study import Selection
+from orthocond.report.style import label
+
+
+def attach(frame: pd.DataFrame, *selections: Selection, remark: str = "") -> pd.DataFrame:
+    """The frame, with what its readers must know of its runs.
+
+    Args:
+        frame: the data of a figure or table.
+        selections: the runs that it was made from.
+        remark: how the numbers were made, for the end of the note.
+
+    Returns:
+        The same frame; ``attrs`` has ``note`` (for captions), ``remarks`` (what is missing or was
+        set aside), ``commands`` (that make what is missing) and ``runs`` (run, commit and
+        configuration hash of each).
+    """
+    frame.attrs["note"] = "; ".join(s.note for s in selections) + (f". {remark}" if remark else "")
+    frame.attrs["remarks"] = [remark for s in selections for remark in _remarks(s)]
+    frame.attrs["commands"] = [s.command for s in selections if s.missing]
+    frame.attrs["runs"] = [
+        {
+            "run": run.name,
+            "commit": run.environment.get("commit"),
+            "config": run.config.get("hash"),
+        }
+        for s in selections
+        for run in s.all_runs
+    ]
+    return frame
+
+
+def _remarks(selection: Selection) -> list[str]:
+    remarks = []
+    if selection.missing:
+        names = ", ".join(label(method) for method in selection.missing)
+        remarks.append(f"{selection.data}: not run here: {names}")
+    for method, count in sorted(selection.diverged.items()):
+        if method in selection.runs:
+            total = count + len(selection.runs[method])
+            remarks.append(
+                f"{selection.data}: {count} of {total} runs of {label(method)} diverged and are "
+                "left out"
+            )
+    if selection.set_aside:
+        remarks.append(
+            f"{selection.data}: {selection.set_aside} runs with another configuration than "
+            f"{selection.hash} are left out"
+        )
+    return remarks
+
+
+def as_text(frame: pd.DataFrame) -> str:
+    """Note, remarks and runs in one text, for a file's metadata."""
+    runs = [f"{r['run']} commit {r['commit']} config {r['config']}" for r in frame.attrs["runs"]]
+    return "\n".join([frame.attrs["note"], *frame.attrs["remarks"], *runs])

@@ -1,0 +1,130 @@
+"""How figures look: one colour, dash pattern and marker per method, on light and on dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.colors import to_hex, to_rgb
+
+from orthocond.methods import SOLVERS, Method
+
+COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone
+INK, PAPER = "#1a1a1a", "#ffffff"
+DARK_INK, DARK_PAPER = "#e6e6e6", "#121212"
+BLUE, ORANGE, GREEN, RED, PINK, BROWN, _, GREY, _, SKY = sns.color_palette("colorblind").as_hex()
+
+INK_SHARE = 0.2  # so much of the ink is mixed into each colour: the pale ones need it on white
+
+SOLID: tuple[float, ...] = ()
+DASHED, DOTTED, DASHDOT = (4, 1.6), (1, 1.4), (5, 1.4, 1, 1.4)
+LONG, DASHDOTDOT = (8, 2), (5, 1.4, 1, 1.4, 1, 1.4)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What tells a line from the others, in colour and without."""
+
+    color: str | None  # None: the page's ink
+    dashes: tuple[float, ...]
+    marker: str
+
+
+STYLES = {
+    "svd": Style(None, SOLID, ""),
+    "ns": Style(GREY, DASHED, "x"),
+    "bn": Style(GREY, DOTTED, ""),
+    "gap": Style(GREY, DOTTED, ""),
+    "svd+sn": Style(BROWN, DASHDOTDOT, "v"),
+    "svd+ol": Style(PINK, DASHED, "d"),
+    "svd+ow": Style(GREEN, DASHDOT, "s"),
+    "svd+nog": Style(BLUE, SOLID, "o"),
+    "svd+olr": Style(ORANGE, DASHDOT, "^"),
+    "svd+nog+sn": Style(BROWN, DASHED, "v"),
+    "svd+nog+ol": Style(PINK, DOTTED, "d"),
+    "svd+nog+ow": Style(SKY, LONG, "s"),
+    "svd+nog+olr": Style(SKY, DASHED, "^"),
+    "svd+ow+olr": Style(GREEN, DASHDOTDOT, "s"),
+    "svd+nog+ow+olr": Style(RED, SOLID, "D"),
+    "svd+ow-stiefel": Style(GREEN, DOTTED, "p"),
+    "svd+olr-newton": Style(ORANGE, DASHED, ">"),
+    "svd+olr-exact": Style(ORANGE, DOTTED, "<"),
+    "svd+nog+ow+olr-exact": Style(RED, DASHED, "D"),
+}
+OTHER = Style(PINK, DASHDOTDOT, "*")
+"""For methods that have no style of their own."""
+
+
+def page_color(color: str | None) -> str:
+    """A colour moved towards the page's ink, for contrast; None is the ink."""
+    ink = mpl.rcParams["text.color"]
+    pairs = zip(to_rgb(color or ink), to_rgb(ink), strict=True)
+    red, green, blue = ((1 - INK_SHARE) * a + INK_SHARE * b for a, b in pairs)
+    return to_hex((red, green, blue))
+
+
+def line_style(method: str) -> dict[str, Any]:
+    """Keyword arguments of ``Axes.plot`` for a method, the same in every figure.
+
+    Example:
+        >>> line_style("svd+nog")["marker"]
+        'o'
+    """
+    style = STYLES.get(method, OTHER)
+    return {
+        "color": page_color(style.color),
+        "linestyle": (0, style.dashes) if style.dashes else "-",
+        "marker": style.marker,
+        "markersize": 3,
+        "markerfacecolor": mpl.rcParams["axes.facecolor"],
+    }
+
+
+def label(method: str) -> str:
+    """A canonical method's name as figures and tables write it.
+
+    Example:
+        >>> label("svd+nog+ow")
+        'SVD + NOG + OW'
+    """
+    solver, *treatments = method.split("+")
+    return Method(solver, tuple(treatments)).label if solver in SOLVERS else method
+
+
+@contextmanager
+def theme(dark: bool = False) -> Iterator[None]:
+    """Fonts, sizes and colours for what is drawn inside.
+
+    Args:
+        dark: light ink on the dark page's own background.
+    """
+    ink, paper = (DARK_INK, DARK_PAPER) if dark else (INK, PAPER)
+    colors = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink
+    ) | dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), paper)
+    settings: Any = {
+        **sns.axes_style("ticks"),
+        **colors,
+        "font.size": 8,
+        "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
+        "mathtext.fontset": "dejavusans",
+        "axes.labelsize": 8,
+        "axes.titlesize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "lines.linewidth": 1.3,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+        "figure.constrained_layout.w_pad": 0.07,
+        "figure.dpi": 150,
+    }
+    with mpl.rc_context(settings):
+        yield
