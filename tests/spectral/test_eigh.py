@@ -4,15 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import by_condition
 
 from orthocond.spectral.eigh import DecompositionError, Outcome, eigh
-
-
-def symmetric(d: int, kappa: float, scale: float, seed: int) -> torch.Tensor:
-    """A positive definite matrix with the condition number and norm asked for."""
-    generator = torch.Generator().manual_seed(seed)
-    Q = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator)).Q
-    return scale * (Q * torch.logspace(0, -torch.tensor(kappa).log10().item(), d)) @ Q.mT
 
 
 @given(
@@ -24,7 +18,7 @@ def symmetric(d: int, kappa: float, scale: float, seed: int) -> torch.Tensor:
 )
 @settings(max_examples=60, deadline=None)
 def test_factors_rebuild_the_matrix(d, kappa, scale, dtype, seed):
-    P = symmetric(d, kappa, scale, seed).to(dtype)
+    P = by_condition(d, kappa, scale, seed).to(dtype)
     l, U, outcome = eigh(P)
     tolerance = 4 * d * torch.finfo(torch.float64).eps
     identity = torch.eye(d, dtype=torch.float64)
@@ -60,7 +54,7 @@ def test_a_driver_that_refuses_is_retried(monkeypatch, refusals, expected):
         return lapack(P)
 
     monkeypatch.setattr(torch.linalg, "eigh", refuse)
-    P = symmetric(5, 10.0, 1.0, 0) - 0.3 * torch.eye(5)  # eigenvalues of both signs
+    P = by_condition(5, 10.0, 1.0, 0) - 0.3 * torch.eye(5)  # eigenvalues of both signs
     l, U, outcome = eigh(P)
     assert outcome == expected
     assert torch.dist(U @ torch.diag(l) @ U.mT, P) < 1e-10

@@ -1,21 +1,17 @@
 """Values and gradients of the roots, against closed forms, gradcheck and central differences."""
 
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import by_condition, derivative, spectrum
 
 import orthocond as oc
-from orthocond.spectral.eigh import DecompositionError
+from orthocond.spectral.eigh import DecompositionError, Outcome
+from orthocond.spectral.roots import root
 
 ROOTS = [oc.matrix_sqrt, oc.matrix_inv_sqrt]
-
-
-def spectrum(values: list[float], seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    d = len(values)
-    Q = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator)).Q
-    return (Q * torch.tensor(values, dtype=torch.float64)) @ Q.mT
 
 
 @given(
@@ -26,26 +22,39 @@ def spectrum(values: list[float], seed: int = 0) -> torch.Tensor:
 )
 @settings(max_examples=50, deadline=None)
 def test_the_roots_solve_their_equations(d, kappa, scale, seed):
-    P = scale * spectrum(torch.logspace(0, -torch.tensor(kappa).log10().item(), d).tolist(), seed)
+    P = by_condition(d, kappa, scale, seed)
     Q, S = oc.matrix_sqrt(P), oc.matrix_inv_sqrt(P)
     assert torch.dist(Q @ Q, P) <= 1e-13 * d * P.norm()
     assert torch.dist(S @ P @ S, torch.eye(d, dtype=P.dtype)) <= 1e-14 * d**2 * kappa
 
 
-@pytest.mark.parametrize("root", ROOTS)
+@pytest.mark.parametrize("matrix_root", ROOTS)
 @pytest.mark.parametrize("values", [[3, 2, 1], [2, 2, 1], [1, 1, 1], [1 + 1e-9, 1, 0.5]])
-def test_exact_gradients_at_equal_near_and_spread_eigenvalues(root, values):
+def test_exact_gradients_at_equal_near_and_spread_eigenvalues(matrix_root, values):
     P = spectrum(values).requires_grad_()
-    assert torch.autograd.gradcheck(lambda P: root((P + P.mT) / 2), P)
+    assert torch.autograd.gradcheck(lambda P: matrix_root((P + P.mT) / 2), P)
 
 
-@pytest.mark.parametrize("root", ROOTS)
+@pytest.mark.parametrize("matrix_root", ROOTS)
+@pytest.mark.parametrize("values", [[4, 4, 1], [4, 4 + 1e-7, 1], [16, 4, 1]])
+def test_gradients_are_those_of_scipys_root(matrix_root, values):
+    def plain(P):
+        R = torch.from_numpy(scipy.linalg.sqrtm(P.numpy()).real)
+        return R if matrix_root is oc.matrix_sqrt else torch.linalg.inv(R)
+
+    P, g, direction = spectrum(values), spectrum([1, 2, 3], 1), spectrum([1, -1, 2], 2)
+    (gradient,) = torch.autograd.grad((matrix_root(P.requires_grad_()) * g).sum(), P)
+    slope = derivative(lambda P: (plain(P) * g).sum(), P.detach(), direction, 1e-4)
+    assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-7)
+
+
+@pytest.mark.parametrize("matrix_root", ROOTS)
 @pytest.mark.parametrize("rule", ["pade", "raw", "taylor"])
-def test_the_papers_rules_agree_where_eigenvalues_are_far_apart(root, rule):
+def test_the_papers_rules_agree_where_eigenvalues_are_far_apart(matrix_root, rule):
     P = spectrum([8.0, 4.0, 2.0, 1.0]).requires_grad_()
     target = spectrum([1.0, 2.0, 3.0, 4.0], seed=1)
-    (exact,) = torch.autograd.grad((root(P) * target).sum(), P)
-    (other,) = torch.autograd.grad((root(P, backward=rule) * target).sum(), P)
+    (exact,) = torch.autograd.grad((matrix_root(P) * target).sum(), P)
+    (other,) = torch.autograd.grad((matrix_root(P, backward=rule) * target).sum(), P)
     assert torch.dist(exact, other) < 1e-12 * exact.norm()
 
 
@@ -68,9 +77,35 @@ def test_eps_is_added_to_the_diagonal():
     assert torch.allclose(oc.matrix_inv_sqrt(P, eps=1.0).diagonal(), torch.tensor([0.5, 1.0]))
 
 
+@pytest.mark.parametrize("solver", ["eigh", "newton-schulz"])
+@pytest.mark.parametrize("power", ["sqrt", "inv_sqrt"])
+def test_for_layers_failures_are_zero_and_recorded(power, solver):
+    P = torch.eye(2).repeat(3, 1, 1) * 4
+    P[1, 0, 0] = float("nan")
+    F, outcome = root(P.requires_grad_(), power, solver=solver)
+    F.sum().backward()
+    assert outcome.tolist() == [Outcome.OK, Outcome.FAILED, Outcome.OK]
+    assert F[1].eq(0).all() and P.grad[1].eq(0).all()
+    value = 2.0 if power == "sqrt" else 0.5
+    assert torch.allclose(F[::2], value * torch.eye(2), rtol=1e-4)
+    assert P.grad[::2].diagonal(dim1=-2, dim2=-1).ne(0).all()
+
+
+def test_for_layers_eigenvalues_that_rounding_makes_negative_are_bounded():
+    P = torch.diag(torch.tensor([1.0, -0.2]))
+    F, outcome = root(P, "inv_sqrt", eps=0.02)
+    assert outcome == Outcome.OK and F[1, 1].item() == pytest.approx(10.0)
+    assert root(P, "inv_sqrt")[1] == Outcome.FAILED
+    assert root(P, "sqrt")[0][1, 1] == 0
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"unknown backward 'svd'.*exact, pade, taylor, raw"):
         oc.matrix_sqrt(torch.eye(2), backward="svd")
+    with pytest.raises(ValueError, match=r"unknown solver 'newton'.*'newton-schulz'\?"):
+        oc.matrix_sqrt(torch.eye(2), "newton")
+    with pytest.raises(ValueError, match="own backward: use backward='exact', not 'pade'"):
+        oc.matrix_sqrt(torch.eye(2), "newton-schulz", "pade")
     with pytest.raises(ValueError, match="pass eps > 0"):
         oc.matrix_inv_sqrt(torch.zeros(2, 2))
     with pytest.raises(DecompositionError, match="1 of 1 matrices"):
