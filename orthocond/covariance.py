@@ -1,0 +1,94 @@
+"""Covariances of features, in float64 and over all processes.
+
+Note [Float64]
+    A condition number is only as good as the arithmetic before it: a float32 Gram product has its
+    noise floor at 1e-7 of the largest eigenvalue, a float64 one of float32 features at 3e-15, one
+    of bfloat16 features at 2e-7. So features are taken as they come, widened a chunk at a time, and
+    centred by the chunk's own mean before they are multiplied. Chunks k of n_k samples, mean m_k
+    and centred square S_k make up, at any mean,
+        S = sum_k S_k + n_k (m_k - m)(m_k - m)^T,    m = sum_k n_k m_k / sum_k n_k.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from orthocond.layers.moments import is_distributed, reduced
+
+CHUNK = 2**18  # elements widened at a time: 2 MB in float64, which stay in the cache
+
+
+def batch_covariance(x: Tensor) -> tuple[Tensor, int]:
+    """Covariance of the channels over the whole batch (eq. 2), and the number of samples.
+
+    P = sum (x - mu)(x - mu)^T / n over the n = B N samples of all processes. Under
+    torch.distributed every process must call it; one that has no images brings an empty batch.
+
+    Args:
+        x: features (B, d, N), any floating dtype.
+
+    Returns:
+        P (d, d) in float64 and n; P is zero where there is no sample.
+
+    Example:
+        >>> P, n = batch_covariance(torch.tensor([[[1.0, 3.0], [5.0, 1.0]]]))
+        >>> P.tolist(), n
+        ([[1.0, -2.0], [-2.0, 4.0]], 2)
+    """
+    b, d, positions = x.shape
+    images = max(1, CHUNK // max(1, d * positions))
+    square = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    counts, means = square.new_zeros(0), square.new_zeros(0, d)
+    if b * positions:
+        chunks = x.split(images)
+        counts = square.new_tensor([len(chunk) * positions for chunk in chunks])
+        means = square.new_empty(len(chunks), d)
+        for chunk, mean in zip(chunks, means, strict=True):
+            X = chunk.transpose(0, 1).reshape(d, -1).double()  # (d, b N)
+            torch.mean(X, 1, out=mean)
+            X = X - mean[:, None]  # not in place: float64 features are still the caller's
+            square.addmm_(X, X.mT)
+    n, total = counts.sum(), counts @ means
+    if is_distributed():
+        n, total = reduced(n, total)
+    n_safe = n.clamp(min=1)
+    apart = means - total / n_safe  # (chunks, d)
+    square += (counts[:, None] * apart).mT @ apart
+    if is_distributed():
+        (square,) = reduced(square)
+    return square / n_safe, int(n)
+
+
+def sample_covariances(x: Tensor) -> Tensor:
+    """Covariance of the channels over the positions of each sample, X J X^T (eq. 2).
+
+    Args:
+        x: features (B, d, N), any floating dtype.
+
+    Returns:
+        (B, d, d) in float64, of this process's samples.
+
+    Example:
+        >>> sample_covariances(torch.tensor([[[1.0, 3.0], [5.0, 1.0]]])).tolist()
+        [[[1.0, -2.0], [-2.0, 4.0]]]
+    """
+    X = x.double()
+    X = X - X.mean(-1, keepdim=True)
+    return X @ X.mT / max(1, x.shape[-1])
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """Rows (b, k) of all processes, one after the other; b may differ between them."""
+    if not is_distributed():
+        return rows
+    world = torch.distributed.get_world_size()
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(count) for _ in range(world)]
+    torch.distributed.all_gather(counts, count)
+    longest = int(torch.cat(counts).max())
+    padded = rows.new_zeros(longest, rows.shape[1])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    torch.distributed.all_gather(parts, padded)
+    return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
