@@ -281,6 +281,23 @@ def test_frozen_inputs_and_repeated_backward():
     assert torch.allclose(x.grad, 2 * once)
 
 
+@pytest.mark.parametrize("track", [True, False])
+def test_inference_mode_and_in_place_changes(track):
+    torch.manual_seed(0)
+    layer = DecorrelatedBatchNorm2d(3, track_running_stats=track)
+    x = torch.randn(4, 3, 3, 3)
+    with torch.inference_mode():
+        inferred = layer(x)
+        assert layer.eval()(x).isfinite().all()
+    h = 2 * x.clone().requires_grad_()
+    y = layer.train()(h / 2)
+    assert torch.allclose(y, inferred, atol=1e-6)
+    y = layer(h)
+    h.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
 def test_state_dict_repr_and_copies():
     torch.manual_seed(0)
     layer = DecorrelatedBatchNorm2d(4, groups=2)
