@@ -9,6 +9,8 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """Something that was asked for can't be done; the message is one line, meant for a person."""
 
+    exit_code = 2  # of the command line
+
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The end of an error message: the allowed name most like the one given, or nothing.

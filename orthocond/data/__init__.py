@@ -1,0 +1,7 @@
+"""Image sets: ``load_data`` reads or makes one; what comes back hands out whole batches."""
+
+from orthocond.data.load import DATA_SETS, load_data
+from orthocond.data.memory import ImageSet, InMemoryData
+from orthocond.data.protocol import ImageData
+
+__all__ = ["DATA_SETS", "ImageData", "ImageSet", "InMemoryData", "load_data"]

@@ -1,0 +1,112 @@
+"""ImageFolder trees: ``train/`` and ``val/`` or ``test/``, in each a folder a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from orthocond.data.memory import ImageSet
+from orthocond.errors import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+MAX_PIXELS = 50_000_000  # of one image, by its header: more is refused before it is decoded
+THREADS = 8
+
+Sample = tuple[Path, int]
+
+
+def _class_names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def list_folder(root: Path, count: int | None) -> tuple[list[str], list[Sample], list[Sample]]:
+    """Class names, training files and evaluation files, sorted.
+
+    Args:
+        root: the tree.
+        count: keep the first so many classes; None keeps all.
+
+    Raises:
+        UserError: a part is missing or empty, the parts have different classes, or only one.
+    """
+    if not root.is_dir():
+        raise UserError(f"no such image folder: {str(root)!r}")
+    train = root / "train"
+    tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
+    if not train.is_dir() or not tests:
+        raise UserError(f"image folder {str(root)!r} has no train/ with val/ or test/ beside it")
+    classes = _class_names(train)
+    if set(_class_names(tests[0])) != set(classes):
+        differing = sorted(set(_class_names(tests[0])) ^ set(classes))
+        raise UserError(f"train/ and {tests[0].name}/ differ in class {differing[0]!r}")
+    if count is not None and count > len(classes):
+        raise UserError(f"image folder {str(root)!r} has {len(classes)} classes, not {count}")
+    classes = classes[:count]
+    if len(classes) < 2:
+        raise UserError(f"image folder {str(root)!r} has {len(classes)} classes: at least 2 needed")
+    samples = []
+    for part in (train, tests[0]):
+        files = [
+            (path, label)
+            for label, name in enumerate(classes)
+            for path in sorted((part / name).iterdir())
+            if path.suffix.lower() in ENDINGS
+        ]
+        if not files:
+            raise UserError(
+                f"there are no images in {str(part)!r}: allowed are {', '.join(ENDINGS)}"
+            )
+        samples.append(files)
+    return classes, samples[0], samples[1]
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open an image as RGB.
+
+    Raises:
+        UserError: it is no image, is truncated, or claims more than 50 million pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UserError(f"image {str(path)!r} claims {width} x {height} pixels")
+            return image.convert("RGB")
+    except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(f"cannot read image {str(path)!r}: {error}") from None
+
+
+def read_images(samples: Sequence[Sample], size: int | None) -> ImageSet:
+    """Decode images; where they differ in size, the middle square is scaled.
+
+    Args:
+        samples: paths and labels.
+        size: in pixels; None takes the first image's own.
+
+    Raises:
+        UserError: an image can't be read, or has no square size of its own.
+    """
+    if size is None:
+        width, height = open_image(samples[0][0]).size
+        if width != height:
+            raise UserError(
+                f"image {str(samples[0][0])!r} is {width} x {height}: set data.size for a square"
+            )
+        size = width
+    images = np.empty((len(samples), size, size, 3), np.uint8)
+
+    def read(i: int) -> None:
+        image = open_image(samples[i][0])
+        if image.size != (size, size):
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+        images[i] = np.asarray(image)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(read, range(len(samples))))
+    labels = torch.tensor([label for _, label in samples])
+    return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)

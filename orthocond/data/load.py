@@ -1,0 +1,167 @@
+"""``load_data``: an image set by its name."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch.nn.functional import pad
+
+from orthocond.data.folder import list_folder, read_images
+from orthocond.data.leaves import CLASSES, make_leaves
+from orthocond.data.memory import ImageSet, InMemoryData
+from orthocond.data.protocol import ImageData
+from orthocond.data.streaming import StreamedData
+from orthocond.errors import UserError, unknown
+
+T = TypeVar("T")
+DATA_SETS = ("leaves", "cifar10", "cifar100", "fashion-mnist", "folder:PATH", "imagenet:PATH")
+LEAVES_TRAIN, LEAVES_TEST, LEAVES_SIZE = 10_000, 2_000, 32
+TRAIN, TEST = 0, 1  # streams of leaves
+
+
+def balanced(labels: Sequence[int], count: int | None) -> list[int]:
+    """Positions of the first ``count`` samples, taken from the classes in turn, in order.
+
+    Example:
+        >>> balanced([0, 0, 0, 1, 1], 4)
+        [0, 1, 3, 4]
+    """
+    seen: dict[int, int] = defaultdict(int)
+    turns = []
+    for i, label in enumerate(labels):
+        turns.append((seen[label], label, i))
+        seen[label] += 1
+    return sorted(i for _, _, i in sorted(turns)[:count])
+
+
+def split_holdout(labels: Sequence[int], holdout: float) -> tuple[list[int], list[int]]:
+    """Positions that stay for training, and those that are held out: the last of each class."""
+    held = len(labels) - round(holdout * len(labels))
+    stay = balanced(labels, held)
+    return stay, sorted(set(range(len(labels))) - set(stay))
+
+
+def _pick(samples: Sequence[T], index: Sequence[int]) -> list[T]:
+    return [samples[i] for i in index]
+
+
+def load_data(
+    name: str,
+    size: int | None = None,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    classes: int | None = None,
+    holdout: float = 0.0,
+) -> ImageData:
+    """Read or make an image set.
+
+    Args:
+        name: ``leaves`` (made on the fly), ``cifar10``, ``cifar100`` or ``fashion-mnist``
+            (torchvision downloads them), ``folder:PATH`` (an ImageFolder tree, read into memory) or
+            ``imagenet:PATH`` (one that is read as it is needed).
+        size: in pixels; None takes the set's own.
+        train_images, test_images: keep so many, from the classes in turn.
+        classes: keep the first so many of the sorted classes.
+        holdout: evaluate on this part of the training images instead of the test images.
+
+    Raises:
+        UserError: there is no such set, or it has not what is asked for.
+
+    Example:
+        >>> data = load_data("leaves", train_images=40, test_images=20)
+        >>> data.train_count, len(data.classes), data.size
+        (40, 10, 32)
+    """
+    kind, _, path = name.partition(":")
+    if kind == "leaves" and not path:
+        return _leaves(size, train_images, test_images, classes, holdout)
+    if kind in ("cifar10", "cifar100", "fashion-mnist") and not path:
+        names, train, test = _download(kind)
+        keep = len(names) if classes is None else classes
+        if keep > len(names):
+            raise UserError(f"{kind} has {len(names)} classes, not {keep}")
+        if size not in (None, train.images.shape[-1]):
+            raise UserError(f"{kind} images have {train.images.shape[-1]} pixels, not {size}")
+        train, test = (_subset(s, (s.labels < keep).nonzero().flatten()) for s in (train, test))
+        if holdout:
+            stay, held = split_holdout(train.labels.tolist(), holdout)
+            train, test = _subset(train, stay), _subset(train, held)
+        train = _subset(train, balanced(train.labels.tolist(), train_images))
+        test = _subset(test, balanced(test.labels.tolist(), test_images))
+        return InMemoryData.of(kind, names[:keep], train, test)
+    if kind in ("folder", "imagenet") and path:
+        root = Path(path).expanduser()
+        names, train_files, test_files = list_folder(root, classes)
+        if holdout:
+            stay, held = split_holdout([label for _, label in train_files], holdout)
+            train_files, test_files = _pick(train_files, stay), _pick(train_files, held)
+        train_files = _pick(train_files, balanced([k for _, k in train_files], train_images))
+        test_files = _pick(test_files, balanced([k for _, k in test_files], test_images))
+        label = root.resolve().name
+        if kind == "imagenet":
+            return StreamedData(label, names, train_files, test_files, size or 224)
+        if size is None:
+            size = read_images(train_files[:1], None).images.shape[-1]
+        train, test = read_images(train_files, size), read_images(test_files, size)
+        return InMemoryData.of(label, names, train, test)
+    if kind in ("folder", "imagenet"):
+        raise UserError(f"data set {name!r} needs a path: {kind}:PATH")
+    raise unknown("data set", name, DATA_SETS)
+
+
+def _subset(images: ImageSet, index: Sequence[int] | torch.Tensor) -> ImageSet:
+    chosen = torch.as_tensor(index, dtype=torch.int64)
+    return ImageSet(images.images[chosen], images.labels[chosen])
+
+
+def _leaves(
+    size: int | None,
+    train_images: int | None,
+    test_images: int | None,
+    classes: int | None,
+    holdout: float,
+) -> InMemoryData:
+    size, count = size or LEAVES_SIZE, classes or len(CLASSES)
+    if size < 8 or size > 256:
+        raise UserError(f"data.size {size}: leaves have from 8 to 256 pixels")
+    if count > len(CLASSES):
+        raise UserError(f"leaves has {len(CLASSES)} classes, not {count}")
+    train = make_leaves(train_images or LEAVES_TRAIN, size, count, TRAIN)
+    test = make_leaves(test_images or LEAVES_TEST, size, count, TEST)
+    if holdout:
+        stay, held = split_holdout(train.labels.tolist(), holdout)
+        train, test = _subset(train, stay), _subset(train, held)
+    return InMemoryData.of("leaves", CLASSES[:count], train, test)
+
+
+def _download(name: str) -> tuple[list[str], ImageSet, ImageSet]:
+    """A set of torchvision's; it checks the sums of what it downloads before it unpickles it."""
+    from torchvision import datasets
+
+    kind = {
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+        "fashion-mnist": datasets.FashionMNIST,
+    }[name]
+    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "orthocond"
+    try:
+        parts = [kind(root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{name} is not in {str(root)!r} and can't be downloaded ({error}); "
+            "use leaves or folder:PATH"
+        ) from None
+    sets = []
+    for part in parts:
+        images = torch.as_tensor(part.data)
+        if images.dim() == 3:  # (n, 28, 28), grey
+            images = pad(images, [2] * 4)[:, None].expand(-1, 3, -1, -1).contiguous()
+        else:  # (n, 32, 32, 3)
+            images = images.permute(0, 3, 1, 2).contiguous()
+        sets.append(ImageSet(images, torch.as_tensor(part.targets)))
+    return list(parts[0].classes), sets[0], sets[1]

@@ -1,0 +1,164 @@
+"""Small image sets: uint8 in memory, augmented as whole batches where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from orthocond.data.protocol import Batch, generator, share
+
+SHUFFLE, AUGMENT, CALIBRATE = range(3)  # purposes of random numbers
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images (n, 3, S, S), uint8, and labels (n,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> ImageSet:
+        """The same on a device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+
+def augment(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
+    """Crop each image out of its black-padded self, and mirror some.
+
+    Args:
+        images: (b, 3, S, S).
+        offsets: (b, 2), rows and columns from 0 to 2 padding.
+        flips: (b,), bool.
+        padding: pixels on each side.
+
+    Returns:
+        (b, 3, S, S).
+    """
+    b, c, s, _ = images.shape
+    padded = pad(images, [padding] * 4)
+    steps = torch.arange(s, device=images.device)
+    rows = offsets[:, :1] + steps  # (b, S)
+    columns = offsets[:, 1:] + torch.where(flips[:, None], steps.flip(0), steps)  # (b, S)
+    image = torch.arange(b, device=images.device).view(b, 1, 1, 1)
+    channel = torch.arange(c, device=images.device).view(1, c, 1, 1)
+    return padded[image, channel, rows.view(b, 1, s, 1), columns.view(b, 1, 1, s)]
+
+
+def fingerprint(classes: Sequence[str], *sets: ImageSet) -> str:
+    """sha256 of class names, labels and pixels; no path in it."""
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for images in sets:
+        digest.update(json.dumps(list(images.images.shape)).encode())
+        digest.update(images.labels.numpy().astype("<i8").tobytes())
+        digest.update(images.images.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class InMemoryData:
+    """An ``ImageData`` whose images fit into memory."""
+
+    name: str
+    classes: Sequence[str]
+    train: ImageSet
+    evaluation: ImageSet
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls, name: str, classes: Sequence[str], train: ImageSet, evaluation: ImageSet
+    ) -> InMemoryData:
+        """The data of two sets, with their fingerprint."""
+        return cls(name, classes, train, evaluation, fingerprint(classes, train, evaluation))
+
+    def to(self, device: torch.device) -> InMemoryData:
+        """The same on a device, where it is augmented then."""
+        return replace(self, train=self.train.to(device), evaluation=self.evaluation.to(device))
+
+    @property
+    def size(self) -> int:
+        """Of the square images, in pixels."""
+        return self.train.images.shape[-1]
+
+    @property
+    def train_count(self) -> int:
+        """Training images."""
+        return len(self.train)
+
+    @property
+    def eval_count(self) -> int:
+        """Evaluation images."""
+        return len(self.evaluation)
+
+    @cached_property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (1, 3, 1, 1) of the training pixels, from 0 to 255."""
+        sums, squares = 0.0, 0.0
+        for chunk in self.train.images.split(1024):
+            pixels = chunk.double()
+            sums = sums + pixels.sum((0, 2, 3))
+            squares = squares + pixels.square().sum((0, 2, 3))
+        n = self.train.images.numel() / 3
+        mean = sums / n
+        std = (squares / n - mean.square()).clamp_min(1.0).sqrt()
+        return mean.float().view(1, 3, 1, 1), std.float().view(1, 3, 1, 1)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        mean, std = self.statistics
+        return images.float().sub_(mean).div_(std)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole batches in the training images."""
+        return len(self.train) // batch_size
+
+    def train_batches(
+        self,
+        epoch: int,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        first_step: int = 0,
+    ) -> Iterator[Batch]:
+        """Shuffled, randomly cropped (padding S/8) and mirrored."""
+        order = torch.randperm(len(self.train), generator=generator(seed, SHUFFLE, epoch))
+        padding, device = self.size // 8, self.train.images.device
+        for step in range(first_step, self.steps_per_epoch(batch_size)):
+            index = order[step * batch_size : (step + 1) * batch_size]
+            random = generator(seed, AUGMENT, epoch, step)
+            offsets = torch.randint(2 * padding + 1, (batch_size, 2), generator=random)
+            flips = torch.rand(batch_size, generator=random) < 0.5
+            mine = share(torch.arange(batch_size), rank, world)
+            images = self.train.images[index[mine].to(device)]
+            images = augment(images, offsets[mine].to(device), flips[mine].to(device), padding)
+            yield self._normalized(images), self.train.labels[index[mine].to(device)]
+
+    def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """All evaluation images in order."""
+        yield from self._plain(
+            self.evaluation, torch.arange(self.eval_count), batch_size, rank, world
+        )
+
+    def calibration_batches(
+        self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """The first ``count`` batches of the training images in an order of their own."""
+        order = torch.randperm(len(self.train), generator=generator(seed, CALIBRATE))
+        yield from self._plain(self.train, order[: count * batch_size], batch_size, rank, world)
+
+    def _plain(
+        self, images: ImageSet, order: Tensor, batch_size: int, rank: int, world: int
+    ) -> Iterator[Batch]:
+        for index in order.split(batch_size):
+            mine = share(index, rank, world).to(images.images.device)
+            yield self._normalized(images.images[mine]), images.labels[mine]

@@ -1,0 +1,65 @@
+"""What training asks of an image set, wherever its images lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]  # images (b, 3, S, S), float32 and normalized; labels (b,), int64
+
+
+class ImageData(Protocol):
+    """Training and evaluation images of some classes.
+
+    A batch is drawn for all processes at once, from the seed, the epoch and the step alone, and
+    each takes its share: any number of processes and any point of resuming sees the same images.
+    """
+
+    name: str  # without a path
+    classes: Sequence[str]
+    size: int  # of the square images, in pixels
+    fingerprint: str  # sha256 of the content
+    train_count: int
+    eval_count: int
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole batches in the training images; the rest is left out."""
+
+    def train_batches(
+        self,
+        epoch: int,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        first_step: int = 0,
+    ) -> Iterator[Batch]:
+        """One epoch of shuffled and augmented batches, this process's share of each."""
+
+    def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """All evaluation images in order."""
+
+    def calibration_batches(
+        self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Some training images as evaluation would see them."""
+
+
+def generator(*counters: int) -> torch.Generator:
+    """A stream of random numbers of its own for each tuple of counters.
+
+    Example:
+        >>> [torch.rand(1, generator=generator(0, 1)).item() for _ in range(2)].count(0)
+        0
+    """
+    state = np.random.SeedSequence(counters).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)
+
+
+def share(index: Tensor, rank: int, world: int) -> Tensor:
+    """One process's part of a batch: a contiguous block of its rows."""
+    return index.tensor_split(world)[rank]

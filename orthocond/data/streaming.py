@@ -1,0 +1,121 @@
+"""Image sets that do not fit into memory: decoded by worker processes as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as F
+
+from orthocond.data.folder import Sample, open_image
+from orthocond.data.memory import AUGMENT, CALIBRATE, SHUFFLE
+from orthocond.data.protocol import Batch, generator, share
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as torchvision has them
+MARGIN = 256 / 224  # images are scaled to this times the crop (appendix B.2)
+
+View = tuple[int, int, int, bool]  # sample, top, left, mirrored
+
+
+class _Views(Dataset[tuple[Tensor, int]]):
+    def __init__(self, samples: Sequence[Sample], views: Sequence[View], size: int) -> None:
+        self.samples, self.views, self.size = samples, views, size
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        index, top, left, mirrored = self.views[i]
+        path, label = self.samples[index]
+        full = round(self.size * MARGIN)
+        image = F.pil_to_tensor(F.resize(open_image(path), [full, full]))
+        image = F.crop(image, top, left, self.size, self.size)
+        image = F.horizontal_flip(image) if mirrored else image
+        return F.normalize(F.to_dtype(image, torch.float32, scale=True), MEAN, STD), label
+
+
+class StreamedData:
+    """An ``ImageData`` that reads its images from files in each epoch anew."""
+
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str],
+        train: Sequence[Sample],
+        evaluation: Sequence[Sample],
+        size: int,
+    ) -> None:
+        self.name, self.classes, self.size = name, classes, size
+        self.train, self.evaluation = train, evaluation
+        self.train_count, self.eval_count = len(train), len(evaluation)
+
+    def to(self, device: torch.device) -> StreamedData:
+        """Itself: batches are moved one by one."""
+        return self
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of class names, file names and file sizes: the content would take hours."""
+        digest = hashlib.sha256(json.dumps(list(self.classes)).encode())
+        for path, label in (*self.train, *self.evaluation):
+            digest.update(f"{label}/{path.name}:{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def _load(
+        self, samples: Sequence[Sample], views: Sequence[View], batch: int, rank: int, world: int
+    ) -> Iterator[Batch]:
+        blocks = torch.arange(len(views)).split(batch)
+        mine = [share(block, rank, world).tolist() for block in blocks]
+        workers = max(1, (os.cpu_count() or 1) // world)
+        yield from DataLoader(
+            _Views(samples, views, self.size), batch_sampler=mine, num_workers=workers
+        )
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole batches in the training images."""
+        return self.train_count // batch_size
+
+    def train_batches(
+        self,
+        epoch: int,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        first_step: int = 0,
+    ) -> Iterator[Batch]:
+        """Shuffled, randomly cropped out of the scaled image, and mirrored."""
+        steps = self.steps_per_epoch(batch_size)
+        order = torch.randperm(self.train_count, generator=generator(seed, SHUFFLE, epoch))
+        random = generator(seed, AUGMENT, epoch)
+        room = round(self.size * MARGIN) - self.size + 1
+        corners = torch.randint(room, (self.train_count, 2), generator=random)
+        mirrored = torch.rand(self.train_count, generator=random) < 0.5
+        views = [
+            (int(order[i]), int(corners[i, 0]), int(corners[i, 1]), bool(mirrored[i]))
+            for i in range(first_step * batch_size, steps * batch_size)
+        ]
+        yield from self._load(self.train, views, batch_size, rank, world)
+
+    def _middle(self, index: Sequence[int]) -> list[View]:
+        corner = (round(self.size * MARGIN) - self.size) // 2
+        return [(i, corner, corner, False) for i in index]
+
+    def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """The middle of all evaluation images, in order."""
+        views = self._middle(range(self.eval_count))
+        yield from self._load(self.evaluation, views, batch_size, rank, world)
+
+    def calibration_batches(
+        self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """The middle of some training images."""
+        order = torch.randperm(self.train_count, generator=generator(seed, CALIBRATE))
+        views = self._middle(order[: count * batch_size].tolist())
+        yield from self._load(self.train, views, batch_size, rank, world)
