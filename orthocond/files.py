@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,24 @@ def sha256(data: bytes) -> str:
         'e3b0c442'
     """
     return hashlib.sha256(data).hexdigest()
+
+
+def safe_name(kind: str, name: str) -> str:
+    """A name that can be a folder's, or a part of it: plain letters, digits and ``. _ + -``.
+
+    Raises:
+        UserError: it is empty, too long, or would lead out of the folder.
+
+    Example:
+        >>> safe_name("model", "small")
+        'small'
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", name):
+        raise UserError(
+            f"{kind} {name[:60]!r} can't be part of a folder's name: "
+            "allowed are up to 100 letters, digits and . _ + -, no . or - first"
+        )
+    return name
 
 
 def _plain(value: Any) -> Any:
@@ -192,8 +211,16 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         sync_folder(path.parent)
 
 
+def _delete(path: Path) -> None:
+    """Remove a file, a folder, or a link and not what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def remove_folder(path: Path) -> None:
-    """Remove a folder, so that no half of it is ever seen under its name.
+    """Remove a folder, or a file or link of that name; no half of it is ever seen under its name.
 
     Raises:
         UserError: it can't be removed.
@@ -201,7 +228,7 @@ def remove_folder(path: Path) -> None:
     part = _part(path)
     with naming("remove", path):
         os.rename(path, part)
-        shutil.rmtree(part)
+        _delete(part)
 
 
 def make_folder(path: Path) -> None:
@@ -226,7 +253,4 @@ def remove_parts(folder: Path) -> None:
     """
     for part in folder.glob(f".*{PART}"):
         with naming("remove", part):
-            if part.is_dir() and not part.is_symlink():
-                shutil.rmtree(part)
-            else:
-                part.unlink()
+            _delete(part)

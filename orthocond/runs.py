@@ -1,15 +1,4 @@
-"""The run directory: write, read, verify, list. The only module that knows its file names.
-
-::
-
-    <task>-<data>-<model>-<method>-s<seed>/
-        config.json        all settings, and their hash
-        environment.json   versions, commit, device, threads
-        metrics.csv  timings.csv  conditioning.csv
-        summary.json       final figures, without times
-        manifest.json      written last: it is there when the run is complete
-        checkpoint/<step>/ what training goes on from (orthocond.checkpoints)
-        .lock              while a process trains it
+"""Runs: their names, the complete ones in a folder, and how one is written.
 
 Note [What a kill leaves]
     A checkpoint holds the tables up to its step, and is written before the tables beside it are.
@@ -20,7 +9,7 @@ Note [What a kill leaves]
 from __future__ import annotations
 
 import os
-import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from orthocond import checkpoints
 from orthocond.checkpoints import Checkpoint
 from orthocond.errors import UserError
-from orthocond.files import MAX_JSON, canonical_json, make_folder, remove_parts, write_bytes
+from orthocond.files import (
+    MAX_JSON,
+    canonical_json,
+    make_folder,
+    remove_parts,
+    safe_name,
+    write_bytes,
+)
 from orthocond.locks import Lock
 from orthocond.manifests import (
     MANIFEST,
@@ -37,23 +33,13 @@ from orthocond.manifests import (
     parse_hashed,
     parse_object,
     read_file,
-    read_sealed,
     seal,
     with_hash,
 )
-from orthocond.tables import (
-    CONDITIONING,
-    MAX_CSV,
-    METRICS,
-    TABLES,
-    TIMINGS,
-    Table,
-    to_csv,
-    to_frame,
-)
+from orthocond.run import CHECKPOINTS, CONFIG, ENVIRONMENT, LOCK, SUMMARY, Run, differences
+from orthocond.tables import CONDITIONING, METRICS, TABLES, TIMINGS, Table, to_csv
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor
 
 __all__ = [
@@ -67,15 +53,6 @@ __all__ = [
     "find_runs",
     "run_name",
 ]
-
-CONFIG, ENVIRONMENT, SUMMARY = "config.json", "environment.json", "summary.json"
-CHECKPOINTS, LOCK = "checkpoint", ".lock"
-LIMITS = {
-    CONFIG: MAX_JSON,
-    ENVIRONMENT: MAX_JSON,
-    **{f"{name}.csv": MAX_CSV for name in TABLES},
-    SUMMARY: MAX_JSON,
-}
 
 
 class RunLocked(UserError):
@@ -92,217 +69,8 @@ def run_name(task: str, data: str, model: str, method: str, seed: int) -> str:
         >>> run_name("dbn", "leaves", "small", "svd+nog", 0)
         'dbn-leaves-small-svd+nog-s0'
     """
-    parts = {"task": task, "data": data, "model": model, "method": method, "seed": str(seed)}
-    for kind, part in parts.items():
-        if not re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", part):
-            raise UserError(
-                f"{kind} {part[:60]!r} can't be part of a folder's name: "
-                "allowed are up to 100 letters, digits and . _ + -, no . or - first"
-            )
-    return f"{task}-{data}-{model}-{method}-s{seed}"
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {key: value}
-    pairs = [_flat(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()]
-    return {k: v for pair in pairs for k, v in pair.items()}
-
-
-def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Where two configurations differ, key by key.
-
-    Example:
-        >>> differences({"data": {"size": 32}, "lr": 1.0}, {"data": {"size": 64}, "lr": 1})
-        ['data.size is 32 there and 64 here']
-    """
-    old, new = _flat(there), _flat(asked)
-    return [
-        f"{key} is {_shown(old, key)} there and {_shown(new, key)} here"
-        for key in sorted({*old, *new} - {"hash"})
-        if _shown(old, key) != _shown(new, key)
-    ]
-
-
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return " ".join(canonical_json(flat[key]).decode().split()) if key in flat else "absent"
-
-
-class Run:
-    """A run directory, for reading. Nothing of a complete run is parsed before it is verified.
-
-    Of a run that is not complete, the tables are those of its newest checkpoint.
-
-    Args:
-        path: the run's folder, which need not exist yet.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
-        self.name = self.path.name
-        self._files: dict[str, bytes] = {}
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
-
-    # What is there
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the run has been finished.
-
-        Raises:
-            CorruptRun: it has been, and is damaged now.
-        """
-        if not self._has(MANIFEST):
-            return False
-        self.verify()
-        return True
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is a state to resume from.
-
-        Raises:
-            CorruptRun: there is, and it is damaged.
-        """
-        return self.checkpoint() is not None
-
-    @property
-    def status(self) -> str:
-        """``complete``, ``diverged`` or ``incomplete``."""
-        return self.summary["status"] if self.is_complete else "incomplete"
-
-    def verify(self) -> None:
-        """Check every file of a complete run against its manifest.
-
-        Raises:
-            CorruptRun: one is not as it was written.
-            UserError: the run is not complete.
-        """
-        self._read(SUMMARY)
-
-    def checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; None where there is none at all.
-
-        Raises:
-            CorruptRun: every checkpoint is damaged.
-        """
-        try:
-            return checkpoints.newest(self.path / CHECKPOINTS, self.name)
-        except Damage as damage:
-            raise self._corrupt(damage) from None
-
-    # What it says
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """All settings, and their ``hash``."""
-        return self._parsed(CONFIG, self._read_config())
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """Versions, commit, device, threads."""
-        return self._parsed(ENVIRONMENT, self._read(ENVIRONMENT))
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """Final figures."""
-        return self._parsed(SUMMARY, self._read(SUMMARY))
-
-    @property
-    def metrics(self) -> pd.DataFrame:
-        """A row an epoch: losses, accuracies, failures; columns ``METRICS``."""
-        return self._table("metrics")
-
-    @property
-    def timings(self) -> pd.DataFrame:
-        """A row an epoch: seconds, images per second, memory; columns ``TIMINGS``."""
-        return self._table("timings")
-
-    @property
-    def conditioning(self) -> pd.DataFrame:
-        """A row a probed step; columns ``CONDITIONING``."""
-        return self._table("conditioning")
-
-    def require_config(self, config: Mapping[str, Any]) -> None:
-        """Check that the run, if it is there at all, has these settings.
-
-        Raises:
-            UserError: it has others; the line names them key by key.
-            CorruptRun: its settings can't be read.
-        """
-        if not (self._has(CONFIG) or self._has(MANIFEST)):
-            return
-        differing = differences(self.config, config)
-        if differing:
-            raise UserError(
-                f"run {str(self.path)!r} has another configuration: {'; '.join(differing)}"
-            )
-
-    # How it is read
-
-    def _has(self, name: str) -> bool:
-        return os.path.lexists(self.path / name)
-
-    def _read(self, name: str) -> bytes:
-        """A file of a complete run, verified with all others the first time."""
-        if not self._files:
-            if not self._has(MANIFEST):
-                raise UserError(
-                    f"run {str(self.path)!r} is not complete: orthocond train finishes it"
-                    if self.path.is_dir()
-                    else f"there is no run {str(self.path)!r}"
-                )
-            try:
-                manifest, files = read_sealed(self.path, {"run": self.name}, LIMITS)
-                if self._parsed(CONFIG, files[CONFIG])["hash"] != manifest["config"]:
-                    raise Damage(CONFIG, f"is not the configuration that {MANIFEST} is of")
-            except Damage as damage:
-                raise self._corrupt(damage) from None
-            self._files = files
-        return self._files[name]
-
-    def _read_config(self) -> bytes:
-        if self._has(MANIFEST) or not self.path.is_dir():
-            return self._read(CONFIG)
-        try:
-            return read_file(self.path, CONFIG, MAX_JSON)
-        except Damage as damage:
-            raise self._corrupt(damage) from None
-
-    def _parsed(self, name: str, data: bytes) -> dict[str, Any]:
-        try:
-            return parse_hashed(data, "hash") if name == CONFIG else parse_object(data)
-        except ValueError as error:
-            raise self._corrupt(Damage(name, str(error))) from None
-
-    def _table(self, table: str) -> pd.DataFrame:
-        name, columns = f"{table}.csv", TABLES[table]
-        if self._has(MANIFEST) or (checkpoint := self.checkpoint()) is None:
-            data = self._read(name)
-        else:
-            data = to_csv(columns, checkpoint.tables[table])
-        try:
-            return to_frame(columns, data)
-        except ValueError as error:
-            raise self._corrupt(Damage(name, str(error))) from None
-
-    def _corrupt(self, damage: Damage) -> CorruptRun:
-        """The error for people: what is damaged, and what training would have to do again."""
-        try:
-            checkpoint = checkpoints.newest(self.path / CHECKPOINTS, self.name)
-        except Damage:
-            checkpoint = None
-        if checkpoint is None:
-            remedy = f"remove {str(self.path)!r} and orthocond train redoes it from the start"
-        else:
-            wrong = [n for n in dict.fromkeys((MANIFEST, damage.file)) if self._has(n)]
-            remedy = (
-                f"remove {' and '.join(wrong)} there and orthocond train redoes it "
-                f"from step {checkpoint.step}"
-            )
-        return CorruptRun(self.name, damage, remedy)
+    parts = {"task": task, "data": data, "model": model, "method": method, "seed": f"s{seed}"}
+    return "-".join(safe_name(kind, part) for kind, part in parts.items())
 
 
 def find_runs(folder: str | Path) -> list[Run]:
@@ -320,7 +88,9 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 def _is_run(path: Path) -> bool:
     """Whether a folder was a run before whatever happened to it."""
-    return not path.name.startswith(".") and any((path / name).exists() for name in LIMITS)
+    return not path.name.startswith(".") and any(
+        os.path.lexists(path / name) for name in (CONFIG, SUMMARY)
+    )
 
 
 class RunWriter:
@@ -371,16 +141,39 @@ class RunWriter:
         self.run.require_config(config)
         if self.run.is_complete:
             raise UserError(f"run {str(self.path)!r} is complete")
-        for folder in (self.path, self.path / CHECKPOINTS):
-            remove_parts(folder)
+        parent = self.path / CHECKPOINTS
+        if parent.is_symlink():
+            raise UserError(f"{str(parent)!r} is a link: a run is written into its study only")
         data = with_hash(config, "hash")
         self._config_hash = parse_hashed(data, "hash")["hash"]
+        try:
+            checkpoint = checkpoints.newest(parent, self.run.name, self._config_hash)
+        except Damage as damage:
+            raise self.run.corrupt(damage) from None
+        for folder in (self.path, parent):
+            remove_parts(folder)
+        if checkpoint is not None:
+            environment = self._continued(environment)
         self._write(CONFIG, data)
         self._write(ENVIRONMENT, canonical_json(environment))
+        return checkpoint
+
+    def _continued(self, environment: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The environment of a resumed run: with those ``earlier`` ones that were different."""
         try:
-            return checkpoints.newest(self.path / CHECKPOINTS, self.run.name, self._config_hash)
-        except Damage as damage:
-            raise self.run._corrupt(damage) from None
+            before = parse_object(read_file(self.path, ENVIRONMENT, MAX_JSON))
+        except (Damage, ValueError):
+            return environment  # it vouches for nothing while the run is incomplete
+        earlier = before.pop("earlier", [])
+        changed = differences(before, environment)
+        if changed:
+            warnings.warn(
+                f"run {self.run.name!r} was begun in another environment, its numbers may differ "
+                f"in their last digits: {'; '.join(changed)}",
+                stacklevel=3,
+            )
+            earlier = [*earlier, before]
+        return {**environment, "earlier": earlier} if earlier else environment
 
     def save(
         self,

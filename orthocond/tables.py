@@ -87,16 +87,24 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+def _cells(columns: tuple[str, ...], data: bytes) -> list[list[str]]:
+    """The cells below the header, as many in each row as there are columns."""
+    header = ",".join(columns)
+    if not data.startswith(f"{header}\n".encode()):
+        raise ValueError(f"does not begin with the columns {header}")
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"is not a table: {error}") from None
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"is not a table: not every row has {len(columns)} cells")
+    return rows
+
+
 def _value(column: str, cell: str) -> str | int | float | None:
     if column in TEXT or not cell:
         return cell or None
     return int(cell) if re.fullmatch(r"-?\d{1,18}", cell) else float(cell)
-
-
-def _require_header(columns: tuple[str, ...], data: bytes) -> None:
-    header = ",".join(columns)
-    if not data.startswith(f"{header}\n".encode()):
-        raise ValueError(f"does not begin with the columns {header}")
 
 
 def from_csv(columns: tuple[str, ...], data: bytes) -> Table:
@@ -109,11 +117,10 @@ def from_csv(columns: tuple[str, ...], data: bytes) -> Table:
         >>> from_csv(("step", "eta"), b"step,eta\\n1,\\n2,inf\\n")
         [{'step': 1, 'eta': None}, {'step': 2, 'eta': inf}]
     """
-    _require_header(columns, data)
+    rows = _cells(columns, data)
     try:
-        rows = list(csv.reader(io.StringIO(data.decode())))[1:]
         return [{c: _value(c, cell) for c, cell in zip(columns, row, strict=True)} for row in rows]
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise ValueError(f"is not a table: {error}") from None
 
 
@@ -123,14 +130,17 @@ def to_frame(columns: tuple[str, ...], data: bytes) -> pd.DataFrame:
     Raises:
         ValueError: it is not such a table.
     """
+    import numpy as np
     import pandas as pd
 
-    _require_header(columns, data)
-    types = {column: "str" if column in TEXT else "float64" for column in columns}
+    cells = np.array(_cells(columns, data), dtype=object).reshape(-1, len(columns))
+    cells[cells == ""] = np.nan
     try:
-        # index_col=False: a first row with more cells than columns would become an index.
-        return pd.read_csv(
-            io.BytesIO(data), dtype=types, float_precision="round_trip", index_col=False
+        return pd.DataFrame(
+            {
+                column: pd.Series(cells[:, i], dtype="str" if column in TEXT else "float64")
+                for i, column in enumerate(columns)
+            }
         )
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise ValueError(f"is not a table: {error}") from None
