@@ -46,23 +46,24 @@ class Method:
             >>> Method.parse("ns")
             Method(solver='ns', treatments=())
         """
+        names = [name.strip().lower() for name in text.split("+")]
+        solvers = [name for name in names if name in SOLVERS]
+        if names == solvers[:1]:
+            return cls(names[0])
         from orthocond.treatments import TREATMENTS, parse_treatments  # imports torch
 
-        names = [name.strip().lower() for name in text.split("+")]
         for name in names:
             if name not in SOLVERS and name not in TREATMENTS:
                 raise unknown("method", name or text, [*SOLVERS, *TREATMENTS])
-        solvers = [name for name in names if name in SOLVERS]
         if len(solvers) > 1:
             raise UserError(f"method {text!r} names {len(solvers)} solvers, allowed is one")
-        solver = solvers[0] if solvers else "svd"
         treatments = [name for name in names if name in TREATMENTS]
-        if treatments and solver != "svd":
+        if solvers not in ([], ["svd"]):
             raise UserError(
                 f"method {text!r}: treatments go with solver 'svd' only; "
                 f"did you mean {'+'.join(treatments)!r}?"
             )
-        return cls(solver, tuple(parse_treatments("+".join(treatments))) if treatments else ())
+        return cls("svd", tuple(parse_treatments("+".join(treatments))))
 
     def __str__(self) -> str:
         """The canonical spelling, as it is stored."""

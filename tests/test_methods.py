@@ -10,7 +10,7 @@ from orthocond.methods import SOLVERS, Method
 NAMES = ("nog", "ow", "olr")
 
 
-@pytest.mark.parametrize("spelling", itertools.permutations(NAMES))
+@pytest.mark.parametrize("spelling", list(itertools.permutations(NAMES)))
 @pytest.mark.parametrize("prefix", ["", "svd+"])
 def test_every_spelling_has_one_canonical_form(spelling: tuple[str, ...], prefix: str) -> None:
     method = Method.parse(prefix + "+".join(spelling))

@@ -50,8 +50,8 @@ def _remarks(selection: Selection) -> list[str]:
             )
     if selection.set_aside:
         remarks.append(
-            f"{selection.data}: {selection.set_aside} runs with another configuration than "
-            f"{selection.hash} are left out"
+            f"{selection.data}: {selection.set_aside} runs in another configuration or study than "
+            "this are left out"
         )
     return remarks
 

@@ -44,7 +44,7 @@ class Selection:
         runs: canonical method -> its runs that came to their end, by seed.
         diverged: canonical method -> how many of its runs diverged.
         missing: methods that were asked for and have no run.
-        set_aside: runs of the same task and data with another configuration.
+        set_aside: runs of the same task and data in another configuration or study.
     """
 
     study: str
@@ -134,8 +134,8 @@ class Study:
     ) -> Selection:
         """The runs of some methods that differ in method and seed only.
 
-        Where a data set has runs of several configurations, the one with most runs is taken, and
-        the selection says how many runs were set aside.
+        Where a data set has runs of several configurations or studies, those are taken of which
+        there are most, and the selection says how many were set aside.
 
         Args:
             task: ``dbn`` or ``gcp``.
@@ -150,9 +150,10 @@ class Study:
         of_data = [
             r for r in self.runs if r.config["task"] == task and r.config["data"]["name"] == data
         ]
-        alike: dict[str, list[Run]] = {}
+        alike: dict[tuple[Path, str], list[Run]] = {}
         for run in of_data:
-            alike.setdefault(settings_hash(shared_settings(run)), []).append(run)
+            key = (run.path.parent, settings_hash(shared_settings(run)))
+            alike.setdefault(key, []).append(run)
         if not alike:
             raise self.missing(task, wanted or ("svd",))
         chosen = max(alike.values(), key=len)

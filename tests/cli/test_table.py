@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from study_factory import write_study
+from typer.testing import CliRunner
+
+from orthocond.errors import UserError
+from orthocond_cli.table import table
+
+app = typer.Typer()
+app.command()(table)
+
+
+def run(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("runs") / "study", ("svd", "svd+nog"), seeds=2)
+
+
+def test_table_prints_markdown(runs: Path) -> None:
+    text = run("tab2", "--runs", runs)
+    assert "| SVD + NOG " in text and "19.99 ± 0.16" in text
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("md", "md"), ("csv", "csv"), ("latex", "tex")])
+def test_table_writes_files(format: str, suffix: str, runs: Path, tmp_path: Path) -> None:
+    files = run("all", "--runs", runs, "--format", format, "--out", tmp_path).split()
+    assert [Path(f).name for f in files][:4] == [f"tab{i}.{suffix}" for i in (1, 2, 3, 4)]
+    assert all(Path(f).read_text() for f in files)
+
+
+def test_table_as_json_is_numbers(runs: Path) -> None:
+    told = json.loads(run("tab2", "--runs", runs, "--json"))
+    row = told["tables"]["tab2"]["rows"][0]
+    assert row["method"] == "svd" and row["here: cifar10-jpeg: n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tab22"], "unknown table 'tab22': allowed are tab1.*did you mean 'tab2'"),
+        (["tab1", "--format", "xls"], "unknown format 'xls': allowed are md, csv, latex, html"),
+        (["tab5"], "no runs of task 'gcp'.*: orthocond train "),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], message: str, runs: Path) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        run(*arguments, "--runs", runs)
+    assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+def test_help_shows_an_example() -> None:
+    assert "Example: orthocond table tab1" in " ".join(run("--help").split())
