@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from orthocond.errors import UserError
-from orthocond.layers.moments import by_group, centred, is_distributed, moments, reduced, shift_of
+from orthocond.layers.moments import by_group, centred, is_distributed, moments, reduced
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.eigh import Outcome
 from orthocond.spectral.roots import Backward, Solver, check_rules, root
@@ -39,8 +39,8 @@ class _Whiten(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
         groups, d, _ = by.root.shape
-        shift = shift_of(x)
-        r = (by.mean - shift).view(groups, d, 1)
+        shift = by.mean.to(x.dtype)
+        r = (by.mean - shift).view(groups, d, 1)  # what rounding leaves of the mean
         A = weight.double().view(groups, d, 1) * by.root.detach()
         b = bias.double().view(groups, d, 1) - A @ r
         A, b = A.to(x.dtype), b.to(x.dtype)
@@ -59,8 +59,8 @@ class _Whiten(torch.autograd.Function):
         by: Whitening = ctx.by
         F = by.root.detach()
         groups, d, _ = F.shape
-        shift = shift_of(x)
-        r = (by.mean - shift).view(groups, d, 1)
+        shift = by.mean.to(x.dtype)
+        r = (by.mean - shift).view(groups, d, 1)  # what rounding leaves of the mean
         M, s = torch.zeros_like(F), torch.zeros_like(r)
         for part, chunk in centred(x, shift):
             for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
@@ -72,15 +72,18 @@ class _Whiten(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, g_weight, g_bias, None
         gamma = weight.double().view(groups, d, 1)
-        At, S, b = (gamma * F).mT, torch.zeros_like(F), torch.zeros_like(r)
-        if by.covariance is not None:
-            if by.is_reduced:
-                M, s = reduced(M, s)
-            (dP,) = torch.autograd.grad(by.root, by.covariance, gamma * M, retain_graph=True)
-            S = 2 / by.n * dP
-            b = -(At @ s / by.n + S @ r)
-        At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
+        At = (gamma * F).mT
         out = torch.empty_like(x)
+        if by.covariance is None:
+            for j, (g, o) in enumerate(by_group(groups, G, out)):
+                torch.bmm(At[j].to(x.dtype).expand(len(x), d, d), g, out=o)
+            return out, g_weight, g_bias, None
+        if by.is_reduced:
+            M, s = reduced(M, s)
+        (dP,) = torch.autograd.grad(by.root, by.covariance, gamma * M, retain_graph=True)
+        S = 2 / by.n * dP
+        b = -(At @ s / by.n + S @ r)
+        At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
         for part, chunk in centred(x, shift):
             for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
                 o.copy_(b[j]).baddbmm_(S[j].expand(len(X), d, d), X)
@@ -89,7 +92,7 @@ class _Whiten(torch.autograd.Function):
 
 
 class DecorrelatedBatchNorm2d(nn.Module):
-    r"""Batch normalization that also decorrelates the channels (ZCA whitening).
+    """Batch normalization that also decorrelates the channels (ZCA whitening).
 
     y = gamma (P + eps I)^(-1/2) (x - mu) + beta, with the mean mu and the covariance P (eq. 2) of
     the channels over the batch and its pixels in training, and of running statistics in evaluation.

@@ -204,6 +204,16 @@ def test_a_poisoned_batch_gives_nan_and_is_counted(poison):
     assert (layer.outcomes.failures, layer.outcomes.unrecovered) == (1, 1)
 
 
+def test_in_evaluation_a_poisoned_image_poisons_itself_only():
+    layer = DecorrelatedBatchNorm2d(4).eval()
+    x = torch.randn(3, 4, 2, 2)
+    x[1] = NAN
+    y = layer(x.requires_grad_())
+    y.square().sum().backward()
+    for value in (y, x.grad):
+        assert value[1].isnan().all() and value[::2].isfinite().all()
+
+
 @pytest.mark.parametrize("solver", ["eigh", "newton-schulz"])
 def test_degenerate_batches_are_defined(solver):
     layer = DecorrelatedBatchNorm2d(3, solver=solver)
