@@ -261,18 +261,20 @@ def test_it_computes_in_float32_under_autocast_and_for_half_inputs(dtype):
     assert torch.equal(y, layer(half.detach().float()).to(dtype))
 
 
-def test_strides_and_expanded_gradients_do_not_matter():
+@pytest.mark.parametrize("training", [True, False])
+def test_strides_and_expanded_gradients_do_not_matter(training):
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(4, groups=2)
+    layer = DecorrelatedBatchNorm2d(4, groups=2).train(training)
     x = torch.randn(3, 4, 5, 2)
     strided = x.transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
     wide = torch.randn(3, 8, 5, 2)
     wide[:, ::2] = x
     plain = x.clone().requires_grad_()
-    for other in (strided, wide[:, ::2].requires_grad_()):
+    last = x.to(memory_format=torch.channels_last).requires_grad_()
+    for other in (strided, last, wide[:, ::2].requires_grad_()):
         (plain_gradient,) = torch.autograd.grad(layer(plain).sum() * 2, plain)
         (gradient,) = torch.autograd.grad(layer(other).sum() * 2, other)
-        assert torch.equal(layer(other), layer(plain))
+        assert torch.allclose(layer(other), layer(plain), atol=1e-6)
         assert torch.allclose(gradient, plain_gradient, atol=1e-5)
 
 

@@ -18,14 +18,21 @@ ROOTS = [oc.matrix_sqrt, oc.matrix_inv_sqrt]
     st.integers(1, 10),
     st.sampled_from([1.0, 1e4]),
     st.sampled_from([1e-12, 1.0, 1e12]),
+    st.sampled_from([torch.float32, torch.float64]),
     st.integers(0, 99),
 )
-@settings(max_examples=50, deadline=None)
-def test_the_roots_solve_their_equations(d, kappa, scale, seed):
-    P = by_condition(d, kappa, scale, seed)
+@settings(max_examples=60, deadline=None)
+def test_the_roots_solve_their_equations(d, kappa, scale, dtype, seed):
+    P = by_condition(d, kappa, scale, seed).to(dtype).requires_grad_()
     Q, S = oc.matrix_sqrt(P), oc.matrix_inv_sqrt(P)
-    assert torch.dist(Q @ Q, P) <= 1e-13 * d * P.norm()
-    assert torch.dist(S @ P @ S, torch.eye(d, dtype=P.dtype)) <= 1e-14 * d**2 * kappa
+    (gradient,) = torch.autograd.grad(Q.trace(), P)
+    assert Q.dtype == S.dtype == gradient.dtype == dtype
+    P, Q, S, gradient = (t.detach().double() for t in (P, Q, S, gradient))
+    rounding = d * torch.finfo(dtype).eps
+    assert torch.dist(Q @ Q, P) <= 4 * rounding * P.norm()
+    assert torch.dist(S @ P @ S, torch.eye(d, dtype=P.dtype)) <= 16 * rounding * d * kappa
+    # tr P^(1/2) has the gradient P^(-1/2) / 2.
+    assert torch.dist(gradient, S / 2) <= 16 * rounding * d * kappa**0.5 * S.norm()
 
 
 @pytest.mark.parametrize("matrix_root", ROOTS)
