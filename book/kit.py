@@ -1,9 +1,14 @@
-"""What the chapters show figures and tables with. No plotting and no statistics: those are in
-orthocond.report; here they get a caption, a text for those who do not see them, and downloads."""
+"""What the chapters show figures and tables with.
+
+No plotting and no statistics: those are in orthocond.report. Here they get a caption, a text for
+those who do not see them, and downloads. What needs runs that are not there says so, with the
+command that makes them; a run that was altered raises, which stops the build.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import chdir
 from html import escape
 from pathlib import Path
 
@@ -12,54 +17,114 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+from orthocond.report import ranks
+from orthocond.report.registry import TABLES
+from orthocond.report.render import render
+from orthocond.report.saving import plot, save_figure
+from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 
-FILES = Path("_build/html/files")  # seen from here; a page of the book calls it files/
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ROOT / "book/_build/html/files"  # a page of the book calls it files/
 
 
-def _save(name: str, draw: Callable[[], Figure]) -> None:
-    FILES.mkdir(parents=True, exist_ok=True)
-    for suffixes, dark in (((".svg", ".pdf"), False), (("-dark.svg",), True)):
-        with theme(dark):
-            figure = draw()
-            for suffix in suffixes:
-                figure.savefig(FILES / f"{name}{suffix}")
-            plt.close(figure)
+def study() -> Study:
+    """The runs that are committed."""
+    folder = Path("runs")
+    folder.mkdir(exist_ok=True)
+    return Study(folder)
 
 
-def _save_data(name: str, data: pd.DataFrame) -> None:
-    FILES.mkdir(parents=True, exist_ok=True)
-    data.to_csv(FILES / f"{name}.csv", index=False)
+def _from_root(show: Callable[[], HTML]) -> HTML:
+    """Show something that is made of runs, or say how to make the runs.
+
+    Paths and commands are those of the repository's root.
+    """
+    with chdir(ROOT):
+        try:
+            return show()
+        except MissingRuns as missing:
+            reason, _, command = str(missing).partition(": ")
+            return HTML(
+                '<div class="admonition note missing-runs"><p class="admonition-title">No runs yet'
+                f"</p><p>{escape(reason.capitalize())}. This command makes them:</p>"
+                f"<pre>{escape(command)}</pre></div>"
+            )
 
 
-def _page_element(name: str, content: str, caption: str, suffixes: tuple[str, ...]) -> HTML:
-    links = " ".join(
+def _links(name: str, suffixes: tuple[str, ...]) -> str:
+    return " ".join(
         f'<a href="files/{name}{suffix}" download>{suffix[1:].upper()}</a>' for suffix in suffixes
     )
-    text = f'{escape(caption)} <span class="downloads">{links}</span>'
+
+
+def _element(name: str, content: str, caption: str, suffixes: tuple[str, ...]) -> HTML:
+    text = f'{escape(caption)} <span class="downloads">{_links(name, suffixes)}</span>'
     return HTML(
         f'<figure class="kit" id="{name}">{content}<figcaption>{text}</figcaption></figure>'
+    )
+
+
+def _images(name: str, alt: str) -> str:
+    return "".join(
+        f'<img class="only-{page}" src="files/{name}{suffix}.svg" alt="{escape(alt)}">'
+        for page, suffix in (("light", ""), ("dark", "-dark"))
     )
 
 
 def show_figure(
     name: str, draw: Callable[[], Figure], data: pd.DataFrame, caption: str, alt: str
 ) -> HTML:
-    """The figure for light and for dark pages, with links to it as SVG, PDF and to its CSV.
+    """A figure that is computed on the page, for light and for dark pages.
 
     ``alt`` states the finding: it is all that some readers get.
     """
-    _save(name, draw)
-    _save_data(name, data)
-    images = "".join(
-        f'<img class="only-{page}" src="files/{name}{suffix}.svg" alt="{escape(alt)}">'
-        for page, suffix in (("light", ""), ("dark", "-dark"))
-    )
-    return _page_element(name, images, caption, (".svg", ".pdf", ".csv"))
+    for dark in (False, True):
+        with theme(dark):
+            figure = draw()
+            save_figure(figure, FILES / f"{name}{'-dark' * dark}", None, ["svg", "pdf"])
+            plt.close(figure)
+    data.to_csv(FILES / f"{name}.csv", index=False)
+    return _element(name, _images(name, alt), caption, (".svg", ".pdf", ".csv"))
 
 
 def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
-    """The table, with a link to it as CSV."""
-    _save_data(name, table)
+    """A table that is computed on the page."""
+    FILES.mkdir(parents=True, exist_ok=True)
+    table.to_csv(FILES / f"{name}.csv", index=False)
     rows = table.to_html(index=False, border=0, na_rep="")
-    return _page_element(name, f'<div class="wide">{rows}</div>', caption, (".csv",))
+    return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",))
+
+
+def study_figure(name: str) -> HTML:
+    """A figure of the paper, from the runs that are committed."""
+
+    def show() -> HTML:
+        drawn = plot(study(), name, FILES, ["svg", "pdf"])
+        caption = ". ".join([drawn["note"], *drawn["remarks"]]) + "."
+        return _element(name, _images(name, drawn["alt"]), caption, (".svg", ".pdf", ".csv"))
+
+    return _from_root(show)
+
+
+def study_table(name: str) -> HTML:
+    """A table of the paper beside ours, from the runs that are committed."""
+
+    def show() -> HTML:
+        frame = TABLES[name].build(study())
+        FILES.mkdir(parents=True, exist_ok=True)
+        (FILES / f"{name}.csv").write_text(render(frame, "csv"))
+        rows = render(frame, "html")
+        return _element(name, f'<div class="wide">{rows}</div>', "", (".csv",))
+
+    return _from_root(show)
+
+
+def study_ranks() -> HTML:
+    """Ranks and condition numbers at the end of training, from the runs that are committed."""
+
+    def show() -> HTML:
+        frame = ranks.build(study())
+        return show_table("ranks", frame, frame.attrs["note"])
+
+    return _from_root(show)
