@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distributed import in_processes
+from forked import in_forks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -235,7 +235,7 @@ def test_two_processes_record_the_global_batch(tmp_path, per_sample):
     expected = rows(x)
     assert len(expected) == 2
     parts = (x[0::2], x[1::2])
-    for found in in_processes(lambda rank: rows(parts[rank]), tmp_path):
+    for found in in_forks(lambda rank: rows(parts[rank]), tmp_path):
         for one, two in zip(expected, found, strict=True):
             assert (one["phase"], one["step"]) == (two["phase"], two["step"])
             # kappa of a singular matrix is rounding noise, which no two sums share
@@ -251,7 +251,7 @@ def test_a_distributed_wrapper_is_looked_through(tmp_path):
             wrapped(images())
         return probe.records[0].median.dimension
 
-    assert in_processes(dimension, tmp_path) == [64, 64]
+    assert in_forks(dimension, tmp_path) == [64, 64]
 
 
 @pytest.mark.parametrize("layer, rank", [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from distributed import in_processes
+from forked import in_forks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,7 +77,7 @@ def test_nan_stays_nan():
 def test_two_processes_are_one(tmp_path, first):
     x = features(8, 4, 6, 2, mean=50.0)
     parts = (x[:first], x[first:])
-    found = in_processes(lambda rank: batch_covariance(parts[rank]), tmp_path)
+    found = in_forks(lambda rank: batch_covariance(parts[rank]), tmp_path)
     expected, n = batch_covariance(x)
     for P, count in found:
         assert count == n
@@ -87,5 +87,5 @@ def test_two_processes_are_one(tmp_path, first):
 def test_rows_are_gathered_in_order_whatever_their_number(tmp_path):
     rows = torch.arange(10.0).reshape(5, 2)
     parts = (rows[:1], rows[1:])
-    for found in in_processes(lambda rank: gathered(parts[rank]), tmp_path):
+    for found in in_forks(lambda rank: gathered(parts[rank]), tmp_path):
         assert torch.equal(found, rows)

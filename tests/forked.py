@@ -1,4 +1,4 @@
-"""Two gloo processes inside a test."""
+"""Gloo processes forked from a test: quick, and for work that does not call ``backward``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def _process(rank: int, work: Callable[[int], Any], folder: Path, world: int) ->
         dist.destroy_process_group()
 
 
-def in_processes(work: Callable[[int], Any], folder: Path, world: int = 2) -> list[Any]:
+def in_forks(work: Callable[[int], Any], folder: Path, world: int = 2) -> list[Any]:
     """What ``work(rank)`` gives in each process: tensors, numbers, lists and dicts of them.
 
-    The processes are forked, so that ``work`` may be a function in a test; it must not call
-    ``backward``, whose threads do not survive a fork.
+    ``work`` may be a function inside a test. It must not call ``backward``, whose threads do not
+    survive a fork; ``processes.in_processes`` spawns.
     """
     mp.start_processes(_process, (work, folder, world), nprocs=world, start_method="fork")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
