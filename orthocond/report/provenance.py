@@ -21,7 +21,8 @@ def attach(frame: pd.DataFrame, *selections: Selection, remark: str = "") -> pd.
         set aside), ``commands`` (that make what is missing) and ``runs`` (run, commit and
         configuration hash of each).
     """
-    frame.attrs["note"] = "; ".join(s.note for s in selections) + (f". {remark}" if remark else "")
+    notes = "; ".join(selection.note for selection in selections)
+    frame.attrs["note"] = ". ".join(part for part in (notes, remark) if part)
     frame.attrs["remarks"] = [remark for s in selections for remark in _remarks(s)]
     frame.attrs["commands"] = [s.command for s in selections if s.missing]
     frame.attrs["runs"] = [

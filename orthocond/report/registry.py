@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from orthocond.errors import unknown
-from orthocond.report import fig1, fig2, fig3, fig4, fig5, tab1, tab2, tab3, tab4, tab5
+from orthocond.report import fig1, fig2, fig3, fig4, fig5, tab1, tab2, tab3, tab4, tab5, tab6
 from orthocond.report.study import Study
 
 
@@ -46,6 +46,7 @@ TABLES: Mapping[str, TableModule] = {
     "tab3": tab3,
     "tab4": tab4,
     "tab5": tab5,
+    "tab6": tab6,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,14 @@ HEADINGS = {
 }
 """What stands above a column, where it is not the statistic's name."""
 
+SPREADS = {"mean": ("std",), "median": ("q1", "q3")}
+"""What is shown in one cell with a statistic."""
+
 FIRST = ("error", "top-1", "Top-1 Acc. (%)", "FP (ms)")
 """The column of a group that says what is not there."""
 
-WHOLE = ("n", "failures", "Failure Times", "unrecovered")  # shown without needless decimals
+WHOLE = ("n", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)")
+"""Shown without decimals that they do not have."""
 
 
 def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -42,20 +46,28 @@ def _flat(frame: pd.DataFrame) -> pd.Index[str]:
     return pd.Index([f"{group}: {name}" for group, name in _keys(frame)])
 
 
-def _pairs(frame: pd.DataFrame) -> list[tuple[str, str, Any, Any]]:
-    """(group, statistic, values, their deviations or None), a mean and its deviation in one."""
+def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """(group, statistic, its numbers): a mean has its deviation in it, a median its quartiles."""
     columns = []
     for group, name in _keys(frame):
-        if name.endswith(" std"):
-            continue
-        spread = name.removesuffix(" mean") + " std"
-        deviations = frame.get((group, spread)) if name.endswith(" mean") else None
-        columns.append((group, name.removesuffix(" mean"), frame[(group, name)], deviations))
+        stem, _, kind = name.rpartition(" ")
+        if kind in SPREADS:
+            parts = [name, *(f"{stem} {spread}" for spread in SPREADS[kind])]
+            own = [part for part in parts if (group, part) in frame]
+            columns.append((group, stem, frame[[(group, part) for part in own]]))
+        elif kind not in [spread for spreads in SPREADS.values() for spread in spreads]:
+            columns.append((group, name, frame[[(group, name)]]))
     return columns
 
 
-def _number(value: float, name: str) -> str:
-    return f"{value:g}" if name in WHOLE else f"{value:.2f}"
+def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
+    value, *spread = numbers
+    text = f"{value:g}" if name in WHOLE and not spread else f"{value:.2f}"
+    if not spread or np.isnan(spread).any():
+        return text
+    if len(spread) == 1:
+        return f"{text} {plus_minus} {spread[0]:.2f}"
+    return f"{text} [{spread[0]:.2f}, {spread[1]:.2f}]"
 
 
 def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±") -> pd.DataFrame:
@@ -67,19 +79,19 @@ def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±
         plus_minus: the sign in the target's spelling.
     """
     columns: dict[tuple[str, str], list[str]] = {}
-    for group, name, values, spreads in _pairs(frame):
-        absent = frame.attrs["cells"].get(group, {})
+    for group, name, numbers in _shown_columns(frame):
+        values = numbers.iloc[:, 0]
         lower = LOWER_IS_BETTER.get(HEADINGS.get(name, name) if group == "paper" else name)
         best = None if lower is None else values.min() if lower else values.max()
         texts = []
-        for place, method in enumerate(frame.index):
-            value = values.iloc[place]
-            text = absent.get(method, "") if np.isnan(value) else _number(value, name)
-            if np.isnan(value) and text != LOST and name not in FIRST:
-                text = ""  # what is not there is said once a group
-            if spreads is not None and not np.isnan(spreads.iloc[place]):
-                text += f" {plus_minus} {spreads.iloc[place]:.2f}"
-            texts.append(mark(text) if best is not None and value == best else text)
+        for method, cell in zip(frame.index, numbers.to_numpy(dtype=float), strict=True):
+            if np.isnan(cell[0]):
+                text = frame.attrs["cells"].get(group, {}).get(method, "")
+                # What was not run is said once a group.
+                texts.append(text if text == LOST or name in FIRST else "")
+            else:
+                text = _cell(cell.tolist(), name, plus_minus)
+                texts.append(mark(text) if cell[0] == best else text)
         columns[(group, HEADINGS.get(name, name))] = texts
     labels = [frame.attrs["labels"][method] for method in frame.index]
     return pd.DataFrame(columns, index=pd.Index(labels, name="Method"))
@@ -87,10 +99,9 @@ def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±
 
 def _notes(frame: pd.DataFrame) -> list[str]:
     notes = [frame.attrs["note"], *frame.attrs["remarks"]]
-    legend = (
-        f"The best of each column is marked; {LOST}: the source text that we had lost this cell"
-    )
-    return [f"{note.rstrip('.')}." for note in [*notes, legend]]
+    best = "The best error or accuracy of a column is marked"
+    lost = f"{LOST}: our source of the paper's text does not have this cell"
+    return [f"{note.rstrip('.')}." for note in [*notes, f"{best}; {lost}"]]
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ from orthocond.errors import UserError, unknown
 from orthocond.files import canonical_json, sha256
 from orthocond.report.commands import as_ranges, train_command
 from orthocond.runs import Run, find_runs
+from orthocond.timings import Timing, find_timings
 
 OWN = ("method", "seed", "hash")  # what differs between runs that are compared
 
@@ -123,6 +124,11 @@ class Study:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.resolve().name
+
+    @cached_property
+    def timings(self) -> list[Timing]:
+        """The timing artifacts, verified."""
+        return [timing for part in self._parts for timing in find_timings(part)]
 
     def data_sets(self, task: str) -> list[str]:
         """Names of a task's data sets, the one with most runs first."""
