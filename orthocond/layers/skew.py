@@ -1,0 +1,231 @@
+"""Skew orthogonal convolution: the exponential of a skew-symmetric convolution (eq. 13).
+
+Note [Composed kernel]
+    The truncated series y = x + L x + L^2 x / 2! + ... is linear and shift-invariant, so away from
+    the border it is one convolution, whose kernel is the series' response to a single pixel: 5
+    terms of a 3x3 filter reach 11x11, the 10 terms of evaluation 21x21. Composing it from one pixel
+    per input channel costs next to nothing, and applying it is one convolution from the true
+    number of input channels. Only in the ring where zero padding meets the image the two differ:
+    the series pads at every term, the composed kernel once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from orthocond.errors import UserError, unknown
+
+Mode = Literal["composed", "series"]
+
+TRAIN_TERMS, EVAL_TERMS = 5, 10
+SCALE = 0.7  # of the filter, relative to the bound on its spectral norm: the series' radius
+POWER_STEPS = 20  # at the start; then one a step, as in spectral norm
+
+
+def skew(M: Tensor) -> Tensor:
+    """M - M^T, where the transpose of a convolution swaps channels and turns the kernel around.
+
+    Args:
+        M: filter (C, C, k, k).
+
+    Returns:
+        (C, C, k, k), a convolution that is skew-symmetric away from the border.
+    """
+    return M - M.transpose(0, 1).flip(2, 3)
+
+
+def unfoldings(L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four matrices of a filter (C, C, k, k) whose norms bound the convolution's."""
+    c, k = L.shape[0], L.shape[-1]
+    return (
+        L.permute(0, 2, 1, 3).reshape(c * k, c * k),
+        L.permute(0, 3, 1, 2).reshape(c * k, c * k),
+        L.reshape(c, c * k * k),
+        L.permute(0, 2, 3, 1).reshape(c * k * k, c),
+    )
+
+
+def exponential(x: Tensor, L: Tensor, terms: int) -> Tensor:
+    """sum_(j <= terms) L^j x / j!, for images x (B, C, H, W) and a filter L (C, C, k, k)."""
+    y = term = x
+    for j in range(1, terms + 1):
+        term = F.conv2d(term, L, padding=L.shape[-1] // 2) / j
+        y = y + term
+    return y
+
+
+def compose(L: Tensor, in_channels: int, terms: int) -> Tensor:
+    """The kernel of the exponential on the first input channels (Note [Composed kernel]).
+
+    Returns:
+        (C, in_channels, K, K) with K = terms (k - 1) + 1.
+    """
+    c, k = L.shape[0], L.shape[-1]
+    reach = terms * (k // 2)
+    pixel = L.new_zeros(in_channels, c, 2 * reach + 1, 2 * reach + 1)
+    channel = torch.arange(in_channels)
+    pixel[channel, channel, reach, reach] = 1
+    response = exponential(pixel, L, terms)  # (in, C, K, K)
+    return response.transpose(0, 1).flip(2, 3)
+
+
+class SkewOrthogonalConv2d(nn.Module):
+    """A convolution that is orthogonal up to the truncation of its series and its border.
+
+    y = exp(M - M^T) x, the exponential of eq. 13 in the sense of convolutions for k x k kernels,
+    scaled by 0.7 over a bound on the spectral norm so that few terms suffice; for 1 x 1 kernels it
+    is the matrix exponential, exact. The filter has max(in, out) channels on both sides: inputs are
+    padded with zeros, outputs are cut.
+
+    Not guaranteed: norms are kept in the interior of the image only, and with more inputs than
+    outputs (rows cut) the map is a projection.
+
+    Args:
+        in_channels, out_channels: as in ``nn.Conv2d``.
+        kernel_size: odd; of the filter M. The effective kernel is larger: 11 x 11 for 3 in
+            training, 21 x 21 in evaluation.
+        bias: as in ``nn.Conv2d``.
+        stride, padding, dilation, groups: 1, k // 2, 1 and 1 only.
+        mode: ``composed``: one convolution with the effective kernel; ``series``: the literal one,
+            a convolution a term.
+
+    Shape:
+        (B, in, H, W) to (B, out, H, W).
+
+    Raises:
+        UserError: an even kernel, or a stride, padding, dilation or groups of another value.
+
+    Example:
+        >>> layer = oc.SkewOrthogonalConv2d(3, 8, 3, padding=1, bias=False)
+        >>> layer(torch.zeros(2, 3, 16, 16)).shape, tuple(layer.kernel().shape)
+        (torch.Size([2, 8, 16, 16]), (8, 3, 11, 11))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        mode: Mode = "composed",
+    ) -> None:
+        super().__init__()
+        if mode not in get_args(Mode):
+            raise unknown("mode", mode, get_args(Mode))
+        if kernel_size % 2 == 0:
+            raise UserError(
+                f"the skew orthogonal convolution needs an odd kernel, got {kernel_size}"
+            )
+        same = kernel_size // 2
+        for name, value, allowed in (
+            ("stride", stride, 1),
+            ("padding", same if padding is None else padding, same),
+            ("dilation", dilation, 1),
+            ("groups", groups, 1),
+        ):
+            if value != allowed:
+                raise UserError(
+                    f"the skew orthogonal convolution has {name} {allowed}, got {value}: "
+                    "anything else would not keep norms"
+                )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.mode = kernel_size, mode
+        c = max(in_channels, out_channels)
+        self.filter = nn.Parameter(torch.empty(c, c, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        for i, n in enumerate((c * kernel_size, c * kernel_size, c, c * kernel_size**2)):
+            self.register_buffer(f"left_{i}", torch.empty(n))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the filter and the bias as ``nn.Conv2d`` does, and find its singular vectors."""
+        nn.init.kaiming_uniform_(self.filter, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_channels * self.kernel_size**2)
+            nn.init.uniform_(self.bias, -bound, bound)
+        for i in range(4):
+            nn.init.normal_(self.get_buffer(f"left_{i}"))
+        self._iterate(unfoldings(skew(self.filter.detach())), POWER_STEPS)
+
+    @torch.no_grad()
+    def _iterate(self, matrices: tuple[Tensor, ...], steps: int) -> None:
+        for i, A in enumerate(matrices):
+            u = self.get_buffer(f"left_{i}")
+            for _ in range(steps):
+                u.copy_(F.normalize(A @ (A.mT @ u), dim=0))
+
+    def _scaled(self) -> Tensor:
+        """The skew filter, 0.7 over the bound: k times the least norm of the four unfoldings."""
+        L = skew(self.filter)
+        matrices = unfoldings(L)
+        if self.training:
+            self._iterate(tuple(A.detach() for A in matrices), 1)
+        # |A^T u| for the left singular vector u is the norm, and differentiable.
+        norms = [
+            (A.mT @ self.get_buffer(f"left_{i}").clone()).norm() for i, A in enumerate(matrices)
+        ]
+        return L * (SCALE / (self.kernel_size * torch.stack(norms).min()))
+
+    def kernel(self) -> Tensor:
+        """The effective kernel (out, in, K, K): K = 1, or terms (k - 1) + 1 (training: 5 terms)."""
+        if self.kernel_size == 1:
+            M = self.filter.flatten(1)  # (C, C)
+            E = torch.linalg.matrix_exp(M - M.mT)
+            return E[: self.out_channels, : self.in_channels, None, None]
+        terms = TRAIN_TERMS if self.training else EVAL_TERMS
+        return compose(self._scaled(), self.in_channels, terms)[: self.out_channels]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H, W)."""
+        with torch.autocast(x.device.type, enabled=False):
+            if self.mode == "series" and self.kernel_size > 1:
+                return self._series(x.to(self.filter.dtype))
+            kernel = self.kernel()
+        return F.conv2d(x, kernel, self.bias, padding=kernel.shape[-1] // 2)
+
+    def _series(self, x: Tensor) -> Tensor:
+        padding = self.filter.shape[0] - self.in_channels
+        terms = TRAIN_TERMS if self.training else EVAL_TERMS
+        y = exponential(F.pad(x, (0, 0, 0, 0, 0, padding)), self._scaled(), terms)
+        y = y[:, : self.out_channels]
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    def to_conv2d(self) -> nn.Conv2d:
+        """A plain convolution of the evaluation kernel.
+
+        Raises:
+            UserError: in mode ``series``, which pads at every term and so is no convolution.
+        """
+        if self.mode == "series" and self.kernel_size > 1:
+            raise UserError(
+                "a skew orthogonal convolution in mode 'series' is no single convolution, since it "
+                "pads at every term: use mode 'composed'"
+            )
+        training = self.training
+        with torch.no_grad():
+            kernel = self.eval().kernel()
+        self.train(training)
+        k = kernel.shape[-1]
+        conv = nn.Conv2d(
+            self.in_channels, self.out_channels, k, 1, k // 2, bias=self.bias is not None
+        )
+        conv.weight = nn.Parameter(kernel.clone())
+        if self.bias is not None:
+            conv.bias = self.bias
+        return conv.train(training)
+
+    def extra_repr(self) -> str:
+        """As ``nn.Conv2d`` has it."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"mode={self.mode!r}"
+        )

@@ -1,0 +1,41 @@
+"""OW, the orthogonal weight (eq. 13): the layer becomes a skew orthogonal convolution."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from orthocond.errors import UserError
+from orthocond.layers.skew import SkewOrthogonalConv2d
+from orthocond.treatments.protocol import Treatment
+
+
+class OrthogonalWeight(Treatment):
+    """Replaces the convolution by a skew orthogonal one, drawn anew."""
+
+    name = "ow"
+    acts_on = "weight"
+
+    def replace(self, layer: nn.Module) -> nn.Module:
+        """A skew orthogonal convolution of the same shape."""
+        if not isinstance(layer, nn.Conv2d):
+            raise UserError(f"ow needs a Conv2d, got a {type(layer).__name__}: use ow-stiefel")
+        if len({*layer.kernel_size}) > 1 or len({*layer.stride, *layer.dilation}) > 1:
+            raise UserError(f"ow needs a square kernel, stride 1 and dilation 1, got {layer}")
+        if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+            raise UserError(f"ow needs zero padding given as a number, got {layer}")
+        skew = SkewOrthogonalConv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size[0],
+            stride=layer.stride[0],
+            padding=layer.padding[0],
+            dilation=layer.dilation[0],
+            groups=layer.groups,
+            bias=layer.bias is not None,
+        )
+        return skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
+
+    def restore(self, layer: nn.Module) -> nn.Module:
+        """A plain convolution of the evaluation kernel."""
+        assert isinstance(layer, SkewOrthogonalConv2d)
+        return layer.to_conv2d()

@@ -1,0 +1,59 @@
+"""OW on the Stiefel manifold: orthonormal columns (or rows) of the flattened kernel.
+
+Note [The map]
+    torch's default map for tall matrices, Householder, keeps the signs of its columns in the
+    parameter's diagonal and truncates it to integers: weight decay, or a gradient that is not
+    zero there (NOG's), turns -1 into -0.9995 and the column into zeros. The matrix exponential
+    has no such corner.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from orthocond.treatments.protocol import Treatment
+
+
+class _Flat(nn.Module):
+    """Holds the kernel as a matrix (out, in k k), for torch's parametrization."""
+
+    def __init__(self, W: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(W)
+
+
+class _FromMatrix(nn.Module):
+    """Gives the kernel from the orthogonal matrix that it holds."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        matrix = _Flat(weight.detach().flatten(1).clone())
+        # Note [The map]
+        self.matrix = parametrizations.orthogonal(matrix, orthogonal_map="matrix_exp")
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.matrix.weight.view_as(weight)
+
+
+class StiefelWeight(Treatment):
+    """A weight with orthonormal columns or rows, at the 3x3 size of the layer itself."""
+
+    name = "ow-stiefel"
+    acts_on = "weight"
+
+    def replace(self, layer: nn.Module) -> nn.Module:
+        """Parametrize the flattened weight by torch's ``orthogonal``."""
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        parametrize.register_parametrization(layer, "weight", _FromMatrix(weight), unsafe=True)
+        # The layer's own tensor only lends its shape: it is not trained.
+        layer.parametrizations.weight.original.requires_grad_(False)  # type: ignore[union-attr,operator]
+        return layer
+
+    def restore(self, layer: nn.Module) -> nn.Module:
+        """Keep the weight that the parametrization gives."""
+        with torch.no_grad():
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        layer.weight.requires_grad_(True)  # type: ignore[operator]
+        return layer

@@ -1,0 +1,63 @@
+"""The treatments by name, and the reading of 'nog+ow+olr'."""
+
+from __future__ import annotations
+
+from orthocond.errors import UserError, unknown
+from orthocond.treatments.nog import NearestOrthogonalGradient, RescaledGradient
+from orthocond.treatments.ol import OrthogonalLoss
+from orthocond.treatments.olr import (
+    ExactLearningRate,
+    NewtonLearningRate,
+    OptimalLearningRate,
+    SlowLearningRate,
+)
+from orthocond.treatments.ow import OrthogonalWeight
+from orthocond.treatments.ow_stiefel import StiefelWeight
+from orthocond.treatments.protocol import Treatment
+from orthocond.treatments.sn import SpectralNorm
+
+TREATMENTS: dict[str, type[Treatment]] = {
+    treatment.name: treatment
+    for treatment in (
+        NearestOrthogonalGradient,
+        SpectralNorm,
+        OrthogonalLoss,
+        OrthogonalWeight,
+        StiefelWeight,
+        OptimalLearningRate,
+        NewtonLearningRate,
+        ExactLearningRate,
+        RescaledGradient,
+        SlowLearningRate,
+    )
+}
+"""In canonical order; the last two are controls."""
+
+WHY = {
+    "weight": "a layer has one weight parametrization",
+    "gradient": "the second would undo the first",
+    "step": "a step has one learning rate",
+}
+
+
+def parse_treatments(text: str) -> tuple[str, ...]:
+    """Names in canonical order, from a sum such as 'olr+nog'.
+
+    Raises:
+        UserError: an unknown name, one twice, or two that exclude each other.
+
+    Example:
+        >>> parse_treatments("olr+nog")
+        ('nog', 'olr')
+    """
+    names = [name.strip() for name in text.split("+")] if text else []
+    for name in names:
+        if name not in TREATMENTS:
+            raise unknown("treatment", name, TREATMENTS)
+        if names.count(name) > 1:
+            raise UserError(f"treatment {name!r} stands {names.count(name)} times in {text!r}")
+    for kind, why in WHY.items():
+        same = [name for name in TREATMENTS if name in names and TREATMENTS[name].acts_on == kind]
+        if len(same) > 1:
+            raise UserError(f"{' and '.join(same)} do not go together: {why}")
+    return tuple(name for name in TREATMENTS if name in names)
