@@ -1,0 +1,207 @@
+"""A grid of runs: plan it, skip what is complete, resume what is not, go on where one fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+
+from orthocond.checkpoints import Checkpoint
+from orthocond.config import Config, Grid
+from orthocond.data import ImageData, load_data
+from orthocond.environment import describe
+from orthocond.errors import UserError
+from orthocond.interruption import Interrupted, StopSignal
+from orthocond.runs import Run, RunLocked, RunWriter, run_name
+from orthocond.summary import summarize
+from orthocond.training import Diverged, Trainer
+
+T = TypeVar("T")
+AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the grid, and what training would do with it."""
+
+    config: Config
+    settings: dict[str, Any]  # as the run stores them
+    folder: Path
+    action: str  # train, resume or skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one run of the grid stands in the end."""
+
+    name: str
+    status: str  # complete, diverged, interrupted, or locked: another process trains it
+    summary: dict[str, Any] | None = None
+
+
+def make_accelerator(precision: str, timeout: float) -> Accelerator:
+    """The device and the processes that are there, with autocast where the precision asks for it.
+
+    Args:
+        precision: of a Config.
+        timeout: seconds that a process waits for one that is lost.
+
+    Raises:
+        UserError: float16 without a GPU.
+    """
+    gpu = torch.cuda.is_available()
+    if precision == "float16" and not gpu:
+        raise UserError("precision float16 needs a GPU: use bfloat16 or float32 here")
+    return Accelerator(
+        mixed_precision=AUTOCAST.get(precision, "no"),
+        cpu=not gpu,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))],
+    )
+
+
+def resolved(config: Config, data: ImageData) -> dict[str, Any]:
+    """The settings that a run stores: the data by name and fingerprint, no paths."""
+    settings = config.model_dump(mode="json")
+    settings["data"] |= {"name": data.name, "size": data.size, "fingerprint": data.fingerprint}
+    return settings
+
+
+def run_folder(study: Path, config: Config, data: ImageData) -> Path:
+    """Where the run of a configuration lies in a study."""
+    model = config.model if config.stem_kernel == 3 else f"{config.model}-stem{config.stem_kernel}"
+    return study / run_name(config.task, data.name, model, config.method, config.seed)
+
+
+class Session:
+    """Trains the runs of a grid one after the other, on every process the same.
+
+    Args:
+        grid: what to train.
+        study: the folder of the runs.
+        timeout: seconds that a process waits for one that is lost.
+        tracker: ``tensorboard``, or None.
+
+    Raises:
+        UserError: the data can't be had, or the precision does not exist here.
+    """
+
+    def __init__(
+        self, grid: Grid, study: Path, timeout: float = 600, tracker: str | None = None
+    ) -> None:
+        config = grid.config
+        self.grid, self.study, self.tracker = grid, study, tracker
+        self.stop = StopSignal()
+        self.accelerator = make_accelerator(config.precision, timeout)
+        self.is_main = self.accelerator.is_main_process
+        self.data = load_data(**config.data.model_dump())
+
+    def planned(self) -> list[Planned]:
+        """What training would do with each run.
+
+        Raises:
+            UserError: a run there has another configuration, or is damaged.
+        """
+        plan = []
+        for config in self.grid:
+            folder = run_folder(self.study, config, self.data)
+            settings = resolved(config, self.data)
+            run = Run(folder)
+            run.require_config(settings)
+            action = "skip" if run.is_complete else "resume" if run.has_checkpoint else "train"
+            plan.append(Planned(config, settings, folder, action))
+        return plan
+
+    def train(self, report: Callable[[Planned, int, int, str], None]) -> Iterator[Result]:
+        """Train what is not complete; yields a result as each run ends.
+
+        Args:
+            report: called with the run, the step, the number of steps and a line about it.
+        """
+        with self.stop.installed():
+            for planned in self._on_main(self.planned):
+                try:
+                    yield self._train_one(planned, report)
+                except RunLocked:
+                    yield Result(planned.folder.name, "locked")
+                except Interrupted:
+                    yield Result(planned.folder.name, "interrupted")
+                    return
+
+    def _on_main(self, function: Callable[[], T]) -> T:
+        """Call on the main process only; every process gets its result, or its UserError."""
+        box: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                box[0] = function()
+            except UserError as error:
+                box[1] = error
+        broadcast_object_list(box)
+        if box[1] is not None:
+            raise box[1]
+        return box[0]
+
+    def _train_one(
+        self, planned: Planned, report: Callable[[Planned, int, int, str], None]
+    ) -> Result:
+        config, settings, name = planned.config, planned.settings, planned.folder.name
+        accelerator = self.accelerator
+        environment = describe(accelerator.device, config.precision, accelerator.num_processes)
+        writer = RunWriter(planned.folder)
+        with ExitStack() as stack:
+
+            def begin() -> tuple[dict[str, Any] | None, Checkpoint | None]:
+                stack.enter_context(writer)
+                run = Run(planned.folder)
+                if run.is_complete:
+                    return run.summary, None
+                return None, writer.begin(settings, environment)
+
+            summary, checkpoint = self._on_main(begin)
+            if summary is not None:
+                return Result(name, summary["status"], summary)
+            trainer = Trainer(
+                config,
+                self.data,
+                accelerator,
+                self.stop,
+                lambda step, text: report(planned, step, trainer.total_steps, text),
+            )
+            if checkpoint is not None:
+                trainer.resume(checkpoint)
+            save = writer.save if self.is_main else _save_nothing
+            status = "complete"
+            try:
+                trainer.run(save)
+            except Diverged:
+                status = "diverged"
+                trainer.save(save)
+            summary = summarize(settings, trainer.tables, status, trainer.step, trainer.parameters)
+            if self.is_main:
+                writer.finish(summary, trainer.tables)
+                self._track(name, settings, trainer.tables["metrics"])
+            accelerator.wait_for_everyone()
+            accelerator.free_memory()
+        return Result(name, status, summary)
+
+    def _track(self, name: str, settings: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
+        if self.tracker is None:
+            return
+        tracker = TensorBoardTracker(name, logging_dir=self.study / "tensorboard")
+        tracker.start()
+        for row in metrics:
+            numbers = {key: value for key, value in row.items() if value is not None}
+            tracker.log({k: v for k, v in numbers.items() if math.isfinite(v)}, row["step"])
+        tracker.finish()
+
+
+def _save_nothing(*state: object) -> None:
+    """What the processes that do not write do with their state."""

@@ -1,0 +1,138 @@
+"""Global covariance pooling: the square root of the covariance of a feature map (eq. 44)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from orthocond.errors import UserError, unknown
+from orthocond.layers.outcomes import SpectralOutcomes
+from orthocond.spectral.lowrank import covariance_root
+from orthocond.spectral.roots import Backward, root
+
+PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "average"]
+
+RIDGE = 1e-10  # of the full path: an eigenvalue that is exactly zero has an infinite gradient
+
+
+class CovarianceRoot(nn.Module):
+    """The square root of the covariance of each sample's positions; a probe hooks its input.
+
+    Args:
+        solver: ``low-rank`` (exact, on the support), ``eigh`` (all d eigenvalues, with a ridge of
+            1e-10), ``newton-schulz`` (five steps, scaled by the trace) or ``average``: no
+            covariance, but the mean over the positions.
+        backward: rule of ``oc.matrix_sqrt`` on the ``eigh`` path; the others have their own.
+
+    Attributes:
+        outcomes: SpectralOutcomes, counted per sample.
+    """
+
+    def __init__(self, solver: PoolSolver = "low-rank", backward: Backward = "exact") -> None:
+        super().__init__()
+        if solver not in get_args(PoolSolver):
+            raise unknown("solver", solver, get_args(PoolSolver))
+        if backward not in get_args(Backward):
+            raise unknown("backward", backward, get_args(Backward))
+        if backward != "exact" and solver != "eigh":
+            raise UserError(
+                f"solver {solver!r} has one backward, got {backward!r}: use solver 'eigh' with it"
+            )
+        self.solver: PoolSolver = solver
+        self.backward_rule: Backward = backward
+        self.outcomes = SpectralOutcomes()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d, H, W) to (B, d, d), or (B, d) for ``average``."""
+        X = x.flatten(2)  # (B, d, N)
+        if self.solver == "average":
+            return X.mean(-1)
+        if self.solver == "low-rank":
+            Q, outcome = covariance_root(X)
+        elif self.solver == "eigh":
+            Q, outcome = root(_covariance(X.double()), "sqrt", self.backward_rule, RIDGE)
+        else:
+            Q, outcome = root(_covariance(X), "sqrt", solver="newton-schulz")
+        self.outcomes.count(outcome)
+        return Q.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"solver={self.solver!r}, backward={self.backward_rule!r}"
+
+
+def _covariance(X: Tensor) -> Tensor:
+    """X J X^T of features (B, d, N) (eq. 2); zero, and cut off from the gradient, where not finite.
+
+    Such a sample is still seen to fail: its diagonal is NaN.
+    """
+    bad = ~X.isfinite().flatten(1).all(1)[:, None, None]
+    Y = torch.where(bad, 0, X)
+    Y = Y - Y.mean(-1, keepdim=True)
+    P = Y @ Y.mT / X.shape[-1]
+    return P.masked_fill(bad, torch.nan)
+
+
+class GlobalCovariancePool2d(nn.Module):
+    """Pools a feature map to the upper triangle of its covariance's square root.
+
+    A 1x1 convolution (the Pre-SVD layer), batch norm and ReLU reduce the channels; then
+    Q = (X J X^T)^(1/2) per sample, with an exact gradient (eqs. 2 and 44). A drop-in for
+    global average pooling, with out (out + 1) / 2 features instead of the channels.
+
+    It computes in float32 under autocast, with the spectral part in float64. A sample that can't
+    be decomposed gives zeros, passes no gradient, and is counted; the others do not notice.
+
+    Args:
+        in_channels: of the feature map.
+        out_channels: d, of the covariance.
+        solver: ``low-rank``, ``eigh``, ``newton-schulz``, or ``average`` for comparison: the same
+            reduction, averaged.
+        backward: exact, pade, taylor or raw; the last three with ``eigh`` only.
+
+    Attributes:
+        reduction: the 1x1 convolution. norm, relu, root: what follows it.
+        outcomes: SpectralOutcomes of the root.
+
+    Shape:
+        (B, in_channels, H, W) to (B, d (d + 1) / 2), or (B, d) for ``average``.
+
+    Raises:
+        UserError: an unknown solver or backward, or a backward that the solver has not.
+
+    Example:
+        >>> pool = oc.GlobalCovariancePool2d(8, 4)
+        >>> pool(torch.randn(2, 8, 3, 3)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 256,
+        solver: PoolSolver = "low-rank",
+        backward: Backward = "exact",
+    ) -> None:
+        super().__init__()
+        self.reduction: nn.Module = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+        self.root = CovarianceRoot(solver, backward)
+        self.register_buffer(
+            "upper", torch.triu_indices(out_channels, out_channels), persistent=False
+        )
+
+    @property
+    def outcomes(self) -> SpectralOutcomes:
+        """How the decompositions ended, per sample."""
+        return self.root.outcomes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out (out + 1) / 2), or (B, out) for ``average``."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.norm.weight.dtype)
+            Q = self.root(self.relu(self.norm(self.reduction(x))))
+            rows, columns = self.get_buffer("upper")
+            return Q if Q.dim() == 2 else Q[:, rows, columns]
