@@ -70,3 +70,17 @@ def whiten(x: Tensor, eps: float, g: Tensor | None = None) -> tuple[Tensor, Tens
     dP = scipy.linalg.solve_sylvester(R, R, dR)
     dX = F @ G + 2 / n * dP @ X
     return images(F @ X), images(dX - dX.mean(1, keepdims=True))
+
+
+def covariance_sqrt(X: Tensor, eps: float, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Q = (X J X^T + eps I)^(1/2) of X (d, N), and its gradient for dl/dQ = g.
+
+    Q dQ + dQ Q = dP: the adjoint solves a Sylvester equation, in which no eigenvalue appears.
+    """
+    Y = X.detach().double().numpy()
+    Y = Y - Y.mean(1, keepdims=True)
+    d, n = Y.shape
+    Q = scipy.linalg.sqrtm(Y @ Y.T / n + eps * np.eye(d)).real
+    symmetric = ((g + g.mT) / 2).double().numpy()
+    dP = scipy.linalg.solve_sylvester(Q, Q, symmetric)
+    return torch.from_numpy(Q), torch.from_numpy(2 / n * dP @ Y)

@@ -1,18 +1,21 @@
 r"""Square root of a covariance, from the features themselves and on their support.
 
 Note [The smaller side]
-    With centred Y = X J^(1/2), J = (I - 1 1^T / N) / N, the covariance is P = Y Y^T. Where N < d
-    its rank is at most N - 1, and P^(1/2) = Y (Y^T Y)^(-1/2) Y^T: an N x N eigendecomposition
-    replaces a d x d one, and no eigenvalue that is zero by construction is ever computed.
+    With centred Y = X J^(1/2), J = (I - 1 1^T / N) / N, the covariance is P = Y Y^T. Below full
+    rank (N - 1 < d) most of its eigenvalues are zero by construction. With the thin singular value
+    decomposition Y = U diag(s) V^T over the support, P^(1/2) = U diag(s) U^T. It comes from the
+    eigendecomposition of the smaller of Y^T Y (N x N) and Y Y^T (d x d); the other side's vectors
+    are Y times the first's over s, so a direction with s_i = t s_1 is accurate to eps / t^2.
 
 Note [Backward on the support]
-    Y = U diag(s) V^T on the support, g = sym(dl/dQ), A = U^T g U, r = sqrt(s^2 + eps) and
-    r_0 = sqrt(eps) the root on the null space. Then
-        dl/dY = 2 (U (A o 1/(r_i + r_j)) + (I - U U^T) g U diag(1/(r + r_0))) U^T Y.
+    With g = sym(dl/dQ), A = U^T g U, r = sqrt(s^2 + eps) and r_0 = sqrt(eps), which is the root on
+    the null space,
+        dl/dY = 2 (U (A o s_j / (r_i + r_j)) + (I - U U^T) g U diag(s_j / (r_j + r_0))) V^T.
     The second term couples support and null space; it is not zero, since a change of Y turns the
-    support. Null to null is multiplied by Y, which is zero there. At eps = 0 this is the limit of
-    the ridge form as eps goes to 0, and below full rank that limit is the definition: the root
-    itself is not differentiable where a zero eigenvalue could grow.
+    support. Null to null comes with Y V = 0. At eps = 0 this is the limit of the ridge form as eps
+    goes to 0, and below full rank that limit is the definition: the root itself is not
+    differentiable where a zero singular value could grow. No factor exceeds 2, so nothing is
+    amplified and the products may be taken in the features' own precision.
 """
 
 from __future__ import annotations
@@ -21,77 +24,106 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from orthocond.spectral.eigh import DecompositionError, Outcome, eigh
 
 
-def _support(l: Tensor, size: int) -> Tensor:
-    """Which eigenvalues (..., k), ascending, are more than the rounding of a Gram product."""
-    return l > 4 * size * torch.finfo(l.dtype).eps * l[..., -1:]
+def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Thin SVD of Y (..., d, n), k = min(d, n), by its smaller Gram matrix, and the outcome.
+
+    Off the support, below the rounding of a Gram product, the columns of U (..., d, k) and rows of
+    V^T (..., k, n) are zero, and s (..., k) is 1, by which one may divide.
+    """
+    d, n = Y.shape[-2:]
+    narrow = n < d
+    l, W, outcome = eigh(Y.mT @ Y if narrow else Y @ Y.mT, Y.dtype)
+    support = l > 4 * max(d, n) * torch.finfo(l.dtype).eps * l[..., -1:]
+    s = torch.where(support, l, 1).sqrt()
+    W = W * support.unsqueeze(-2)
+    other = W / s.unsqueeze(-2)
+    if narrow:
+        return Y @ other, s, W.mT, outcome
+    return W, s, other.mT @ Y, outcome
 
 
 class _CovarianceRoot(torch.autograd.Function):
+    # Autocast would take float32 products in half precision, so both passes switch it off.
+
     @staticmethod
     def forward(ctx: Any, X: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        d, n = X.shape[-2:]
-        finite = X.isfinite().flatten(-2).all(-1)[..., None, None]  # (..., 1, 1)
-        Y = torch.where(finite, X, 0).to(dtype)
-        Y = (Y - Y.mean(-1, keepdim=True)) / n**0.5  # (..., d, n)
-        gram = n < d
-        l, W, outcome = eigh(Y.mT @ Y if gram else Y @ Y.mT, dtype)
-        outcome = torch.where(finite[..., 0, 0], outcome, int(Outcome.FAILED)).to(torch.int8)
-        keep = _support(l, max(d, n))
-        s = torch.where(keep, l, 0).sqrt()  # (..., k), zero off the support
-        if gram:
-            U = (Y @ W) * torch.where(keep, 1 / s, 0).unsqueeze(-2)  # (..., d, k)
-            T = s.unsqueeze(-1) * W.mT  # U^T Y, (..., k, n)
-        else:
-            U = W * keep.unsqueeze(-2)
-            T = U.mT @ Y
-        r, r0 = (s.square() + eps).sqrt(), eps**0.5
-        Q = (U * (r - r0).unsqueeze(-2)) @ U.mT
-        Q.diagonal(dim1=-2, dim2=-1).add_(r0)
-        Q = torch.where((outcome == Outcome.FAILED)[..., None, None], 0, Q)
-        ctx.save_for_backward(U, T, r, keep)
-        ctx.r0, ctx.dtype = r0, X.dtype
+        with torch.autocast(X.device.type, enabled=False):
+            work = torch.promote_types(X.dtype, torch.float32)
+            # Features of size 1 have squares that neither overflow nor vanish.
+            largest = X.abs().amax((-2, -1)).to(work)  # (...), NaN where X holds one
+            finite = largest.isfinite()
+            scale = torch.where(finite & (largest > 0), largest, 1).to(dtype)
+            Y = torch.where(finite[..., None, None], X, 0).to(dtype) / scale[..., None, None]
+            Y = (Y - Y.mean(-1, keepdim=True)) / X.shape[-1] ** 0.5
+            U, s, Vt, outcome = _svd(Y)
+            outcome = torch.where(finite, outcome, int(Outcome.FAILED)).to(torch.int8)
+            s, r0 = s * scale.unsqueeze(-1), eps**0.5
+            r = torch.hypot(s, s.new_tensor(r0))
+            half = (U * (r - r0).sqrt().unsqueeze(-2)).to(work)  # (..., d, k)
+            Q = half @ half.mT
+            if eps:
+                ridge = r0 * (outcome != Outcome.FAILED).to(work)
+                Q.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(U.to(work), s, r, Vt.to(work))
+            ctx.r0, ctx.dtype = r0, X.dtype
         ctx.mark_non_differentiable(outcome)
         return Q.to(X.dtype), outcome
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        g = gradients[0]
-        U, T, r, keep = ctx.saved_tensors
-        g = ((g + g.mT) / 2).to(U.dtype)
-        gU = g @ U  # (..., d, k)
-        A = U.mT @ gU
-        # Off the support columns of U are zero; their divisions are masked, not evaluated.
-        sums = r.unsqueeze(-1) + r.unsqueeze(-2)
-        inner = A / torch.where(sums > 0, sums, 1)
-        outer = torch.where(keep, 1 / (r + ctx.r0), 0).unsqueeze(-2)
-        dY = 2 * (U @ inner + (gU - U @ A) * outer) @ T  # (..., d, n)
-        dX = (dY - dY.mean(-1, keepdim=True)) / dY.shape[-1] ** 0.5
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        U, s, r, Vt = ctx.saved_tensors
+        with torch.autocast(g.device.type, enabled=False):
+            g = g.to(U.dtype)
+            gU = (g + g.mT) @ U  # (..., d, k): 2 g U of the note, as all below
+            A = U.mT @ gU
+            inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))  # (..., k, k)
+            outer = (s / (r + ctx.r0)).unsqueeze(-2)  # (..., 1, k)
+            left = U @ (A * (inner - outer).to(U.dtype)) + gU * outer.to(U.dtype)
+            # The rows of V^T have mean zero, so there is nothing left to centre.
+            dX = left @ (Vt / Vt.shape[-1] ** 0.5)  # (..., d, n)
         return dX.to(ctx.dtype), None, None
+
+
+def _check(X: Tensor, eps: float, dtype: torch.dtype) -> None:
+    if X.dim() < 2 or 0 in X.shape[-2:]:
+        raise ValueError(f"expected features (..., d, N) of at least 1 x 1, got {tuple(X.shape)}")
+    if not X.is_floating_point():
+        raise ValueError(f"expected features of a real floating dtype, got {X.dtype}")
+    if not 0 <= eps < float("inf"):
+        raise ValueError(f"eps must be 0 or more and finite, got {eps}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype of the spectral part: torch.float64 or torch.float32, got {dtype}")
 
 
 def covariance_root(
     X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor]:
-    """``covariance_sqrt`` for layers: nothing is raised, and every outcome is recorded.
+    """``covariance_sqrt`` for layers: no decomposition raises, and every outcome is recorded.
+
+    Args:
+        X: (..., d, N), and eps and dtype: as in ``covariance_sqrt``.
 
     Returns:
         The root (..., d, d) in X's dtype, and the int8 outcome (...) of ``Outcome``. A sample that
         FAILED (NaN or Inf, no driver converged) has a zero root and passes a zero gradient.
+
+    Raises:
+        ValueError: as ``covariance_sqrt``.
 
     Example:
         >>> Q, outcome = covariance_root(torch.full((2, 3, 4), torch.nan))
         >>> Q.count_nonzero().item(), outcome.tolist()
         (0, [2, 2])
     """
-    if X.dim() < 2 or 0 in X.shape[-2:]:
-        raise ValueError(f"expected features (..., d, N) of at least 1 x 1, got {tuple(X.shape)}")
-    if not eps >= 0:
-        raise ValueError(f"eps must be 0 or more, got {eps}")
-    root, outcome = _CovarianceRoot.apply(X, eps, dtype)
+    _check(X, eps, dtype)
+    root, outcome = _CovarianceRoot.apply(X, float(eps), dtype)
     return root, outcome
 
 
@@ -101,20 +133,22 @@ def covariance_sqrt(X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.floa
     The eigendecomposition is that of the smaller of the two Gram matrices, N x N or d x d. Singular
     covariances (N - 1 < d, dead channels, repeated columns, equal columns) are well defined: the
     root lives on the support, and the gradient is the limit of the ridge form as eps goes to 0,
-    finite everywhere. Below full rank that limit is the definition.
+    finite everywhere. Below full rank that limit is the definition. There is no second derivative.
 
     Args:
         X: (..., d, N), floating: N samples of d features each.
         eps: added to the covariance's diagonal.
-        dtype: of the spectral part. With float64 the value and gradient are accurate to X's own
-            precision; float32 is good to about 1e-3 where the spectrum is well spread, and loses
-            directions below 1e-3 of the largest singular value.
+        dtype: of the decomposition; the products after it are in X's dtype, at least float32. Of
+            float32 features, float64 gives value and gradient to 1e-6, relative in norm, whatever
+            the spectrum. float32 gives 5e-6 where no singular value is below a tenth of the
+            largest; those below about 7e-4 sqrt(max(d, N)) of it count as zero.
 
     Returns:
         (..., d, d) in X's dtype. Zero for N = 1 and for equal columns (at eps = 0).
 
     Raises:
-        ValueError: X has less than two dimensions or is empty, or eps is negative.
+        ValueError: X has less than two dimensions, is empty or not floating; eps is negative; dtype
+            is neither float64 nor float32.
         DecompositionError: X holds NaN or Inf, or could not be decomposed.
 
     Example:

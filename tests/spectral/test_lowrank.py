@@ -1,4 +1,10 @@
+"""The root of a covariance against sqrtm, Sylvester's equation and central differences."""
+
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,23 +13,30 @@ from torch import Tensor
 from orthocond.spectral.eigh import DecompositionError, Outcome
 from orthocond.spectral.lowrank import covariance_root, covariance_sqrt
 
-SHAPES = [(4, 9), (9, 4), (5, 5), (6, 7)]
+SHAPES = [(4, 9), (9, 4), (5, 5), (6, 7), (7, 6)]
 
 
-def features(d: int, n: int, seed: int = 0, decay: float = 0.3) -> Tensor:
-    """Features (d, n), float64, with singular values from 1 down to ``decay``."""
-    generator = torch.Generator().manual_seed(seed)
-    U, _ = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
-    V, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
-    k = min(d, n)
-    return U[:, :k] * torch.logspace(0, torch.tensor(decay).log10(), k) @ V[:, :k].mT * n**0.5
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def definition(X: Tensor, eps: float) -> Tensor:
-    """(X J X^T + eps I)^(1/2) by LAPACK and autograd of torch.linalg.eigh."""
-    P = X.cov(correction=0) + eps * torch.eye(len(X), dtype=X.dtype)
-    l, U = torch.linalg.eigh(P)
-    return U * l.clamp_min(0).sqrt() @ U.mT
+def features(d: int, n: int, decay: float = 0.3, seed: int = 0) -> Tensor:
+    """(d, n), whose covariance has roots from 1 down to ``decay`` on a support of min(d, n - 1)."""
+    k = min(d, n - 1)
+    U = torch.linalg.qr(normal(d, d, seed=seed)).Q[:, :k]
+    centred = torch.cat([torch.ones(n, 1, dtype=torch.float64), normal(n, n - 1, seed=seed)], 1)
+    V = torch.linalg.qr(centred).Q[:, 1 : k + 1]
+    s = torch.logspace(0, torch.tensor(decay).log10().item(), k, dtype=torch.float64)
+    return (U * s) @ V.mT * n**0.5 + 5 * normal(d, 1, seed=seed + 1)
+
+
+def both(X: Tensor, g: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """The root, and the gradient for dl/dQ = g, in float64."""
+    X = X.detach().clone().requires_grad_()
+    Q = covariance_sqrt(X, **options)
+    Q.backward(g.to(Q.dtype))
+    assert X.grad is not None
+    return Q.detach().double(), X.grad.double()
 
 
 @pytest.mark.parametrize(("d", "n"), SHAPES)
@@ -31,132 +44,239 @@ def test_it_squares_to_the_covariance(d: int, n: int) -> None:
     X = features(d, n)
     Q = covariance_sqrt(X)
     torch.testing.assert_close(Q @ Q, X.cov(correction=0), rtol=0, atol=1e-13)
-    torch.testing.assert_close(Q, Q.mT)
+    torch.testing.assert_close(Q, Q.mT, rtol=0, atol=1e-14)
     assert torch.linalg.eigvalsh(Q).min() > -1e-13
 
 
 @pytest.mark.parametrize(("d", "n"), SHAPES)
-@pytest.mark.parametrize("eps", [1e-2, 1.0])
-def test_the_ridge_form_has_the_gradient_of_the_definition(d: int, n: int, eps: float) -> None:
+@pytest.mark.parametrize("eps", [1e-4, 1e-2, 1.0])
+def test_the_ridge_form_solves_sylvesters_equation(d: int, n: int, eps: float) -> None:
+    X, g = features(d, n), normal(d, d, seed=9)
+    X[0] = 0
+    expected = reference.covariance_sqrt(X, eps, g)
+    for ours, theirs in zip(both(X, g, eps=eps), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(("d", "n"), [(4, 9), (6, 8), (9, 4), (12, 6)])
+def test_gradcheck(d: int, n: int) -> None:
+    """At full rank, and for N - 1 < d, where every change of X keeps the rank."""
     X = features(d, n).requires_grad_()
-    g = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (ours,) = torch.autograd.grad((covariance_sqrt(X, eps) * g).sum(), X)
-    Y = X.detach().clone().requires_grad_()
-    # through a random symmetric perturbation's central difference, since P has equal eigenvalues
-    direction = torch.randn(d, n, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    h = 1e-5
-    with torch.no_grad():
-        up, down = definition(Y + h * direction, eps), definition(Y - h * direction, eps)
-    expected = ((up - down) * g).sum() / (2 * h)
-    assert (ours * direction).sum().item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-8)
-    torch.testing.assert_close(covariance_sqrt(Y, eps), definition(Y, eps), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("d", "n"), [(4, 9), (6, 8)])
-def test_gradcheck_at_full_rank(d: int, n: int) -> None:
-    X = features(d, n).requires_grad_()
-    assert torch.autograd.gradcheck(covariance_sqrt, (X,), rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize(("d", "n"), [(9, 4), (12, 6)])
-def test_below_full_rank_along_directions_that_keep_the_rank(d: int, n: int) -> None:
-    """N - 1 < d: every change of X keeps the rank, so central differences are defined."""
-    X = features(d, n).requires_grad_()
-    assert torch.autograd.gradcheck(covariance_sqrt, (X,), rtol=1e-5, atol=1e-7)
+    assert torch.autograd.gradcheck(covariance_sqrt, (X,), rtol=1e-6, atol=1e-8)
+    assert torch.autograd.gradcheck(lambda X: covariance_sqrt(X, 0.1), (X,), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(("d", "n"), SHAPES)
-def test_at_zero_it_is_the_limit_of_the_ridge_form(d: int, n: int) -> None:
-    X = features(d, n)
-    X[0] = 0  # a dead channel
-    X[:, -1] = X[:, 0]  # a repeated column
-    g = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    gradients = []
-    for eps in (0.0, 1e-12):
-        Y = X.clone().requires_grad_()
-        (covariance_sqrt(Y, eps) * g).sum().backward()
-        gradients.append(Y.grad)
-    torch.testing.assert_close(*gradients, rtol=0, atol=1e-4)
+def test_equal_singular_values_are_harmless(d: int, n: int) -> None:
+    X = features(d, n, decay=1.0).requires_grad_()
+    assert torch.autograd.gradcheck(covariance_sqrt, (X,), rtol=1e-6, atol=1e-8)
 
 
+def with_a_dead_channel(X: Tensor) -> Tensor:
+    return X.index_fill(0, torch.tensor([1]), 0.0)
+
+
+def with_a_repeated_channel(X: Tensor) -> Tensor:
+    return X.index_copy(0, torch.tensor([1]), X[:1])
+
+
+def with_repeated_columns(X: Tensor) -> Tensor:
+    return torch.cat([X, X], 1)
+
+
+@pytest.mark.parametrize(("d", "n"), SHAPES)
+@pytest.mark.parametrize(
+    "make_singular",
+    [Tensor.clone, with_a_dead_channel, with_a_repeated_channel, with_repeated_columns],
+)
+def test_at_zero_it_is_the_limit_of_the_ridge_form(
+    d: int, n: int, make_singular: Callable[[Tensor], Tensor]
+) -> None:
+    """The difference falls with the root of eps, as the ridge on the null space does."""
+    X, g = make_singular(features(d, n)), normal(d, d, seed=9)
+    Q, gradient = both(X, g)
+    for eps in (1e-4, 1e-6, 1e-8, 1e-10):
+        ridge_Q, ridge_gradient = reference.covariance_sqrt(X, eps, g)
+        bound = 30 * d * eps**0.5
+        assert torch.dist(Q, ridge_Q) < bound
+        assert torch.dist(gradient, ridge_gradient) < bound * gradient.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("eps", [0.0, 1e-2])
 @pytest.mark.parametrize(
     "X",
     [
         torch.zeros(3, 5),
         torch.full((5, 3), 7.0),
+        torch.full((3, 5), 0.1),
         torch.randn(4, 1),
         torch.ones(1, 4),
+        torch.ones(1, 1),
         torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]]),
     ],
+    ids=lambda X: "x".join(map(str, X.shape)),
 )
-def test_degenerate_features_have_finite_values_and_gradients(X: Tensor) -> None:
-    X = X.clone().requires_grad_()
+def test_degenerate_features_have_finite_values_and_gradients(
+    X: Tensor, eps: float, dtype: torch.dtype
+) -> None:
+    Q, gradient = both(X, torch.ones(len(X), len(X)), eps=eps, dtype=dtype)
+    P = X.double().cov(correction=0).view_as(Q) + eps * torch.eye(len(X))
+    torch.testing.assert_close(Q @ Q, P, atol=1e-6, rtol=0)
+    assert gradient.isfinite().all()
+    if X.shape[1] == 1:
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize(("d", "n"), [(24, 12), (12, 24), (64, 49)])
+@pytest.mark.parametrize(
+    ("dtype", "decay", "tolerance"),
+    [
+        (torch.float64, 1.0, 1e-6),
+        (torch.float64, 1e-3, 1e-6),
+        (torch.float64, 1e-5, 1e-6),
+        (torch.float32, 1.0, 5e-6),
+        (torch.float32, 0.1, 5e-6),
+    ],
+    ids=str,
+)
+def test_the_accuracy_that_the_docstring_states(
+    dtype: torch.dtype, decay: float, tolerance: float, d: int, n: int
+) -> None:
+    X, g = features(d, n, decay).float(), normal(d, d, seed=9)
+    # Of the rounded features, since only the arithmetic is in question.
+    for ours, exact in zip(both(X, g, dtype=dtype), both(X.double(), g), strict=True):
+        assert torch.dist(ours, exact) < tolerance * exact.norm()
+
+
+def test_float32_drops_what_float64_resolves() -> None:
+    X, g = features(24, 40, 1e-3).float(), torch.eye(24)
+    double, single = (
+        torch.linalg.matrix_rank(both(X, g, dtype=dtype)[0], rtol=1e-4)
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert double == 24 and single < 24
+
+
+def test_batches_are_the_samples_one_by_one() -> None:
+    X = torch.stack([features(5, 4, seed=i) for i in range(6)]).view(2, 3, 5, 4)
     Q = covariance_sqrt(X)
-    Q.square().sum().backward()
-    assert Q.isfinite().all() and X.grad is not None and X.grad.isfinite().all()
-    torch.testing.assert_close(Q @ Q, X.detach().cov(correction=0).view_as(Q), atol=1e-6, rtol=0)
+    assert Q.shape == (2, 3, 5, 5)
+    torch.testing.assert_close(Q[1, 2], covariance_sqrt(X[1, 2]))
+    assert covariance_sqrt(X[:0]).shape == (0, 3, 5, 5)
+
+
+def test_a_constant_added_to_a_channel_changes_nothing() -> None:
+    X, g = features(6, 5), normal(6, 6, seed=9)
+    shifted = X + 1e3 * normal(6, 1, seed=7)
+    for here, there in zip(both(X, g), both(shifted, g), strict=True):
+        torch.testing.assert_close(here, there, rtol=0, atol=1e-9)
+    torch.testing.assert_close(both(X, g)[1].sum(1), torch.zeros(6).double(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_are_computed_in_full(dtype: torch.dtype) -> None:
+    X = features(6, 5).to(dtype).requires_grad_()
+    Q = covariance_sqrt(X)
+    Q.sum().backward()
+    assert Q.dtype == dtype and X.grad is not None and X.grad.dtype == dtype
+    torch.testing.assert_close(Q, covariance_sqrt(X.detach().double()).to(dtype))
+
+
+@pytest.mark.parametrize("spectral", [torch.float32, torch.float64])
+def test_autocast_changes_neither_pass(spectral: torch.dtype) -> None:
+    X, g = features(6, 5).float(), normal(6, 6, seed=9)
+    expected = both(X, g, dtype=spectral)
+    with torch.autocast("cpu", torch.bfloat16):
+        for ours, theirs in zip(both(X, g, dtype=spectral), expected, strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def test_a_sample_that_fails_is_zero_and_the_others_do_not_notice() -> None:
-    X = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    alone = covariance_sqrt(X[0])
+    X = normal(3, 5, 4).float()
+    alone = both(X[0], torch.ones(5, 5))
     X[1, 2, 3] = torch.nan
     X[2, 0, 0] = torch.inf
     X.requires_grad_()
-    Q, outcome = covariance_root(X)
-    Q.sum().backward()
-    assert outcome.tolist() == [Outcome.OK, Outcome.FAILED, Outcome.FAILED]
-    torch.testing.assert_close(Q[0], alone)
-    assert X.grad is not None and not Q[1:].any() and not X.grad[1:].any() and X.grad[0].any()
-    with pytest.raises(DecompositionError, match="2 of 3 covariances"):
+    for eps in (0.1, 0.0):
+        X.grad = None
+        Q, outcome = covariance_root(X, eps)
+        Q.sum().backward()
+        assert outcome.tolist() == [Outcome.OK, Outcome.FAILED, Outcome.FAILED]
+        assert X.grad is not None and not Q[1:].any() and not X.grad[1:].any() and X.grad[0].any()
+    for ours, theirs in zip((Q[0], X.grad[0]), alone, strict=True):
+        torch.testing.assert_close(ours.double(), theirs)
+    with pytest.raises(DecompositionError, match=r"2 of 3 covariances.*NaN or Inf"):
         covariance_sqrt(X)
 
 
-def test_a_solver_that_raises_is_counted_and_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise torch.linalg.LinAlgError("injected")
+def refuse(*_: object) -> None:
+    raise torch.linalg.LinAlgError("injected")
 
-    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+
+def spoil(P: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.full_like(P[..., 0], torch.nan), torch.full_like(P, torch.nan)
+
+
+@pytest.mark.parametrize("fault", [refuse, spoil])
+def test_an_eigh_that_fails_is_replaced_or_counted(
+    fault: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, g = features(5, 4), normal(5, 5, seed=9)
+    expected = both(X, g)
+    monkeypatch.setattr(torch.linalg, "eigh", fault)
+    assert covariance_root(X)[1] == Outcome.RETRIED
+    for ours, theirs in zip(both(X, g), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
     monkeypatch.setattr(torch.linalg, "svd", refuse)
-    X = torch.randn(2, 5, 4, requires_grad=True)
+    X.requires_grad_()
     Q, outcome = covariance_root(X)
     Q.sum().backward()
-    assert outcome.tolist() == [Outcome.FAILED] * 2
-    assert X.grad is not None and not Q.any() and not X.grad.any()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 2e-3)], ids=str
-)
-def test_the_accuracy_that_the_docstring_states(dtype: torch.dtype, tolerance: float) -> None:
-    X = features(64, 25)
-    g = torch.randn(64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    results = []
-    for features_, spectral in ((X, torch.float64), (X.float(), dtype)):
-        Y = features_.clone().requires_grad_()
-        Q = covariance_sqrt(Y, dtype=spectral)
-        (Q * g.to(Q.dtype)).sum().backward()
-        assert Y.grad is not None
-        results.append((Q.detach().double(), Y.grad.double()))
-    for ours, reference in zip(results[1], results[0], strict=True):
-        assert torch.dist(ours, reference) < tolerance * reference.norm()
+    assert outcome == Outcome.FAILED and not Q.any() and X.grad is not None and not X.grad.any()
 
 
 @given(
-    st.integers(1, 8), st.integers(2, 12), st.integers(0, 99), st.sampled_from([1e-12, 1.0, 1e12])
+    st.integers(1, 8),
+    st.integers(2, 12),
+    st.integers(0, 99),
+    st.sampled_from([1e-150, 1e-12, 1.0, 1e12, 1e150]),
 )
 @settings(max_examples=40, deadline=None)
 def test_scale_and_orthogonal_maps_pass_through(d: int, n: int, seed: int, scale: float) -> None:
-    X = features(d, n, seed)
-    R, _ = torch.linalg.qr(features(d, d, seed + 1))
-    Q = covariance_sqrt(X)
-    torch.testing.assert_close(covariance_sqrt(scale * X) / scale, Q, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(covariance_sqrt(R @ X), R @ Q @ R.mT, rtol=1e-9, atol=1e-11)
+    X, g = features(d, n, seed=seed), normal(d, d, seed=seed + 3)
+    R = torch.linalg.qr(normal(d, d, seed=seed + 4)).Q
+    Q, gradient = both(X, g)
+    scaled_Q, scaled_gradient = both(scale * X, g)
+    torch.testing.assert_close(scaled_Q / scale, Q, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(scaled_gradient, gradient, rtol=1e-9, atol=1e-11)
+    turned_Q, turned_gradient = both(R @ X, R @ g @ R.mT)
+    torch.testing.assert_close(turned_Q, R @ Q @ R.mT, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(turned_gradient, R @ gradient, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("X", [torch.ones(3), torch.ones(0, 3), torch.ones(3, 0)])
-def test_what_is_no_feature_matrix_is_refused(X: Tensor) -> None:
-    with pytest.raises(ValueError, match="expected features"):
-        covariance_sqrt(X)
-    with pytest.raises(ValueError, match="eps"):
-        covariance_sqrt(torch.ones(2, 2), eps=-1)
+def test_a_second_derivative_is_refused() -> None:
+    X = features(3, 4).requires_grad_()
+    (gradient,) = torch.autograd.grad(covariance_sqrt(X).square().sum(), X, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("X", "options", "message"),
+    [
+        (torch.ones(3), {}, r"expected features \(\.\.\., d, N\).*got \(3,\)"),
+        (torch.ones(0, 3), {}, r"expected features .*got \(0, 3\)"),
+        (torch.ones(3, 0), {}, r"expected features .*got \(3, 0\)"),
+        (torch.ones(2, 2, dtype=torch.long), {}, "floating dtype, got torch.int64"),
+        (torch.ones(2, 2), {"eps": -1.0}, "eps must be 0 or more and finite, got -1.0"),
+        (torch.ones(2, 2), {"eps": float("nan")}, "eps must be 0 or more and finite, got nan"),
+        (torch.ones(2, 2), {"dtype": torch.float16}, "torch.float32, got torch.float16"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(
+    X: Tensor, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        covariance_sqrt(X, **options)
+    with pytest.raises(ValueError, match=message):
+        covariance_root(X, **options)
