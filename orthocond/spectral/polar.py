@@ -1,11 +1,13 @@
 """The polar factor: the nearest (semi-)orthogonal matrix.
 
 Note [Gram side]
-    G = U S V^T has the polar factor U V^T = G (G^T G)^(-1/2) (eqs. 16, 17). The eigendecomposition
-    of the smaller Gram matrix, in float64, is faster than an SVD of G, but it squares the condition
-    number: eigenvalues below d eps64 l_max are noise. One Newton-Schulz step,
-    R <- R (3 I - R^T R) / 2, which squares the distance from orthogonality, repairs what is left
-    of that. Where the condition number of G is above GRAM_LIMIT the SVD is taken instead.
+    G = U S V^T has the polar factor R = U V^T = (G G^T)^(-1/2) G (eqs. 16, 17). The
+    eigendecomposition of the smaller Gram matrix, in float64, is faster than an SVD where G is
+    long, but it squares the condition number k: R is off by eps64 k^2. The answer checks itself:
+    T = (G G^T)^(-1/2) is positive definite by construction, and where R = T G has orthonormal
+    rows, G = T^-1 R is the polar decomposition, which is unique. What G's dtype can see of
+    E = R R^T - I is squared by the Newton-Schulz step R <- R - E R / 2. Where E is above
+    GRAM_LIMIT, the rank is short or the decomposition fails, the SVD is taken instead.
 """
 
 from __future__ import annotations
@@ -15,20 +17,21 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from orthocond.spectral.eigh import DecompositionError, eigh
+from orthocond.spectral.eigh import DecompositionError
 
 Method = Literal["auto", "gram", "svd"]
 
-GRAM_LIMIT = 1e6
-"""Largest condition number for which the Gram side leaves an orthogonality error below 1e-7."""
+GRAM_LIMIT = 1e-4
+"""Largest entry of R R^T - I before the repair, reached at condition numbers of about 1e6."""
 
 
 def rank_tolerance(G: Tensor) -> float:
     """Singular values at or below this fraction of the largest one count as zero.
 
-    max(m, n) times the machine epsilon of G's own dtype, as in torch.linalg.matrix_rank.
+    max(m, n) times the machine epsilon of G's dtype, as in torch.linalg.matrix_rank; that of
+    float32 for half precision, whose own would leave nothing.
     """
-    return max(G.shape[-2:]) * torch.finfo(G.dtype).eps
+    return max(G.shape[-2:]) * torch.finfo(torch.promote_types(G.dtype, torch.float32)).eps
 
 
 def _from_svd(G: Tensor, tolerance: float) -> Tensor:
@@ -40,14 +43,21 @@ def _from_svd(G: Tensor, tolerance: float) -> Tensor:
     return (U * support.unsqueeze(-2)) @ Vh
 
 
-def _from_gram(G: Tensor) -> tuple[Tensor, bool]:
-    """Polar factor of a wide G by its Gram matrix, and whether that is accurate enough."""
-    l, U, _ = eigh(G @ G.mT).require()
-    accurate = bool((l[..., 0] * GRAM_LIMIT**2 > l[..., -1]).all())
-    if not accurate:
+def _from_gram(G: Tensor, tolerance: float, precision: float) -> tuple[Tensor, bool]:
+    """Polar factor of a wide G by its Gram matrix, and whether that holds (Note [Gram side])."""
+    try:
+        l, U = torch.linalg.eigh(G @ G.mT)
+    except torch.linalg.LinAlgError:
         return G, False
-    R = (U * l.rsqrt().unsqueeze(-2)) @ (U.mT @ G)
-    return 1.5 * R - 0.5 * (R @ R.mT) @ R, True
+    if not (l[..., 0] > tolerance**2 * l[..., -1]).all():
+        return G, False
+    R = (U * l.rsqrt().unsqueeze(-2)) @ U.mT @ G
+    E = R @ R.mT
+    E.diagonal(dim1=-2, dim2=-1).sub_(1)
+    error = float(E.abs().amax())
+    if error > precision:
+        R = R - E @ R / 2
+    return R, error < GRAM_LIMIT
 
 
 def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
@@ -60,7 +70,7 @@ def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
     Args:
         G: (..., m, n), any floating dtype; the arithmetic is float64.
         method: ``gram`` by the smaller Gram matrix, ``svd``, or ``auto``: gram, and svd where a
-            matrix of the batch has a condition number above 1e6.
+            matrix of the batch is rank-deficient or too ill-conditioned for it (above about 1e6).
 
     Returns:
         (..., m, n) in G's dtype, orthogonal to 1e-5 or better in float32 at full rank. Zero for
@@ -78,22 +88,24 @@ def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
         raise ValueError(f"unknown method {method!r}: allowed are {', '.join(get_args(Method))}")
     if G.dim() < 2:
         raise ValueError(f"expected matrices (..., m, n), got shape {tuple(G.shape)}")
-    if not G.isfinite().all():
-        raise DecompositionError("the matrix holds NaN or Inf and has no polar factor")
     if G.numel() == 0:
         return G.detach().clone()
     tall = G.shape[-2] > G.shape[-1]
     A = G.detach().double()
     A = A.mT if tall else A
-    largest = A.abs().amax(
-        (-2, -1), keepdim=True
-    )  # (..., 1, 1): squares neither over- nor underflow
-    A = A / torch.where(largest > 0, largest, 1)
-    R, accurate = (A, False) if method == "svd" else _from_gram(A)
+    largest = A.abs().amax((-2, -1), keepdim=True)  # (..., 1, 1), NaN where A holds one
+    if not largest.isfinite().all():
+        raise DecompositionError("the matrix holds NaN or Inf and has no polar factor")
+    A = A / largest.clamp_min(torch.finfo(A.dtype).tiny)  # squares neither over- nor underflow
+    tolerance = rank_tolerance(G)
+    R, accurate = A, False
+    if method != "svd":
+        R, accurate = _from_gram(A, tolerance, torch.finfo(G.dtype).eps)
     if not accurate:
         if method == "gram":
             raise DecompositionError(
-                f"method 'gram' takes condition numbers up to {GRAM_LIMIT:.0e}; use 'svd' or 'auto'"
+                "method 'gram' takes full rank and condition numbers up to about 1e6; "
+                "use 'svd' or 'auto'"
             )
-        R = _from_svd(A, rank_tolerance(G))
+        R = _from_svd(A, tolerance)
     return (R.mT if tall else R).to(G.dtype)

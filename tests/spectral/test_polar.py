@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import orthocond as oc
 from orthocond.spectral.eigh import DecompositionError
+from orthocond.spectral.polar import rank_tolerance
 
 
 def drawn(m: int, n: int, kappa: float, seed: int, scale: float = 1.0) -> torch.Tensor:
@@ -45,12 +46,54 @@ def test_it_is_u_v_transposed(m, n, kappa, scale, seed):
     assert orthogonality_error(R) < 1e-10
 
 
-@pytest.mark.parametrize("kappa", [1.0, 1e3, 1e6, 1e7])
-@pytest.mark.parametrize("shape", [(64, 27), (64, 576), (256, 256)])
-def test_float32_is_orthogonal_to_1e_5(shape, kappa):
-    G = drawn(*shape, kappa, 0).float()
-    if torch.linalg.matrix_rank(G) == min(shape):
-        assert orthogonality_error(oc.polar_factor(G)) < 1e-5
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 2.0])
+@pytest.mark.parametrize("shape", [(64, 27), (64, 576), (128, 128), (3, 4)])
+def test_it_is_orthogonal_down_to_the_rank_tolerance_and_a_partial_isometry_below(
+    shape, fraction, dtype
+):
+    """One singular value stands at a fraction of the largest condition number of full rank."""
+    G = drawn(*shape, 10.0, 0).to(dtype)
+    U, s, Vh = torch.linalg.svd(G.double(), full_matrices=False)
+    s[-1] = s[0] * rank_tolerance(G) / fraction
+    R = oc.polar_factor(((U * s) @ Vh).to(dtype)).double()
+    if fraction < 1:
+        assert orthogonality_error(R) < (1e-6 if dtype == torch.float32 else 1e-12)
+    else:
+        torch.testing.assert_close(R, U[:, :-1] @ Vh[:-1], rtol=0, atol=1e-5)
+        torch.testing.assert_close(R @ R.mT @ R, R, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["gram", "svd"])
+def test_half_precision_has_an_answer_too(method, dtype):
+    G = drawn(64, 576, 10.0, 0).to(dtype)
+    R = oc.polar_factor(G, method)
+    assert R.dtype == dtype
+    torch.testing.assert_close(R.double(), reference(G), rtol=0, atol=1e-3)
+
+
+def refuse(*_, **__):
+    raise torch.linalg.LinAlgError("injected")
+
+
+def spoil(P):
+    return torch.full_like(P[..., 0], float("nan")), torch.full_like(P, float("nan"))
+
+
+def mislead(P):
+    """Factors that are finite and wrong."""
+    return torch.ones_like(P[..., 0]), torch.eye(P.shape[-1], dtype=P.dtype).expand_as(P)
+
+
+@pytest.mark.parametrize("fault", [refuse, spoil, mislead])
+def test_a_failed_or_wrong_eigendecomposition_is_replaced_by_the_svd(fault, monkeypatch):
+    G = drawn(5, 8, 10.0, 0)
+    monkeypatch.setattr(torch.linalg, "eigh", fault)
+    assert torch.allclose(oc.polar_factor(G), reference(G))
+    monkeypatch.setattr(torch.linalg, "svd", refuse)
+    with pytest.raises(DecompositionError, match="did not converge: injected"):
+        oc.polar_factor(G)
 
 
 @pytest.mark.parametrize("method", ["gram", "svd"])
