@@ -29,22 +29,26 @@ from torch.autograd.function import once_differentiable
 from orthocond.spectral.eigh import DecompositionError, Outcome, eigh
 
 
+def by_positions(d: int, n: int) -> bool:
+    """Whether Y^T Y (n x n) is decomposed, and not Y Y^T: the crossover is at n = d."""
+    return n < d
+
+
 def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Thin SVD of Y (..., d, n), k = min(d, n), by its smaller Gram matrix, and the outcome.
 
-    Off the support, below the rounding of a Gram product, the columns of U (..., d, k) and rows of
-    V^T (..., k, n) are zero, and s (..., k) is 1, by which one may divide.
+    Off the support, below the rounding of a Gram product, the columns of U (..., d, k) are zero,
+    s (..., k) is 1, by which one may divide, and V^T (..., k, n) is finite.
     """
     d, n = Y.shape[-2:]
-    narrow = n < d
+    narrow = by_positions(d, n)
     l, W, outcome = eigh(Y.mT @ Y if narrow else Y @ Y.mT, Y.dtype)
     support = l > 4 * max(d, n) * torch.finfo(l.dtype).eps * l[..., -1:]
     s = torch.where(support, l, 1).sqrt()
-    W = W * support.unsqueeze(-2)
-    other = W / s.unsqueeze(-2)
+    other = W * (support / s).unsqueeze(-2)
     if narrow:
         return Y @ other, s, W.mT, outcome
-    return W, s, other.mT @ Y, outcome
+    return W * support.unsqueeze(-2), s, other.mT @ Y, outcome
 
 
 class _CovarianceRoot(torch.autograd.Function):
@@ -54,23 +58,23 @@ class _CovarianceRoot(torch.autograd.Function):
     def forward(ctx: Any, X: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         with torch.autocast(X.device.type, enabled=False):
             work = torch.promote_types(X.dtype, torch.float32)
-            # Features of size 1 have squares that neither overflow nor vanish.
             largest = X.abs().amax((-2, -1)).to(work)  # (...), NaN where X holds one
             finite = largest.isfinite()
+            # Features of size 1 have squares that neither overflow nor vanish.
             scale = torch.where(finite & (largest > 0), largest, 1).to(dtype)
-            Y = torch.where(finite[..., None, None], X, 0).to(dtype) / scale[..., None, None]
-            Y = (Y - Y.mean(-1, keepdim=True)) / X.shape[-1] ** 0.5
+            Y = torch.where(finite[..., None, None], X, 0).to(dtype)
+            Y = (Y - Y.mean(-1, keepdim=True)).div_(scale[..., None, None] * X.shape[-1] ** 0.5)
             U, s, Vt, outcome = _svd(Y)
             outcome = torch.where(finite, outcome, int(Outcome.FAILED)).to(torch.int8)
-            s, r0 = s * scale.unsqueeze(-1), eps**0.5
+            U, s, r0 = U.to(work), s * scale.unsqueeze(-1), eps**0.5
             r = torch.hypot(s, s.new_tensor(r0))
-            half = (U * (r - r0).sqrt().unsqueeze(-2)).to(work)  # (..., d, k)
+            half = U * (r - r0).sqrt().to(work).unsqueeze(-2)  # (..., d, k)
             Q = half @ half.mT
             if eps:
                 ridge = r0 * (outcome != Outcome.FAILED).to(work)
                 Q.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(U.to(work), s, r, Vt.to(work))
+            ctx.save_for_backward(U, s, r, Vt.to(work))
             ctx.r0, ctx.dtype = r0, X.dtype
         ctx.mark_non_differentiable(outcome)
         return Q.to(X.dtype), outcome
