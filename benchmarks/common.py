@@ -57,16 +57,19 @@ def show(title: str, medians: dict[str, float], reference: str) -> None:
         print(f"  {name:32s} {1e3 * seconds:10.3f} ms  {ratio:8.3f} x {reference}")
 
 
-def write(name: str, tables: dict[str, dict[str, float]]) -> None:
-    """Write medians in seconds to results/<name>.json, atomically, with what they were taken on."""
-    RESULTS.mkdir(exist_ok=True)
-    cuda = torch.cuda.is_available()
-    content = {
+def machine() -> dict[str, str | int]:
+    """What the figures were taken on."""
+    return {
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "median_seconds": tables,
     }
+
+
+def write(name: str, tables: dict[str, dict[str, float]], **others: object) -> None:
+    """Write medians in seconds, and others, to results/<name>.json, atomically."""
+    RESULTS.mkdir(exist_ok=True)
+    content = machine() | {"median_seconds": tables} | others
     part = RESULTS / f".{name}.{os.getpid()}.part"
     part.write_text(json.dumps(content, indent=1) + "\n")
     part.replace(RESULTS / f"{name}.json")
