@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from orthocond.errors import UserError, unknown
+from orthocond.layers.covariance_pool import GlobalCovariancePool2d, PoolSolver
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.spectral.roots import Backward
 
@@ -219,14 +220,15 @@ def _decorrelated(
 
 
 def _pooled(model: str, solver: str, num_classes: int, rule: Backward) -> nn.Module:
-    from orthocond.layers.covariance_pool import GlobalCovariancePool2d
-
     build, d = GCP[model]
     network = build(num_classes)
-    exact = "low-rank" if rule == "exact" else "eigh"
-    pool_solver = {"gap": "average", "ns": "newton-schulz", "svd": exact}[solver]
+    solvers: dict[str, PoolSolver] = {
+        "gap": "average",
+        "ns": "newton-schulz",
+        "svd": "low-rank" if rule == "exact" else "eigh",
+    }
     network.avgpool = GlobalCovariancePool2d(
-        network.fc.in_features, d, solver=pool_solver, backward=rule
+        network.fc.in_features, d, solver=solvers[solver], backward=rule
     )
     network.fc = nn.Linear(d if solver == "gap" else d * (d + 1) // 2, num_classes)
     return network

@@ -128,7 +128,7 @@ class Trainer:
         if config.sync_batch_norm and self.accelerator.num_processes > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if config.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(memory_format=torch.channels_last)
         self.treated = treat(
             model,
             pre_svd(config.task),

@@ -103,11 +103,11 @@ class InMemoryData:
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (1, 3, 1, 1) of the training pixels, from 0 to 255."""
-        sums, squares = 0.0, 0.0
+        sums, squares = torch.zeros(2, 3, dtype=torch.float64, device=self.train.images.device)
         for chunk in self.train.images.split(1024):
             pixels = chunk.double()
-            sums = sums + pixels.sum((0, 2, 3))
-            squares = squares + pixels.square().sum((0, 2, 3))
+            sums += pixels.sum((0, 2, 3))
+            squares += pixels.square().sum((0, 2, 3))
         n = self.train.images.numel() / 3
         mean = sums / n
         std = (squares / n - mean.square()).clamp_min(1.0).sqrt()

@@ -19,12 +19,29 @@ class ImageData(Protocol):
     each takes its share: any number of processes and any point of resuming sees the same images.
     """
 
-    name: str  # without a path
-    classes: Sequence[str]
-    size: int  # of the square images, in pixels
-    fingerprint: str  # sha256 of the content
-    train_count: int
-    eval_count: int
+    @property
+    def name(self) -> str:
+        """Without a path."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names, in the order of the labels."""
+
+    @property
+    def size(self) -> int:
+        """Of the square images, in pixels."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the content."""
+
+    @property
+    def train_count(self) -> int:
+        """Training images."""
+
+    @property
+    def eval_count(self) -> int:
+        """Evaluation images."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in the training images; the rest is left out."""

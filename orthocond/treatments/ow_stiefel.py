@@ -34,7 +34,8 @@ class _FromMatrix(nn.Module):
         self.matrix = parametrizations.orthogonal(matrix, orthogonal_map="matrix_exp")
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self.matrix.weight.view_as(weight)
+        orthogonal: Tensor = self.matrix.weight  # type: ignore[assignment]
+        return orthogonal.view_as(weight)
 
 
 class StiefelWeight(Treatment):
@@ -48,12 +49,12 @@ class StiefelWeight(Treatment):
         weight: Tensor = layer.weight  # type: ignore[assignment]
         parametrize.register_parametrization(layer, "weight", _FromMatrix(weight), unsafe=True)
         # The layer's own tensor only lends its shape: it is not trained.
-        layer.parametrizations.weight.original.requires_grad_(False)  # type: ignore[union-attr,operator]
+        layer.get_parameter("parametrizations.weight.original").requires_grad_(False)
         return layer
 
     def restore(self, layer: nn.Module) -> nn.Module:
         """Keep the weight that the parametrization gives."""
         with torch.no_grad():
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        layer.weight.requires_grad_(True)  # type: ignore[operator]
+        layer.get_parameter("weight").requires_grad_(True)
         return layer

@@ -125,7 +125,7 @@ class Treated:
         Raises:
             UserError: it does not hold the parameter, or holds it sharded.
         """
-        while not isinstance(optimizer, Optimizer) or hasattr(optimizer, "accelerator_state"):
+        if hasattr(optimizer, "accelerator_state"):  # accelerate's wrapper, which has no hooks
             optimizer = optimizer.optimizer
         parameter = self.parameter
         if type(parameter.data).__name__ in SHARDED or type(parameter).__name__ in SHARDED:
