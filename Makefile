@@ -3,22 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install test lint clean
+.PHONY: install demo test lint book clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,book]'
 	touch $@
 
+demo: install
+	$(BIN)/orthocond train --preset quick --out runs/demo
+	$(BIN)/orthocond plot fig2 --runs runs/demo --out runs/demo/figures
+	$(BIN)/orthocond table tab2 --runs runs/demo
+
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+book: install
+	$(BIN)/jupyter-book build book -W --keep-going
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist book/_build .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
@@ -61,6 +62,8 @@ def make_accelerator(precision: str, timeout: float) -> Accelerator:
     gpu = torch.cuda.is_available()
     if precision == "float16" and not gpu:
         raise UserError("precision float16 needs a GPU: use bfloat16 or float32 here")
+    # accelerate keeps one state a process: a second session may have another precision.
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=AUTOCAST.get(precision, "no"),
         cpu=not gpu,

@@ -1,0 +1,156 @@
+"""``orthocond train``: a grid of runs, from images to run directories."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from orthocond.grid import Planned, Result, Session
+
+
+def train(
+    preset: Annotated[
+        str | None, typer.Option(help="Settings that ship with the package, such as quick.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings, read after the preset.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="dbn (decorrelated batch norm) or gcp (covariance pooling).")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="svd, ns, bn, gap, or treatments such as nog+ow+olr; repeat for more."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="leaves, cifar10, cifar100, fashion-mnist, folder:PATH or imagenet:PATH."
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0, 0-4 or 0,2,5-7.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, as key=value: epochs=3, data.classes=20."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder: runs/NAME.")] = None,
+    num_processes: Annotated[
+        int | None, typer.Option(min=1, help="Start this many processes on this machine.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait for a process that is lost.")
+    ] = 600,
+    track: Annotated[
+        str | None, typer.Option(help="tensorboard: also log there, under OUT/tensorboard.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what each run would do, and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+) -> int:
+    """Train a grid of methods and seeds.
+
+    What is complete is skipped, what was interrupted is resumed, and a run that diverges is kept
+    while the others go on. Settings come from the defaults, the preset, the file, the flags and
+    --set, each overriding the one before.
+
+    Example: orthocond train --preset quick --method svd --method nog+olr --seeds 0-2 --out runs/a
+    """
+    from orthocond.config import resolve
+
+    flags = {"task": task, "methods": method, "seeds": seeds}
+    flags = {name: value for name, value in flags.items() if value is not None}
+    if data is not None:
+        flags["data"] = {"name": data}
+    grid = resolve(preset, config, flags, set_ or [])
+    study = out or Path("runs") / (preset or "local")
+    if track not in (None, "tensorboard"):
+        raise typer.BadParameter(f"unknown tracker {track!r}: allowed is tensorboard")
+
+    from orthocond_cli.launch import inside_launcher, launch
+
+    if num_processes is not None and num_processes > 1 and not inside_launcher():
+        return launch(num_processes, sys.argv[1:])
+
+    from orthocond.grid import Session
+
+    session = Session(grid, study, timeout=timeout, tracker=track)
+    if dry_run:
+        plan = session.planned()
+        if session.is_main:
+            _print_plan(plan, as_json)
+        return 0
+    results = _train_with_progress(session)
+    if session.is_main:
+        _print([_row(result) for result in results], as_json)
+    if session.stop.signum:
+        return 128 + session.stop.signum
+    return int(any(result.status == "diverged" for result in results))
+
+
+def _train_with_progress(session: Session) -> list[Result]:
+    """Train, with a bar per run on the standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    results = []
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[about]}"),
+        console=Console(stderr=True),
+        disable=not session.is_main,
+    ) as progress:
+        bars: dict[str, Any] = {}
+
+        def report(planned: Planned, step: int, steps: int, about: str) -> None:
+            name = planned.folder.name
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=steps, about="")
+            progress.update(bars[name], completed=step, about=about)
+
+        for result in session.train(report):
+            results.append(result)
+    return results
+
+
+def _print_plan(plan: list[Planned], as_json: bool) -> None:
+    """The settings that all runs share, and what each of them would do."""
+    settings = plan[0].settings
+    shared = {key: settings[key] for key in settings if key not in ("method", "seed")}
+    rows = [
+        {
+            "run": planned.folder.name,
+            "method": planned.config.method,
+            "seed": planned.config.seed,
+            "would": planned.action,
+        }
+        for planned in plan
+    ]
+    if as_json:
+        typer.echo(json.dumps({"settings": shared, "runs": rows}, indent=2))
+        return
+    typer.echo(json.dumps(shared, indent=2))
+    _print(rows, as_json)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    summary = result.summary or {}
+    names = ("top1", "recalibrated_top1", "failures", "steps")
+    return {"run": result.name, "status": result.status, **{n: summary.get(n) for n in names}}
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from tabulate import tabulate
+
+    typer.echo(tabulate(rows, headers="keys", floatfmt=".2f", missingval="-"))

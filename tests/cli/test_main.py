@@ -1,0 +1,37 @@
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from orthocond_cli.main import run
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys; from orthocond_cli.main import run; run(['--help']);"
+        "sys.exit('torch' in sys.modules or 'orthocond' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("orthocond")
+
+
+@pytest.mark.parametrize("command", ["train", "measure", "plot", "table"])
+def test_every_command_has_help_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"orthocond {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["train", "--sed", "1"], ["train", "extra"]])
+def test_wrong_usage_is_one_line_and_exit_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("orthocond: ") and error.count("\n") == 1
