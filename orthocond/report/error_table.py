@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from orthocond.paper import TABLES
+from orthocond.report.statistics import detectable_remark
 from orthocond.report.study import Selection, Study
 from orthocond.report.tables import (
     NOT_RUN,
@@ -68,5 +69,6 @@ def error_table(number: int, study: Study, others: bool = False) -> pd.DataFrame
             ours[group] = part.drop(columns="n") if suffix else part
             cells[group] = absent_cells(selection, methods)
     frame = assemble(number, methods, ours, cells, selections, REMARK)
-    frame.attrs["remarks"] += remarks
+    detectable = [detectable_remark(selection, "error") for selection in selections]
+    frame.attrs["remarks"] += [*remarks, *(text for text in detectable if text)]
     return frame

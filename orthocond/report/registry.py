@@ -9,7 +9,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from orthocond.errors import unknown
-from orthocond.report import fig1, fig2, fig3, fig4, fig5, tab1, tab2, tab3, tab4, tab5, tab6
+from orthocond.report import (
+    fig1,
+    fig2,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    tab1,
+    tab2,
+    tab3,
+    tab4,
+    tab5,
+    tab6,
+)
 from orthocond.report.study import Study
 
 
@@ -39,6 +53,8 @@ FIGURES: Mapping[str, FigureModule] = {
     "fig3": fig3,
     "fig4": fig4,
     "fig5": fig5,
+    "fig6": fig6,
+    "fig7": fig7,
 }
 TABLES: Mapping[str, TableModule] = {
     "tab1": tab1,

@@ -136,7 +136,11 @@ class Study:
         return [n for n, _ in sorted(names.items(), key=lambda item: (-item[1], item[0]))]
 
     def select(
-        self, task: str, methods: Iterable[str] | None = None, data: str | None = None
+        self,
+        task: str,
+        methods: Iterable[str] | None = None,
+        data: str | None = None,
+        **settings: Any,
     ) -> Selection:
         """The runs of some methods that differ in method and seed only.
 
@@ -147,6 +151,7 @@ class Study:
             task: ``dbn`` or ``gcp``.
             methods: canonical names; None takes all that there are.
             data: name of the data set; None takes the study's, or the one with most runs.
+            settings: keys of the configuration, such as ``stem_kernel=11``, that must be so.
 
         Raises:
             MissingRuns: there is none; the message is the command that makes them.
@@ -154,7 +159,11 @@ class Study:
         wanted = None if methods is None else tuple(methods)
         data = data or self.data or next(iter(self.data_sets(task)), None)
         of_data = [
-            r for r in self.runs if r.config["task"] == task and r.config["data"]["name"] == data
+            r
+            for r in self.runs
+            if r.config["task"] == task
+            and r.config["data"]["name"] == data
+            and all(r.config.get(key) == value for key, value in settings.items())
         ]
         alike: dict[tuple[Path, str], list[Run]] = {}
         for run in of_data:
@@ -165,16 +174,16 @@ class Study:
         chosen = max(alike.values(), key=len)
         present = {run.config["method"] for run in chosen}
         names = tuple(sorted(present)) if wanted is None else wanted
-        settings = shared_settings(chosen[0])
+        shared = shared_settings(chosen[0])
         if not present.intersection(names):
-            raise self.missing(task, names, settings)
+            raise self.missing(task, names, shared)
         ended = [run for run in chosen if run.summary["status"] == "complete"]
         return Selection(
             study=chosen[0].path.resolve().parent.name,
             folder=chosen[0].path.parent,
             task=task,
             data=str(data),
-            settings=settings,
+            settings=shared,
             runs={m: _by_seed(ended, m) for m in names if m in present},
             diverged=Counter(r.config["method"] for r in chosen if r not in ended),
             missing=tuple(m for m in names if m not in present),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from orthocond.paper import TABLES
+from orthocond.report.statistics import detectable_remark
 from orthocond.report.study import Selection, Study
 from orthocond.report.tables import (
     NOT_RUN,
@@ -54,5 +55,6 @@ def build(study: Study) -> pd.DataFrame:
         ours[group] = accuracies(selection)
         cells[group] = absent_cells(selection, methods)
     frame = assemble(5, methods, ours, cells, selections, REMARK)
-    frame.attrs["remarks"] += remarks
+    detectable = [detectable_remark(selection, "top1") for selection in selections]
+    frame.attrs["remarks"] += [*remarks, *(text for text in detectable if text)]
     return frame

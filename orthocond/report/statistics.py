@@ -1,0 +1,223 @@
+"""Differences between methods that were trained from equal seeds, and what they can show.
+
+Equal seeds start from equal weights and see equal batches, so differences are taken seed by seed.
+The contrasts of ``PRIMARY`` were written down before the runs and are one family: their p-values
+are adjusted by Holm's procedure. All others are exploratory: unadjusted 95% t intervals, no p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+from orthocond.report.provenance import attach
+from orthocond.report.study import MissingRuns, Selection, Study
+from orthocond.report.style import label
+from orthocond.report.tables import summaries
+from orthocond.runs import Run
+
+LEVEL, POWER = 0.05, 0.8
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two methods to be compared: the first minus the second.
+
+    Args:
+        method: canonical name.
+        baseline: canonical name.
+        control: width of the baseline's stem where it differs: 11 has the receptive field that the
+            skew orthogonal convolution gives to ``ow``, without its orthogonality.
+    """
+
+    method: str
+    baseline: str = "svd"
+    control: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What is compared, for tables."""
+        stem = f" ({self.control}×{self.control} stem)" if self.control else ""
+        return f"{label(self.method)} − {label(self.baseline)}{stem}"
+
+
+PRIMARY = (
+    Contrast("svd+nog"),
+    Contrast("svd+olr"),
+    Contrast("svd+ow", control=11),
+    Contrast("svd+nog+ow+olr"),
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences, its 95% t interval and the two-sided p of no difference."""
+
+    mean: float
+    std: float
+    n: int
+    low: float
+    high: float
+    p: float
+
+
+def difference(a: ArrayLike, b: ArrayLike) -> Difference:
+    """Student's paired t test of a - b.
+
+    Args:
+        a, b: equally many numbers, pairwise from equal seeds.
+
+    Returns:
+        With less than two pairs, or equal differences, what is not defined is NaN.
+
+    Example:
+        >>> round(difference([2.0, 3.0, 4.1], [1.0, 2.0, 3.0]).mean, 4)
+        1.0333
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    d = a - b
+    mean = float(d.mean()) if len(d) else np.nan
+    std = float(d.std(ddof=1)) if len(d) > 1 else np.nan
+    if not std > 0:
+        return Difference(mean, std, len(d), np.nan, np.nan, np.nan)
+    test = stats.ttest_rel(a, b)
+    interval = test.confidence_interval(1 - LEVEL)
+    return Difference(
+        mean, std, len(d), float(interval.low), float(interval.high), float(test.pvalue)
+    )
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values adjusted by Holm's step-down procedure; NaN stays NaN and is not counted.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, dtype=float)
+    order = [int(i) for i in np.argsort(values) if not np.isnan(values[i])]
+    adjusted, highest = values.copy(), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * values[i]))
+        adjusted[i] = highest
+    return [float(value) for value in adjusted]
+
+
+def smallest_detectable(std: float, n: int, level: float = LEVEL, power: float = POWER) -> float:
+    """The true mean difference that a two-sided paired t test of n pairs finds with this power.
+
+    Args:
+        std: of the paired differences.
+        n: pairs.
+
+    Returns:
+        In the units of ``std``; NaN for less than two pairs.
+
+    Example:
+        >>> round(smallest_detectable(1.0, 5), 2)
+        1.68
+    """
+    if n < 2 or not std > 0:
+        return np.nan
+    critical = stats.t.ppf(1 - level / 2, n - 1)
+
+    def shortfall(shift: float) -> float:
+        # A rejection with the wrong sign is no detection: only the right tail counts.
+        return float(1 - stats.nct.cdf(critical, n - 1, shift) - power)
+
+    shift = optimize.brentq(shortfall, 0, 2 * critical + 10)  # of the noncentral t distribution
+    return std * float(shift) / float(np.sqrt(n))
+
+
+def paired(a: Iterable[Run], b: Iterable[Run], key: str) -> Difference:
+    """The difference of one figure of the summaries, over the seeds that both have."""
+    first, second = ({int(r.config["seed"]): r for r in runs} for runs in (a, b))
+    seeds = sorted(first.keys() & second.keys())
+    left, right = (summaries([runs[seed] for seed in seeds], key) for runs in (first, second))
+    return difference(np.array(left, dtype=float), np.array(right, dtype=float))
+
+
+def _baseline(study: Study, own: Selection, contrast: Contrast) -> tuple[Run, ...]:
+    if contrast.control is None:
+        return own.runs.get(contrast.baseline, ())
+    try:
+        other = study.select(own.task, [contrast.baseline], own.data, stem_kernel=contrast.control)
+    except MissingRuns:
+        return ()
+    varied = dict(other.settings) | {"stem_kernel": own.settings["stem_kernel"]}
+    return other.runs[contrast.baseline] if varied == own.settings else ()
+
+
+def contrasts(
+    study: Study, task: str = "dbn", data: str | None = None, key: str = "error"
+) -> pd.DataFrame:
+    """Every method of a study against its baseline, the primary family first.
+
+    Args:
+        study: the runs.
+        task: ``dbn`` or ``gcp``.
+        data: name of the data set, or None for the study's.
+        key: of the summaries: ``error``, ``recalibrated_error``, ``top1`` and so on.
+
+    Returns:
+        One row a contrast: family (primary, exploratory), contrast, method, baseline, mean, std,
+        n, low, high (95% t interval), p and p_holm (primary only), detectable (the smallest true
+        difference that so many seeds would show with power 80%).
+
+    Raises:
+        MissingRuns: the task has no runs.
+    """
+    own = study.select(task, data=data)
+    family = PRIMARY if task == "dbn" else tuple(c for c in PRIMARY if c.control is None)
+    named = {contrast.method for contrast in family if contrast.control is None}
+    others = [Contrast(m) for m in own.runs if m not in named and m != "svd"]
+    rows = []
+    for contrast in (*family, *others):
+        found = paired(own.runs.get(contrast.method, ()), _baseline(study, own, contrast), key)
+        primary = contrast in family
+        if found.n == 0 and not primary:
+            continue
+        rows.append(
+            {
+                "family": "primary" if primary else "exploratory",
+                "contrast": contrast.label,
+                "method": contrast.method,
+                "baseline": contrast.baseline,
+                "mean": found.mean,
+                "std": found.std,
+                "n": found.n,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p if primary else np.nan,
+                "p_holm": np.nan,
+                "detectable": smallest_detectable(found.std, found.n),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame["p_holm"] = holm(frame["p"].to_list())
+    remark = (
+        f"Paired differences of {key} over equal seeds; primary: p adjusted by Holm over "
+        f"{int(frame['p'].notna().sum())} contrasts; exploratory: unadjusted 95% t intervals"
+    )
+    return attach(frame, own, remark=remark)
+
+
+def detectable_remark(selection: Selection, key: str) -> str | None:
+    """The smallest difference to svd that a selection's seeds can show, for beside a table."""
+    base = selection.runs.get("svd", ())
+    found = [paired(runs, base, key) for m, runs in selection.runs.items() if m != "svd"]
+    found = [d for d in found if d.std > 0]
+    if not found:
+        return None
+    n = min(d.n for d in found)
+    pooled = float(np.sqrt(np.mean([d.std**2 for d in found])))
+    return (
+        f"{selection.data}: {n} paired seeds show a true difference to SVD of "
+        f"{smallest_detectable(pooled, n):.2g} points with power {POWER:.0%} (unadjusted level "
+        f"{LEVEL:.0%}; differences vary by {pooled:.2g})"
+    )

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from study_factory import write_run, write_study
+
+from orthocond.report.statistics import (
+    contrasts,
+    detectable_remark,
+    difference,
+    holm,
+    smallest_detectable,
+)
+from orthocond.report.study import Study
+
+
+def test_a_paired_difference_is_a_one_sample_t_test_of_the_differences() -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 6))
+    found = difference(a, b)
+    plain = stats.ttest_1samp(a - b, 0)
+    low, high = plain.confidence_interval(0.95)
+    assert (found.p, found.low, found.high) == pytest.approx((plain.pvalue, low, high))
+    assert (found.mean, found.std) == pytest.approx(((a - b).mean(), (a - b).std(ddof=1)))
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0]])
+def test_too_few_pairs_have_no_interval(values: list[float]) -> None:
+    found = difference(values, [0.0] * len(values))
+    assert found.n == len(values) and np.isnan([found.low, found.high, found.p]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float]) -> None:
+    adjusted = holm(p)
+    for level in (0.01, 0.05, 0.2):
+        rejected: set[int] = set()
+        for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+            if p[i] * (len(p) - rank) > level:
+                break
+            rejected.add(i)
+        assert {i for i, value in enumerate(adjusted) if value <= level} == rejected
+
+
+def test_holm_does_not_count_what_was_not_tested() -> None:
+    assert holm([0.02, float("nan"), 0.04])[::2] == [0.04, 0.04]
+
+
+def test_a_detectable_difference_is_detected_with_its_power() -> None:
+    size, rng = smallest_detectable(2.0, 5), np.random.default_rng(0)
+    samples = rng.normal(size, 2.0, size=(4000, 5))
+    power = (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean()
+    assert power == pytest.approx(0.8, abs=0.02)  # 3 standard errors
+    assert np.isnan(smallest_detectable(1.0, 1))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, ("svd", "svd+nog", "svd+ow", "bn"), seeds=3)
+    for seed in range(2):
+        write_run(folder, "dbn", "svd", seed, stem_kernel=11)
+    return Study(folder)
+
+
+def test_the_primary_family_comes_first_and_alone_has_p_values(study: Study) -> None:
+    table = contrasts(study)
+    assert list(table["family"]) == ["primary"] * 4 + ["exploratory"] * 2
+    assert list(table["contrast"][:3]) == [
+        "SVD + NOG − SVD",
+        "SVD + OLR − SVD",
+        "SVD + OW − SVD (11×11 stem)",
+    ]
+    assert list(table["contrast"][4:]) == ["BN − SVD", "SVD + OW − SVD"]
+    assert table["p"][4:].isna().all() and table["low"][4:].notna().all()
+    tested = table[table["p"].notna()]
+    assert list(tested["method"]) == ["svd+nog", "svd+ow"]
+    assert list(tested["p_holm"]) == holm(tested["p"].to_list())
+
+
+def test_a_contrast_pairs_equal_seeds_and_takes_the_control_it_names(study: Study) -> None:
+    table = contrasts(study, key="recalibrated_error").set_index("contrast")
+    runs = study.select("dbn").runs
+    expected = [
+        a.summary["recalibrated_error"] - b.summary["recalibrated_error"]
+        for a, b in zip(runs["svd+nog"], runs["svd"], strict=True)
+    ]
+    assert table.at["SVD + NOG − SVD", "mean"] == pytest.approx(np.mean(expected))
+    assert table.at["SVD + NOG − SVD", "n"] == 3
+    assert table.at["SVD + OW − SVD (11×11 stem)", "n"] == 2
+    assert table.at["SVD + OLR − SVD", "n"] == 0
+
+
+def test_a_control_that_differs_in_more_than_its_stem_is_none(tmp_path: Path) -> None:
+    write_study(tmp_path, ("svd", "svd+ow"), seeds=2)
+    for seed in range(2):
+        write_run(tmp_path, "dbn", "svd", seed, stem_kernel=11, lr=0.05)
+    table = contrasts(Study(tmp_path)).set_index("contrast")
+    assert table.at["SVD + OW − SVD (11×11 stem)", "n"] == 0
+
+
+def test_what_the_seeds_can_show_is_said_in_words(study: Study) -> None:
+    text = detectable_remark(study.select("dbn"), "error")
+    assert text is not None and "3 paired seeds show a true difference to SVD of" in text
+    assert detectable_remark(study.select("dbn", ["svd"]), "error") is None
