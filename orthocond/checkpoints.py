@@ -81,7 +81,6 @@ def save(parent: Path, checkpoint: Checkpoint, run: str, config: str) -> None:
         STATE: canonical_json(checkpoint.state),
         **{f"{n}.csv": to_csv(c, checkpoint.tables.get(n, [])) for n, c in TABLES.items()},
     }
-    old = folders(parent)
     path = _free(parent, checkpoint.step)
     about = _about(path, run) | {"config": config}
     write_folder(path, files | {MANIFEST: seal(about, files)})
@@ -89,8 +88,27 @@ def save(parent: Path, checkpoint: Checkpoint, run: str, config: str) -> None:
         read_sealed(path, about, LIMITS)
     except Damage as damage:
         raise DiskError(f"checkpoint {str(path)!r} does not read back: {damage}") from None
-    for folder in old:
-        remove_folder(folder)
+    _keep_only(path)
+
+
+def keep_newest(parent: Path, run: str, config: str) -> None:
+    """Remove all checkpoints but the newest that verifies: what a killed process did not get to.
+
+    Raises:
+        UserError: one can't be removed.
+    """
+    for path in folders(parent):
+        try:
+            load(path, run, config)
+        except Damage:
+            continue
+        return _keep_only(path)
+
+
+def _keep_only(path: Path) -> None:
+    for folder in folders(path.parent):
+        if folder != path:
+            remove_folder(folder)
 
 
 def _free(parent: Path, step: int) -> Path:

@@ -70,10 +70,17 @@ class Lock:
         return self._fd >= 0
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
+        """Give the lock back, if it is held.
+
+        Raises:
+            UserError: its file can't be removed; it does not hold all the same.
+        """
         if not self.held:
             return
-        self.path.unlink(missing_ok=True)
-        _held.discard(self._fd)
-        os.close(self._fd)
-        self._fd = -1
+        try:
+            with naming("remove", self.path):
+                self.path.unlink(missing_ok=True)
+        finally:
+            _held.discard(self._fd)
+            os.close(self._fd)
+            self._fd = -1

@@ -205,6 +205,7 @@ class RunWriter:
         """
         self._write_tables(tables)
         self._write(SUMMARY, canonical_json(summary))
+        checkpoints.keep_newest(self.path / CHECKPOINTS, self.run.name, self._config_hash)
         about = {"run": self.run.name, "config": self._config_hash}
         write_bytes(self.path / MANIFEST, seal(about, self._written))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +45,38 @@ def tables(step: int) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def state(step: int) -> dict[str, Any]:
-    return {"sums": {"loss": step / 7, "worst": math.nan}, "scaler": None}
+def state(step: int, within_epoch: bool = True) -> dict[str, Any]:
+    sums = {"loss": step / 7, "worst": math.nan} if within_epoch else {}
+    return {"sums": sums, "scaler": None}
 
 
-def train(path: Path, last: int = 4, finish: bool = True, config: dict[str, Any] = CONFIG) -> Run:
+def train(
+    path: Path,
+    last: int = 4,
+    finish: bool = True,
+    config: dict[str, Any] = CONFIG,
+    pause: float = 0.0,
+) -> Run:
     """Train, or resume, as the training loop does: a save a step, two at the end of an epoch."""
     with RunWriter(path) as writer:
         checkpoint = writer.begin(config, ENVIRONMENT)
-        first = checkpoint.step if checkpoint else 0
-        for step in range(first + 1, last + 1):
-            writer.save(step, tensors(step), state(step), tables(step - 1))
-            if step % STEPS_PER_EPOCH == 0:
-                writer.save(step, tensors(step), state(step), tables(step))
+        done = checkpoint.step if checkpoint else 0
+        for step in range(done, last + 1):
+            time.sleep(pause)
+            if step > done:
+                writer.save(step, tensors(step), state(step), tables(step - 1))
+            within_epoch = step > done or (checkpoint and checkpoint.state["sums"])
+            if step % STEPS_PER_EPOCH == 0 and within_epoch:
+                writer.save(step, tensors(step), state(step, False), tables(step))
         if finish:
             writer.finish(SUMMARY, tables(last))
     return Run(path)
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Every file below a folder, with the SHA-256 of its content."""
+    """Every file below a folder, with the SHA-256 of its content; a lock that was left aside."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != ".lock"
     }

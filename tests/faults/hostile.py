@@ -1,0 +1,227 @@
+"""Files made to harm: refused within a second, nothing run, nothing written elsewhere."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import small_run
+from faults.counting import Count
+
+from orthocond import checkpoints
+from orthocond.config import resolve
+from orthocond.errors import UserError
+from orthocond.files import canonical_json
+from orthocond.manifests import MANIFEST, seal, with_hash
+from orthocond.run import LIMITS, Run
+from orthocond.runs import find_runs, run_name
+from orthocond.timings import find_timings, write_timing
+
+SECONDS = 1.0  # for an answer
+DEEP = 100_000
+LARGE = 1 << 36  # bytes, as a hole in the file
+CONTENTS: dict[str, bytes] = {
+    "deep lists": b"[" * DEEP,
+    "deep objects": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+    "a long number": b'{"a": ' + b"9" * 10_000_000 + b"}",
+    "commas": b"," * 10_000_000,
+    "one long line": b"a" * 10_000_000,
+    "quotes": b'"' * 10_000_000,
+    "zeros": bytes(10_000_000),
+    "a million columns": b",".join([b"epoch"] * 1_000_000) + b"\n",
+}
+TOMLS = {
+    "deep lists": b"a = " + b"[" * DEEP,
+    "deep tables": b"a = " + b"{a = " * DEEP,
+    "a deep key": b".".join([b"a"] * DEEP) + b" = 1",
+    "many tables": b"\n".join(b"[a%d]" % i for i in range(100_000)),
+    "a long number": b"epochs = " + b"9" * 500_000,
+    "a long text": b'method = "' + b"a" * 500_000 + b'"',
+    "zeros": bytes(500_000),
+    "64 MiB": bytes(64 << 20),
+}
+NAMES = ("../outside", "/tmp/outside", "a/../../outside", "a\nb", "", ".", "..", "a\0b", "~")
+
+
+class Bomb:
+    """A pickle that leaves a mark when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file that the program loads: its name, what puts bytes there, and what reads it."""
+
+    name: str
+    put: Callable[[bytes], object]
+    read: Callable[[], object]
+
+
+def _reseal(folder: Path, about: dict[str, Any], files: dict[str, bytes], name: str, data: bytes):
+    """Write a file, and a manifest that fits it."""
+    for file, content in {**files, name: data}.items():
+        (folder / file).write_bytes(content)
+    (folder / MANIFEST).write_bytes(seal(about, {**files, name: data}))
+
+
+def _contents(folder: Path, names: Iterator[str]) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def places(folder: Path) -> list[Place]:
+    """Every file of runs, checkpoints and timings, under a manifest that fits it; manifests too."""
+    run = small_run.train(folder / "study" / small_run.NAME)
+    about = {"run": run.name, "config": run.config["hash"]}
+    files = _contents(run.path, iter(LIMITS))
+    step = checkpoints.folders(run.path / "checkpoint")[0]
+    step_about = {**about, "checkpoint": step.name, "step": int(step.name.split("-")[0])}
+    step_files = _contents(step, iter(checkpoints.LIMITS))
+    case = write_timing(folder / "timings", "svd", {}, {})
+    case_files = _contents(case, iter(("timing.json", "environment.json")))
+
+    def read_run(attribute: str) -> object:
+        return getattr(Run(run.path), attribute)
+
+    def read_checkpoint() -> object:
+        return Run(run.path).checkpoint()
+
+    def read_timing() -> object:
+        return find_timings(case.parent)
+
+    return [
+        *[
+            Place(
+                n, partial(_reseal, run.path, about, files, n), partial(read_run, n.split(".")[0])
+            )
+            for n in LIMITS
+        ],
+        *[
+            Place(
+                f"checkpoint/{n}",
+                partial(_reseal, step, step_about, step_files, n),
+                read_checkpoint,
+            )
+            for n in step_files
+        ],
+        *[
+            Place(f"svd/{n}", partial(_reseal, case, {"timing": "svd"}, case_files, n), read_timing)
+            for n in case_files
+        ],
+        Place(MANIFEST, (run.path / MANIFEST).write_bytes, lambda: find_runs(run.path.parent)),
+        Place(f"checkpoint/{MANIFEST}", (step / MANIFEST).write_bytes, read_checkpoint),
+        Place(f"svd/{MANIFEST}", (case / MANIFEST).write_bytes, read_timing),
+    ]
+
+
+def _refused(count: Count, what: str, read: Callable[[], object], mark: Path) -> None:
+    start = time.perf_counter()
+    try:
+        read()
+        broken = "it was read as data"
+    except UserError as error:
+        broken = "not one line" if "\n" in str(error) else None
+    except Exception as error:
+        broken = repr(error)[:300]
+    seconds = time.perf_counter() - start
+    slowest = "slowest answer in seconds"
+    count.notes[slowest] = max(float(count.notes.get(slowest, 0)), round(seconds, 3))
+    count.add(what, "a pickle ran" if mark.exists() else broken)
+
+
+def pickles(folder: Path) -> Count:
+    """A pickle that runs a command, in every place from which a file is loaded."""
+    count, mark = Count("a pickle is refused without running"), folder / "mark"
+    for place in places(folder):
+        for protocol in (0, pickle.HIGHEST_PROTOCOL):
+            place.put(pickle.dumps(Bomb(mark), protocol))
+            _refused(count, f"{place.name}, protocol {protocol}", place.read, mark)
+    return count
+
+
+def absurd_contents(folder: Path) -> Count:
+    """JSON, CSV and TOML of absurd depth or size, in every place from which a file is loaded."""
+    count, mark = Count("absurd JSON, CSV and TOML is refused"), folder / "mark"
+    for place in places(folder):
+        for what, data in CONTENTS.items():
+            place.put(data)
+            _refused(count, f"{place.name}: {what}", place.read, mark)
+    file = folder / "config.toml"
+    for what, data in TOMLS.items():
+        file.write_bytes(data)
+        _refused(count, f"{file.name}: {what}", partial(resolve, file=file), mark)
+    return count
+
+
+def absurd_sizes(folder: Path) -> Count:
+    """Files that claim 64 GiB (a hole on the disk)."""
+    count, mark = Count("a file of absurd size is refused before it is read"), folder / "mark"
+    run = small_run.train(folder / "study" / small_run.NAME)
+    half = small_run.train(folder / "half" / small_run.NAME, last=3, finish=False)
+    step = checkpoints.folders(half.path / "checkpoint")[0]
+    targets = [(run, run.path / name) for name in [*LIMITS, MANIFEST]]
+    targets += [(half, half.path / "config.json")]
+    targets += [(half, step / name) for name, limit in checkpoints.LIMITS.items() if limit]
+    for damaged, path in targets:
+        data = path.read_bytes()
+        with path.open("r+b") as file:
+            file.truncate(LARGE)
+        _refused(count, path.name, partial(small_run.train, damaged.path), mark)
+        path.write_bytes(data)
+    return count
+
+
+def names(folder: Path) -> Count:
+    """Names that lead out of the study, in a configuration and in a manifest."""
+    count, mark = Count("no name leads out of the study"), folder / "outside"
+    parts = {"task": "dbn", "data": "leaves", "model": "small", "method": "svd"}
+    run = small_run.train(folder / "study" / small_run.NAME)
+    about = {"run": run.name, "config": run.config["hash"]}
+    files = _contents(run.path, iter(LIMITS))
+    for name in NAMES:
+        for part in parts:
+            read = partial(run_name, **{**parts, part: name}, seed=0)
+            _refused(count, f"{part} {name!r}", read, mark)
+        case = partial(write_timing, folder / "timings", name, {}, {})
+        _refused(count, f"case {name!r}", case, mark)
+        (run.path / MANIFEST).write_bytes(seal(about, {**files, name: b""}))
+        _refused(count, f"manifest {name!r}", partial(find_runs, run.path.parent), mark)
+    return count
+
+
+def links(folder: Path) -> Count:
+    """Every file and folder of a run as a link out of the study, while it is trained."""
+    count = Count("what a link points to is not changed")
+    outside = folder / "outside"
+    for where in (*LIMITS, MANIFEST, ".lock", "checkpoint", ""):
+        shutil.rmtree(folder, ignore_errors=True)
+        run = small_run.train(folder / "study" / small_run.NAME, last=3, finish=False)
+        target = run.path / where
+        if target.exists():
+            target.rename(outside)
+        else:
+            outside.write_bytes(with_hash({}, "hash"))
+        target.symlink_to(outside)
+        before = _everything(outside)
+        try:
+            small_run.train(run.path)
+            count.note("replaced by a file")
+        except UserError:
+            count.note("refused")
+        changed = _everything(outside) != before
+        count.add(f"link {where or 'run'}", "it was changed" if changed else None)
+    return count
+
+
+def _everything(path: Path) -> bytes:
+    return canonical_json(small_run.listing(path)) if path.is_dir() else path.read_bytes()

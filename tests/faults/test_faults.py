@@ -1,0 +1,50 @@
+"""The quick part of the fault programme; ``make faults`` runs the whole of it."""
+
+from __future__ import annotations
+
+import pytest
+from faults import disk, hostile, integrity, steps, writers
+
+
+def test_every_step_of_writing_may_fail_or_be_the_last(tmp_path):
+    for count in steps.run_steps(tmp_path, stride=41):
+        count.require(8)
+
+
+def test_every_step_of_writing_a_timing_may_fail_or_be_the_last(tmp_path):
+    for count in steps.timing_steps(tmp_path):
+        count.require(10)
+
+
+def test_flipped_bits_truncations_and_swapped_files_are_detected(tmp_path):
+    found = integrity.artifacts(tmp_path / "artifacts")
+    integrity.flips(found, bits=300).require(300)
+    integrity.truncations(found, stride=29).require(100)
+    integrity.swaps(tmp_path / "swaps").require(20)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    disk.file_size_limits(tmp_path / "limits", stride=256).require(6)
+    count = disk.full_disks(tmp_path / "disks", stride=9)
+    if not count.tried:
+        pytest.skip(str(count.notes["not tried"]))
+    count.require(6)
+
+
+def test_processes_share_a_study(tmp_path):
+    writers.together(tmp_path / "together", runs=3).require(3)
+    writers.one_killed(tmp_path / "killed", runs=2).require(2)
+
+
+@pytest.mark.parametrize(
+    "programme",
+    [
+        hostile.pickles,
+        hostile.absurd_contents,
+        hostile.absurd_sizes,
+        hostile.names,
+        hostile.links,
+    ],
+)
+def test_hostile_files_are_refused(tmp_path, programme):
+    programme(tmp_path / "hostile").require(10)
