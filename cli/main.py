@@ -52,7 +52,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         return app(arguments, standalone_mode=False) or 0
-    except typer.BadParameter as error:
+    except typer.TyperException as error:
         return _fail(error.format_message(), 2)
     except ValueError as error:
         from orthocond.errors import UserError

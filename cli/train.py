@@ -98,8 +98,9 @@ def _train_with_progress(session: Session) -> list[Result]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    results = []
-    with Progress(
+    results: list[Result] = []
+    bars: dict[str, Any] = {}
+    progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -107,17 +108,21 @@ def _train_with_progress(session: Session) -> list[Result]:
         TextColumn("{task.fields[about]}"),
         console=Console(stderr=True),
         disable=not session.is_main,
-    ) as progress:
-        bars: dict[str, Any] = {}
+    )
 
-        def report(planned: Planned, step: int, steps: int, about: str) -> None:
-            name = planned.folder.name
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=steps, about="")
-            progress.update(bars[name], completed=step, about=about)
+    def report(planned: Planned, step: int, steps: int, about: str) -> None:
+        name = planned.folder.name
+        if name not in bars:
+            progress.start()  # not before: a grid that is refused prints its one line only
+            bars[name] = progress.add_task(name, total=steps, about="")
+        progress.update(bars[name], completed=step, about=about)
 
+    try:
         for result in session.train(report):
             results.append(result)
+    finally:
+        if bars:
+            progress.stop()
     return results
 
 

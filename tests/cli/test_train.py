@@ -109,6 +109,7 @@ def test_greyscale_and_transparent_images_are_mixed_in(folder: Path) -> None:
         (["--set", "model=smal"], "did you mean 'small'"),
         (["--seeds", "3-1"], "run backwards"),
         (["--task", "dbm"], "'dbn' or 'gcp'"),
+        (["--set", "sync_batch_norm=true"], "needs GPUs"),
         (["--track", "wandb"], "allowed is tensorboard"),
         (["--config", "missing.toml"], "cannot read"),
     ],
@@ -149,7 +150,7 @@ def processes(count: int, study: Path, *more: str) -> subprocess.CompletedProces
 
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     """On the first steps, where rounding has not grown; and twice the same bytes."""
-    settings = ["--method", "nog", "--set", "precision=float64", "--set", "sync_batch_norm=true"]
+    settings = ["--method", "nog", "--set", "precision=float64"]
     finals = []
     for name, count in (("one", 1), ("two", 2), ("again", 2)):
         done = processes(count, tmp_path / name, *settings)
