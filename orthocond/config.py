@@ -24,7 +24,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-MAX_FILE = 1 << 20  # bytes of a configuration file: far above any real one
+MAX_FILE = 1 << 16  # bytes of a configuration file: far above any real one
+MAX_DOTS = 100  # in a line of TOML: tomllib's memory grows with the square of a dotted key's depth
 MAX_SEEDS = 1000
 
 
@@ -172,9 +173,11 @@ def presets() -> list[str]:
 
 
 def _parse_toml(text: str, origin: str) -> dict[str, Any]:
+    if any(line.count(".") > MAX_DOTS for line in text.split("\n")):
+        raise UserError(f"{origin} has a line with more than {MAX_DOTS} dots")
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of the syntax, or of a number's length
         raise UserError(f"{origin} is not valid TOML: {error}") from None
 
 
@@ -206,7 +209,7 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     """A key path and a value from 'a.b=value'; the value is TOML, or else a plain string.
 
     Raises:
-        UserError: there is no '='.
+        UserError: there is no '=', there are too many dots, or more than one value.
 
     Example:
         >>> parse_setting("data.classes=20"), parse_setting("precision=bfloat16")
@@ -215,13 +218,16 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"setting {_short(text)}: expected key=value, such as epochs=3")
+    if text.count(".") > MAX_DOTS:
+        raise UserError(f"setting {_short(text)} has more than {MAX_DOTS} dots")
+    path = key.strip().split(".")
     try:
         parsed = tomllib.loads(f"value = {value}")
-        if list(parsed) != ["value"]:
-            raise UserError(f"setting {_short(text)}: expected one value on one line")
-        return key.strip().split("."), parsed["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return key.strip().split("."), value
+    except (ValueError, RecursionError):  # no TOML, or a number with too many digits
+        return path, value
+    if list(parsed) != ["value"]:
+        raise UserError(f"setting {_short(text)}: expected one value on one line")
+    return path, parsed["value"]
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

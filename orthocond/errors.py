@@ -32,5 +32,5 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
     """
     allowed = list(allowed)
     return UserError(
-        f"unknown {kind} {name!r}: allowed are {', '.join(allowed)}{nearest(name, allowed)}"
+        f"unknown {kind} {name[:60]!r}: allowed are {', '.join(allowed)}{nearest(name, allowed)}"
     )

@@ -50,6 +50,7 @@ def in_child(function: Callable[[], object]) -> tuple[int, str]:
         try:
             os.close(reading)
             os.dup2(writing, 2)
+            sys.stderr = os.fdopen(2, "w", buffering=1)  # not the one that a test runner captures
             function()
             code = DONE
         except UserError as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from orthocond.run import LIMITS, Run
 from orthocond.runs import find_runs, run_name
 from orthocond.timings import find_timings, write_timing
 
-SECONDS = 1.0  # for an answer
+MEMORY = 1 << 30  # bytes that an answer may take, in addresses
 DEEP = 100_000
 LARGE = 1 << 36  # bytes, as a hole in the file
 CONTENTS: dict[str, bytes] = {
@@ -36,15 +38,27 @@ CONTENTS: dict[str, bytes] = {
     "zeros": bytes(10_000_000),
     "a million columns": b",".join([b"epoch"] * 1_000_000) + b"\n",
 }
-TOMLS = {
-    "deep lists": b"a = " + b"[" * DEEP,
-    "deep tables": b"a = " + b"{a = " * DEEP,
-    "a deep key": b".".join([b"a"] * DEEP) + b" = 1",
-    "many tables": b"\n".join(b"[a%d]" % i for i in range(100_000)),
-    "a long number": b"epochs = " + b"9" * 500_000,
-    "a long text": b'method = "' + b"a" * 500_000 + b'"',
-    "zeros": bytes(500_000),
+TOMLS = {  # below the largest size that is read, but for the last
+    "deep lists": b"a = " + b"[" * 60_000,
+    "deep tables": b"a = " + b"{a = " * 12_000,
+    "a deep key": b".".join([b"a"] * 30_000) + b" = 1",
+    "deep keys": b"\n".join(b"k%d" % i + b".a" * 100 + b" = 1" for i in range(300)),
+    "deep headers": b"\n".join(b"[k%d" % i + b".a" * 100 + b"]" for i in range(300)),
+    "many tables": b"\n".join(b"[a%d]" % i for i in range(8_000)),
+    "a long number": b"epochs = " + b"9" * 60_000,
+    "a long text": b'method = "' + b"a" * 60_000 + b'"',
+    "zeros": bytes(60_000),
     "64 MiB": bytes(64 << 20),
+}
+SETTINGS = {
+    "deep lists": "lr=" + "[" * 60_000,
+    "deep tables": "lr=" + "{a = " * 12_000,
+    "a deep key": "lr" + ".a" * 30_000 + "=1",
+    "a key as deep as allowed": "lr" + ".a" * 100 + "=1",
+    "a deep key in a table": "lr={a" + ".a" * 30_000 + "=1}",
+    "a long number": "epochs=" + "9" * 60_000,
+    "a long text": "method=" + "a" * 60_000,
+    "many settings": "lr" + "=" * 60_000,
 }
 NAMES = ("../outside", "/tmp/outside", "a/../../outside", "a\nb", "", ".", "..", "a\0b", "~")
 
@@ -130,13 +144,26 @@ def _refused(count: Count, what: str, read: Callable[[], object], mark: Path) ->
         read()
         broken = "it was read as data"
     except UserError as error:
-        broken = "not one line" if "\n" in str(error) else None
+        fine = "\n" not in str(error) and len(str(error)) < 1000
+        broken = None if fine else "not one line"
     except Exception as error:
         broken = repr(error)[:300]
     seconds = time.perf_counter() - start
     slowest = "slowest answer in seconds"
     count.notes[slowest] = max(float(count.notes.get(slowest, 0)), round(seconds, 3))
     count.add(what, "a pickle ran" if mark.exists() else broken)
+
+
+@contextmanager
+def _little_memory() -> Iterator[None]:
+    """Let what asks for too much have a MemoryError, and not all of the machine's memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    old = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, old)
 
 
 def pickles(folder: Path) -> Count:
@@ -152,14 +179,17 @@ def pickles(folder: Path) -> Count:
 def absurd_contents(folder: Path) -> Count:
     """JSON, CSV and TOML of absurd depth or size, in every place from which a file is loaded."""
     count, mark = Count("absurd JSON, CSV and TOML is refused"), folder / "mark"
-    for place in places(folder):
-        for what, data in CONTENTS.items():
-            place.put(data)
-            _refused(count, f"{place.name}: {what}", place.read, mark)
-    file = folder / "config.toml"
-    for what, data in TOMLS.items():
-        file.write_bytes(data)
-        _refused(count, f"{file.name}: {what}", partial(resolve, file=file), mark)
+    found, file = places(folder), folder / "config.toml"
+    with _little_memory():
+        for place in found:
+            for what, data in CONTENTS.items():
+                place.put(data)
+                _refused(count, f"{place.name}: {what}", place.read, mark)
+        for what, data in TOMLS.items():
+            file.write_bytes(data)
+            _refused(count, f"{file.name}: {what}", partial(resolve, file=file), mark)
+        for what, text in SETTINGS.items():
+            _refused(count, f"--set: {what}", partial(resolve, settings=[text]), mark)
     return count
 
 
