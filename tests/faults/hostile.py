@@ -255,3 +255,6 @@ def links(folder: Path) -> Count:
 
 def _everything(path: Path) -> bytes:
     return canonical_json(small_run.listing(path)) if path.is_dir() else path.read_bytes()
+
+
+PROGRAMMES = (pickles, absurd_contents, absurd_sizes, names, links)

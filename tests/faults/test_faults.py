@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
-from faults import disk, hostile, integrity, steps, writers
+from faults import disk, hostile, integrity, kills, steps, writers
 
 
 def test_every_step_of_writing_may_fail_or_be_the_last(tmp_path):
@@ -36,15 +38,10 @@ def test_processes_share_a_study(tmp_path):
     writers.one_killed(tmp_path / "killed", runs=2).require(2)
 
 
-@pytest.mark.parametrize(
-    "programme",
-    [
-        hostile.pickles,
-        hostile.absurd_contents,
-        hostile.absurd_sizes,
-        hostile.names,
-        hostile.links,
-    ],
-)
+@pytest.mark.parametrize("programme", hostile.PROGRAMMES)
 def test_hostile_files_are_refused(tmp_path, programme):
     programme(tmp_path / "hostile").require(10)
+
+
+def test_a_killed_command_is_called_again_and_ends_in_the_same_bytes(tmp_path):
+    kills.stopped(tmp_path, signal.SIGKILL, times=2).require(2)
