@@ -1,12 +1,7 @@
-"""An interleaved timer: what is compared runs in one process, in turns, so that noise hits all.
-
-Fresh tensors of tens of megabytes are page faults, because glibc gives them back to the system on
-every free. The benchmarks keep them (``keep_memory``), as a training process should.
-"""
+"""An interleaved timer: what is compared runs in one process, in turns, so that noise hits all."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import statistics
@@ -17,15 +12,6 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def keep_memory() -> None:
-    """Tell glibc to keep freed memory; does nothing elsewhere."""
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(m_mmap_threshold, 2**30)
-        mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def _synchronize() -> None:

@@ -11,9 +11,10 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from common import interleaved, keep_memory, show, write
+from common import interleaved, show, write
 from torch import Tensor, nn
 
+from orthocond.allocator import keep_memory
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.models import build_model
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import interleaved, keep_memory, show, write
+from common import interleaved, show, write
 from torch import Tensor
 
+from orthocond.allocator import keep_memory
 from orthocond.spectral.polar import polar_factor
 
 SHAPES = [(64, 27), (64, 576), (96, 128), (256, 512)]

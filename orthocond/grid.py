@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
+from orthocond.allocator import keep_memory
 from orthocond.checkpoints import Checkpoint
 from orthocond.config import Config, Grid
 from orthocond.data import ImageData, load_data
@@ -103,6 +104,7 @@ class Session:
         config = grid.config
         self.grid, self.study, self.tracker = grid, study, tracker
         self.stop = StopSignal()
+        keep_memory()
         self.accelerator = make_accelerator(config.precision, timeout)
         self.is_main = self.accelerator.is_main_process
         self.data = load_data(**config.data.model_dump())
