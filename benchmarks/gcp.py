@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import interleaved, keep_memory, show, write
+from common import interleaved, show, write
 from torch import Tensor
 
+from orthocond.allocator import keep_memory
 from orthocond.spectral.lowrank import covariance_sqrt
 from orthocond.spectral.newton_schulz import newton_schulz
 from orthocond.spectral.roots import DEGREE, matrix_sqrt

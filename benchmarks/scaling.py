@@ -15,10 +15,11 @@ from functools import partial
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from common import RESULTS, interleaved, keep_memory, machine
+from common import RESULTS, interleaved, machine
 from gcp import full, iterated
 from torch import Tensor
 
+from orthocond.allocator import keep_memory
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.spectral import lowrank
 
