@@ -66,3 +66,22 @@ def whitening_step(rank: int, world: int, images: Tensor, labels: Tensor) -> tup
     stepped = {name: value.clone() for name, value in stepped.items()}
     recalibrate(model, [images[:30]] if rank == 0 else images[30:].split(49))
     return stepped, model.module.state_dict()
+
+
+def treated_steps(rank: int, world: int, sums: list[str]) -> dict[str, dict[str, Tensor]]:
+    """The state after three DDP steps on an equal share, for each sum of treatments."""
+    from toys import Toy
+
+    states = {}
+    for treatments in sums:
+        toy = Toy(treatments, seed=rank)
+        network = DistributedDataParallel(toy.model)
+        share = slice(rank * 16 // world, (rank + 1) * 16 // world)
+        for _ in range(3):
+            toy.optimizer.zero_grad()
+            logits = network(toy.images[share])
+            loss = nn.functional.cross_entropy(logits, toy.labels[share])
+            (loss + toy.treated.penalty()).backward()
+            toy.optimizer.step()
+        states[treatments] = toy.state()
+    return states

@@ -36,6 +36,11 @@ class Conditioning:
         rank_tol: what counts as zero, relative to l_max.
         structural_rank: the rank that the architecture allows, where it is known.
         dimension: d.
+
+    Example:
+        >>> record = oc.conditioning(torch.diag(torch.tensor([4.0, 1.0, 0.0])))
+        >>> record.rank, record.kappa_support, record.kappa
+        (2, 4.0, inf)
     """
 
     kappa: float

@@ -17,8 +17,8 @@ class OptimalLearningRate(Treatment):
     rule: ClassVar[Rule] = "paper"
 
     def on_step(self, step: Step) -> None:
-        """Choose eta from the parameter and its (treated) gradient."""
-        eta = optimal_lr(step.parameter, step.gradient, self.rule).item()
+        """Choose eta from W and G."""
+        eta = optimal_lr(step.W, step.G, self.rule).item()
         step.eta = eta
         if 0 < eta < step.lr:
             step.rate = eta
@@ -38,8 +38,8 @@ class ExactLearningRate(Treatment):
     acts_on = "step"
 
     def on_step(self, step: Step) -> None:
-        """Choose eta from the parameter and its (treated) gradient."""
-        step.eta = optimal_lr(step.parameter, step.gradient, "exact", upper=step.lr).item()
+        """Choose eta from W and G."""
+        step.eta = optimal_lr(step.W, step.G, "exact", upper=step.lr).item()
         if step.eta < step.lr and math.isfinite(step.eta):
             step.rate = step.eta
 

@@ -19,10 +19,11 @@ class OrthogonalWeight(Treatment):
         """A skew orthogonal convolution of the same shape."""
         if not isinstance(layer, nn.Conv2d):
             raise UserError(f"ow needs a Conv2d, got a {type(layer).__name__}: use ow-stiefel")
-        if len({*layer.kernel_size}) > 1 or len({*layer.stride, *layer.dilation}) > 1:
-            raise UserError(f"ow needs a square kernel, stride 1 and dilation 1, got {layer}")
         if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
             raise UserError(f"ow needs zero padding given as a number, got {layer}")
+        pairs = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        if any(height != width for height, width in pairs):
+            raise UserError(f"ow needs a layer that is the same in height and width, got {layer}")
         skew = SkewOrthogonalConv2d(
             layer.in_channels,
             layer.out_channels,

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 Acts = Literal["weight", "loss", "gradient", "step"]
-Target = Literal["parameter", "weight"]
 
 
 @dataclass(frozen=True)
@@ -17,12 +16,9 @@ class Options:
 
     Args:
         ol_weight: factor of the orthogonal loss.
-        target: what OLR looks at under a weight treatment: the underlying ``parameter``, as the
-            released code does, or the effective ``weight``.
     """
 
     ol_weight: float = 1e-4
-    target: Target = "parameter"
 
 
 @dataclass
@@ -30,15 +26,15 @@ class Step:
     """What happens to the one parameter in one optimizer step.
 
     Args:
-        parameter: before the step; a matrix where it is (out, in, k, k) flattened.
-        gradient: likewise; what treatments of the gradient make of it.
+        W: the parameter before the step, as a matrix (out, in k k), or the effective weight.
+        G: its gradient, as treatments of the gradient make it, or the weight's derivative along it.
         lr: of the parameter's group.
         eta: the learning rate that a rule found, without its guard.
         rate: the learning rate that the step is to have; None leaves the group's.
     """
 
-    parameter: Tensor
-    gradient: Tensor
+    W: Tensor
+    G: Tensor
     lr: float
     eta: float | None = None
     rate: float | None = None

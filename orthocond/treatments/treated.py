@@ -6,56 +6,34 @@ Note [Hooks on the step]
     group's learning rate alone, since schedulers own it, and moves its one parameter to
     lerp(old, new, eta / lr) after the step. For SGD with momentum and weight decay and for AdamW
     the step is proportional to lr, so this is a step with eta.
+
+Note [Two readings of OLR]
+    Eq. 18 asks for the eta that brings W - eta G nearest to an orthogonal matrix. Under a weight
+    treatment the released code reads W as the underlying parameter, which is not the orthogonal
+    matrix that the paper's Proposition 1 speaks of. ``target="weight"`` reads W as the effective
+    weight, and G as its derivative along the treated gradient. The derivative, and not the secant
+    (W(p) - W(p - lr g)) / lr: where W stays orthogonal both ends of the secant are minima of eq.
+    18, 0 and lr alike, and rounding would choose. With the derivative ``olr-exact`` finds 0 there.
+    The paper's eta* is 0 as well, up to rounding whose sign decides its guard, and Newton's has no
+    curvature: where W is exactly orthogonal (1x1 OW, ow-stiefel) use ``olr-exact``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orthocond.errors import UserError, unknown
-from orthocond.treatments.protocol import Options, Step, Target, Treatment
+from orthocond.treatments.effective import effective_weight, evaluation, weight_and_derivative
+from orthocond.treatments.last import Last
+from orthocond.treatments.protocol import Options, Step, Treatment
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
 
-SHARDED = ("DTensor", "FlatParameter")
-
-
-def _kappa(G: Tensor) -> float:
-    s = torch.linalg.svdvals(G.double())
-    return (s.max() / s.min()).item()
-
-
-@dataclass(frozen=True)
-class Last:
-    """What happened in the last step.
-
-    Args:
-        eta: the learning rate that the rule found; None without one.
-        eta_used: whether the step was taken with it; None without a rule.
-        finite: whether the gradient was; one that is not is left to the training loop as it is.
-    """
-
-    eta: float | None
-    eta_used: bool | None
-    finite: bool
-    _before: Tensor = field(repr=False)
-    _after: Tensor = field(repr=False)
-
-    @cached_property
-    def gradient_kappa_before(self) -> float:
-        """Largest over smallest singular value of the gradient as it came."""
-        return _kappa(self._before)
-
-    @cached_property
-    def gradient_kappa_after(self) -> float:
-        """The same of the gradient that the optimizer got."""
-        return _kappa(self._after)
+Target = Literal["parameter", "weight"]
 
 
 class Treated:
@@ -66,15 +44,28 @@ class Treated:
         parameter: the tensor that gradient and step treatments act on.
         treatments: their names, in canonical order.
         last: what happened in the last step, None before the first.
+
+    Example:
+        >>> treated = oc.treat(torch.nn.Sequential(torch.nn.Linear(8, 2)), "0", "ow-stiefel")
+        >>> W = treated.weight()
+        >>> torch.allclose(W @ W.mT, torch.eye(2), atol=1e-5), treated.last
+        (True, None)
     """
 
     def __init__(
-        self, model: nn.Module, name: str, layer: nn.Module, parts: list[Treatment]
+        self,
+        model: nn.Module,
+        name: str,
+        layer: nn.Module,
+        parts: list[Treatment],
+        target: Target = "parameter",
     ) -> None:
         self.layer, self.last = layer, None
         self.treatments = tuple(part.name for part in parts)
         self._model, self._name, self._parts = model, name, parts
+        self._target = target
         self._handles: list[Any] = []
+        self._shape = self.parameter.shape
         self._step: Step | None = None
         self._old: Tensor | None = None
 
@@ -83,41 +74,31 @@ class Treated:
     @property
     def parameter(self) -> nn.Parameter:
         """Underlying parameter: the filter of OW, the matrix of OW-Stiefel, W itself without."""
-        trained = [
-            p
-            for n, p in self.layer.named_parameters()
-            if p.requires_grad and not n.endswith("bias")
-        ]
-        return trained[0]
+        return self._trained()[0]
 
-    def _effective(self) -> Tensor:
-        kernel = getattr(self.layer, "kernel", None)
-        weight: Tensor = kernel() if callable(kernel) else self.layer.weight  # type: ignore[assignment]
-        return weight.flatten(1)
+    def _trained(self) -> list[nn.Parameter]:
+        named = self.layer.named_parameters()
+        return [p for name, p in named if p.requires_grad and not name.endswith("bias")]
 
     @torch.no_grad()
     def weight(self) -> Tensor:
-        """The effective weight (out, in k k), detached."""
-        training = self.layer.training
-        weight = self._effective_in_evaluation().detach().clone()
-        self.layer.train(training)
-        return weight
-
-    def _effective_in_evaluation(self) -> Tensor:
-        self.layer.eval()  # so that looking moves no power iteration
-        return self._effective()
+        """The effective weight in evaluation (out, in k k), detached."""
+        with evaluation(self.layer):
+            return effective_weight(self.layer).detach().clone()
 
     def penalty(self) -> Tensor:
         """The sum of the loss terms, 0-d; 0 where no treatment has one."""
         total = self.parameter.new_zeros(())
         for part in self._parts:
             if part.acts_on == "loss":
-                term = part.penalty(self._effective())
+                W = effective_weight(self.layer)
+                with torch.autocast(W.device.type, enabled=False):
+                    term = part.penalty(W)
                 total = total if term is None else total + term
         return total
 
     def bind(self, optimizer: Any) -> None:
-        """Hook the gradient and step treatments on an optimizer's step.
+        """Hook the gradient and step treatments on an optimizer's step, and off another's.
 
         Args:
             optimizer: of torch, or accelerate's wrapper of one.
@@ -127,26 +108,39 @@ class Treated:
         """
         if hasattr(optimizer, "accelerator_state"):  # accelerate's wrapper, which has no hooks
             optimizer = optimizer.optimizer
-        parameter = self.parameter
-        if type(parameter.data).__name__ in SHARDED or type(parameter).__name__ in SHARDED:
+        trained = self._trained()
+        # FSDP leaves DTensors or flat pieces, or takes the parameter out of its layer.
+        if not trained or type(trained[0]).__name__ == "DTensor" or trained[0].shape != self._shape:
             raise UserError(
                 f"the parameter of layer {self._name!r} is sharded: "
                 "its singular values are not to be had on one process"
             )
+        parameter = trained[0]
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if id(parameter) not in held:
             raise UserError(
                 f"the optimizer does not hold the parameter of layer {self._name!r}: "
                 "call treat before the optimizer is built"
             )
+        self._unbind()
         if any(part.acts_on in ("gradient", "step") for part in self._parts):
-            self._handles += [
+            self._handles = [
                 optimizer.register_step_pre_hook(self._before_step),
                 optimizer.register_step_post_hook(self._after_step),
             ]
 
+    def _unbind(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
     @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:
+            raise UserError(
+                "a closure computes the gradient inside the step, where it can't be treated: "
+                "call backward before the step, which takes no closure"
+            )
         parameter, self._step = self.parameter, None
         if parameter.grad is None:
             return
@@ -167,13 +161,19 @@ class Treated:
             for group in optimizer.param_groups
             if any(p is parameter for p in group["params"])
         )
-        step = Step(parameter.detach().flatten(1), after, lr)
+        step = Step(*self._reading(parameter, after), lr)
         for part in self._parts:
             part.on_step(step)
         self._step = step
         self._old = parameter.detach().clone() if step.rate is not None else None
         used = None if step.eta is None else step.rate is not None
         self.last = Last(step.eta, used, True, before, after)
+
+    def _reading(self, parameter: nn.Parameter, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """W and G of eq. 18, see Note [Two readings of OLR]."""
+        if self._target == "weight" and any(part.acts_on == "step" for part in self._parts):
+            return weight_and_derivative(self.layer, parameter, gradient)
+        return parameter.detach().flatten(1), gradient
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
@@ -187,11 +187,9 @@ class Treated:
         """Undo everything: no hooks, and a plain layer of the present weight in place.
 
         Returns:
-            That layer; its parameters are new, so an optimizer that goes on is built anew.
+            That layer; its parameters may be new, so an optimizer that goes on is built anew.
         """
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._unbind()
         for part in self._parts:
             self.layer = part.restore(self.layer)
         self._model.set_submodule(self._name, self.layer)
@@ -215,27 +213,31 @@ def treat(
         treatments: such as 'nog+ow+olr', or a sequence of names; order does not matter, and an
             empty one gives a handle that does nothing.
         ol_weight: factor of the orthogonal loss.
-        target: what OLR looks at; ``parameter`` is the only one yet.
+        target: what OLR looks at under a weight treatment: the underlying ``parameter``, as the
+            released code does, or the effective ``weight`` (Note [Two readings of OLR]). Without
+            one the two are the same.
 
     Returns:
         The handle: ``bind`` the optimizer, add ``penalty()`` to the loss, look at ``last``.
 
     Raises:
-        UserError: no such layer or treatment, a layer without a weight, or treatments that exclude
-            each other.
+        UserError: no such layer, treatment or target, a layer without a weight or with a frozen
+            one, or treatments that exclude each other.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))
         >>> treated = oc.treat(model, "0", "nog+olr")
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> treated.bind(optimizer)
-        >>> model(torch.ones(1, 3, 8, 8)).square().sum().backward()
+        >>> model(torch.rand(4, 3, 8, 8)).square().sum().backward()
         >>> optimizer.step()
-        >>> treated.last.eta_used
-        True
+        >>> treated.treatments, round(treated.last.gradient_kappa_after, 3)
+        (('nog', 'olr'), 1.0)
     """
     names = treatments if isinstance(treatments, str) else "+".join(treatments)
-    parts = [TREATMENTS[name](Options(ol_weight, target)) for name in parse_treatments(names)]
+    if target not in get_args(Target):
+        raise unknown("target", target, get_args(Target))
+    parts = [TREATMENTS[name](Options(ol_weight)) for name in parse_treatments(names)]
     modules = dict(model.named_modules())
     if layer not in modules or layer == "":
         raise unknown("layer", layer, [name for name in modules if name])
@@ -246,7 +248,9 @@ def treat(
             f"layer {layer!r} is a {type(module).__name__} without a weight matrix: "
             "treat a convolution or a linear layer"
         )
+    if not weight.requires_grad:
+        raise UserError(f"the weight of layer {layer!r} is frozen: there is nothing to treat")
     for part in parts:
         module = part.replace(module)
     model.set_submodule(layer, module)
-    return Treated(model, layer, module, parts)
+    return Treated(model, layer, module, parts, target)

@@ -1,0 +1,102 @@
+"""What treat and bind refuse, and that bind moves from one optimizer to another."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from forked import in_forks
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.optim import LBFGS, SGD
+from toys import Toy, network
+
+import orthocond as oc
+from orthocond.errors import UserError
+from orthocond.treatments import TREATMENTS
+
+
+@pytest.mark.parametrize("treatments", TREATMENTS)
+def test_a_layer_without_a_weight_matrix_is_refused(treatments: str) -> None:
+    with pytest.raises(UserError, match="unknown layer 'conv': allowed are 0, 1, 2, 3, 4"):
+        oc.treat(network(), "conv", treatments)
+    with pytest.raises(
+        UserError, match="layer '1' is a ReLU without a weight matrix: treat a conv"
+    ):
+        oc.treat(network(), "1", treatments)
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    with pytest.raises(UserError, match="layer '0' is a BatchNorm2d without a weight matrix"):
+        oc.treat(model, "0", treatments)
+    model = network()
+    model[0].weight.requires_grad_(False)
+    with pytest.raises(UserError, match="the weight of layer '0' is frozen: there is nothing"):
+        oc.treat(model, "0", treatments)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.Linear(3, 4), "ow needs a Conv2d, got a Linear: use ow-stiefel"),
+        (nn.Conv2d(3, 4, (1, 3)), "ow needs a layer that is the same in height and width"),
+        (nn.Conv2d(3, 4, 3, padding=(1, 0)), "ow needs a layer that is the same in height"),
+        (nn.Conv2d(3, 4, 3, stride=(1, 2), padding=1), "ow needs a layer that is the same"),
+        (nn.Conv2d(3, 4, 3, stride=2, padding=1), "convolution has stride 1, got 2"),
+        (nn.Conv2d(3, 4, 3), "convolution has padding 1, got 0"),
+        (nn.Conv2d(4, 4, 3, padding=1, groups=2), "convolution has groups 1, got 2"),
+        (nn.Conv2d(3, 4, 2), "needs an odd kernel, got 2"),
+        (nn.Conv2d(3, 4, 3, padding="same"), "ow needs zero padding given as a number"),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "ow needs zero padding given"),
+    ],
+)
+def test_ow_refuses_what_a_skew_convolution_can_not_be(layer: nn.Module, words: str) -> None:
+    model = nn.Sequential(layer)
+    with pytest.raises(UserError, match=words):
+        oc.treat(model, "0", "nog+ow")
+    assert model[0] is layer
+
+
+@pytest.mark.parametrize("treatments", ["nog", "olr", "rescale+olr-exact"])
+def test_what_an_optimizer_hides_is_refused(treatments: str) -> None:
+    toy = Toy(treatments)
+    with pytest.raises(UserError, match="does not hold the parameter of layer '0': call treat bef"):
+        toy.treated.bind(SGD(toy.model[4].parameters(), lr=0.1))
+    toy.optimizer = LBFGS(toy.model.parameters())
+    toy.treated.bind(toy.optimizer)
+    with pytest.raises(UserError, match="a closure computes the gradient inside the step"):
+        toy.optimizer.step(toy.backward)
+
+
+def test_bind_moves_to_another_optimizer() -> None:
+    toy = Toy("slow", partial(SGD, lr=0.1))
+    toy.treated.bind(toy.optimizer)
+    old = toy.treated.parameter.detach().clone()
+    toy.step()
+    expected = old - 0.01 * toy.treated.parameter.grad  # a tenth, not a hundredth
+    torch.testing.assert_close(toy.treated.parameter.detach(), expected, rtol=0, atol=1e-15)
+
+
+def _refusal_of_a_shard(rank: int) -> str:
+    model = network()
+    treated = oc.treat(model, "0", "nog")
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(UserError) as caught:
+        treated.bind(SGD(model.parameters(), lr=0.1))
+    return str(caught.value)
+
+
+def test_a_sharded_parameter_is_refused(tmp_path: Path) -> None:
+    (message,) = in_forks(_refusal_of_a_shard, tmp_path, world=1)
+    assert message.startswith("the parameter of layer '0' is sharded")
+
+
+@pytest.mark.parametrize("piece", [torch.zeros(27), None], ids=["flat", "taken out"])
+def test_a_flattened_parameter_is_refused(piece: Tensor | None) -> None:
+    """What FSDP's first version leaves in the layer, with and without use_orig_params."""
+    model = network()
+    treated = oc.treat(model, "0", "nog")
+    model[0].weight = None if piece is None else nn.Parameter(piece)
+    with pytest.raises(UserError, match="the parameter of layer '0' is sharded"):
+        treated.bind(SGD(model.parameters(), lr=0.1))
