@@ -48,7 +48,7 @@ def learning_rate(config: Config, epoch: float) -> float:
     """The learning rate at a time in epochs: linear warm-up, then down at each milestone.
 
     Example:
-        >>> learning_rate(oc.Config(lr=1.0, lr_milestones=(2, 3)), 2.5)
+        >>> learning_rate(Config(lr=1.0, lr_milestones=(2, 3)), 2.5)
         0.1
     """
     warmup = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs else 1.0

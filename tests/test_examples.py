@@ -1,0 +1,40 @@
+"""Every example runs: those of the docstrings, and the README's."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import orthocond as oc
+
+MODULES = ["orthocond", *(m.name for m in pkgutil.walk_packages(oc.__path__, "orthocond."))]
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_a_module(name: str) -> None:
+    torch.manual_seed(0)
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, extraglobs={"oc": oc, "torch": torch})
+    assert failed == 0  # doctest has printed where
+
+
+@pytest.mark.parametrize("name", oc.__all__)
+def test_public_name_has_an_example(name: str) -> None:
+    assert ">>> " in (inspect.getdoc(getattr(oc, name)) or "")
+
+
+def test_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert blocks
+    torch.manual_seed(0)
+    for block in blocks:
+        exec(block, {})
+    assert "eta_used=" in capsys.readouterr().out
