@@ -14,8 +14,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install
 	$(BIN)/orthocond train --preset quick --out runs/demo
-	$(BIN)/orthocond plot fig2 --runs runs/demo --out runs/demo/figures
-	$(BIN)/orthocond table tab2 --runs runs/demo
+	$(BIN)/orthocond train --preset quick-gcp --out runs/demo
+	$(BIN)/orthocond plot fig1 fig2 fig3 fig4 fig5 --runs runs/demo --out runs/demo/figures --format png
+	$(BIN)/orthocond table tab2 tab4 tab5 --runs runs/demo
 
 test: install
 	$(BIN)/python -m pytest -n auto
