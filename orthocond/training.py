@@ -33,6 +33,7 @@ from orthocond.interruption import Interrupted, StopSignal
 from orthocond.layers.recalibrate import recalibrate
 from orthocond.methods import Method
 from orthocond.models import build_model, meta_layer, pre_svd
+from orthocond.spectral.eigh import DecompositionError
 from orthocond.treatments import treat
 
 Table = list[dict[str, Any]]
@@ -41,7 +42,7 @@ SIGNIFICANT_DIGITS = 9
 
 
 class Diverged(Exception):
-    """The loss or the gradient is not finite; no step was taken with it."""
+    """The loss or the gradient is not finite, or no solver decomposes it; no step was taken."""
 
 
 def learning_rate(config: Config, epoch: float) -> float:
@@ -229,6 +230,16 @@ class Trainer:
                     self._stop_if_asked()
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        try:
+            self._take_step(images, labels)
+        except (Diverged, DecompositionError) as error:
+            # The forward pass has drawn its features into the running statistics.
+            for buffer, value in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+            raise Diverged from error
+
+    def _take_step(self, images: Tensor, labels: Tensor) -> None:
         config, accelerator = self.config, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step / self.epoch_steps)

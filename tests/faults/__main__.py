@@ -15,7 +15,7 @@ from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import torch
-from faults import disk, hostile, integrity, kills, steps, writers
+from faults import disk, hostile, integrity, kills, numbers, steps, writers
 from faults.counting import Count
 
 from orthocond.environment import describe
@@ -55,12 +55,17 @@ def _hostile(folder: Path) -> Iterable[Count]:
         yield programme(folder / programme.__name__)
 
 
+def _numbers(folder: Path) -> Iterable[Count]:
+    yield numbers.spoiled_steps(folder)
+
+
 PARTS: dict[str, Callable[[Path], Iterable[Count]]] = {
     "kill": _kill,
     "steps": _steps,
     "integrity": _integrity,
     "disk": _disk,
     "processes": _processes,
+    "numbers": _numbers,
     "hostile": _hostile,
 }
 

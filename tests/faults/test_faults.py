@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from faults import disk, hostile, integrity, kills, steps, writers
+from faults import disk, hostile, integrity, kills, numbers, steps, writers
 
 
 def test_every_step_of_writing_may_fail_or_be_the_last(tmp_path):
@@ -45,3 +45,7 @@ def test_hostile_files_are_refused(tmp_path, programme):
 
 def test_a_killed_command_is_called_again_and_ends_in_the_same_bytes(tmp_path):
     kills.stopped(tmp_path, signal.SIGKILL, times=2).require(2)
+
+
+def test_numbers_that_break_arithmetic_have_a_defined_outcome(tmp_path):
+    numbers.spoiled_steps(tmp_path, stride=9).require(len(numbers.FAULTS) - 2)
