@@ -1,0 +1,214 @@
+"""The skew orthogonal convolution against the matrix exponential of the dense skew matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import orthocond as oc
+from orthocond.errors import UserError
+from orthocond.layers.skew import EVAL_TERMS, TRAIN_TERMS, compose, exponential, skew, unfoldings
+
+# What a series cut after n terms leaves out, relative: 0.7^(n+1) / (n+1)! and less than half more.
+LEFT_OUT = {TRAIN_TERMS: 2.5e-4, EVAL_TERMS: 1e-9}
+
+
+def dense(L: Tensor, height: int, width: int) -> np.ndarray:
+    """The matrix (C H W, C H W) of a convolution with zero padding, entry by entry."""
+    c, k = L.shape[0], L.shape[-1]
+    D = np.zeros((c, height, width, c, height, width))
+    for i in range(height):
+        for j in range(width):
+            for a in range(k):
+                for b in range(k):
+                    y, x = i + a - k // 2, j + b - k // 2
+                    if 0 <= y < height and 0 <= x < width:
+                        D[:, i, j, :, y, x] = L[:, :, a, b].numpy()
+    return D.reshape(c * height * width, -1)
+
+
+def drawn(c: int, k: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(c, c, k, k, dtype=torch.float64, generator=generator)
+
+
+def layer(*args: int, **options: Any) -> oc.SkewOrthogonalConv2d:
+    torch.manual_seed(0)
+    return oc.SkewOrthogonalConv2d(*args, **options).double()
+
+
+def scaled(made: oc.SkewOrthogonalConv2d) -> Tensor:
+    """The layer's filter L, from exact norms."""
+    L = skew(made.filter.detach())
+    norms = [np.linalg.norm(A.numpy(), 2) for A in unfoldings(L)]
+    return L * 0.7 / (made.kernel_size * min(norms))
+
+
+def converged(made: oc.SkewOrthogonalConv2d) -> oc.SkewOrthogonalConv2d:
+    for _ in range(400):  # each moves the power iteration by one
+        made.train().kernel()
+    return made.eval()
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_dense_matrix_is_skew_up_to_the_border(k: int) -> None:
+    D = dense(skew(drawn(3, k)), 5, 6)
+    assert np.array_equal(D, -D.T)
+
+
+@given(c=st.integers(1, 4), k=st.sampled_from([1, 3, 5]), n=st.integers(1, 6), seed=st.integers(0))
+@settings(max_examples=40, deadline=None)
+def test_the_bound_is_above_the_norm(c: int, k: int, n: int, seed: int) -> None:
+    L = drawn(c, k, seed % 2**32)  # any filter, not only a skew one
+    bound = k * min(np.linalg.norm(A.numpy(), 2) for A in unfoldings(L))
+    assert np.linalg.norm(dense(L, n, n), 2) <= bound * (1 + 1e-12)
+    # On an endless image the norm is the largest over frequencies.
+    frequencies = np.fft.fft2(L.numpy(), (32, 32), axes=(2, 3)).transpose(2, 3, 0, 1)
+    assert np.linalg.norm(frequencies, 2, axis=(2, 3)).max() <= bound * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("channels", "k"), [((3, 4), 3), ((4, 4), 5), ((4, 2), 3)])
+def test_the_series_is_the_matrix_exponential(channels: tuple[int, int], k: int) -> None:
+    made = converged(layer(*channels, k, bias=False, mode="series"))
+    inputs, outputs = channels
+    x = torch.randn(2, inputs, 5, 6, dtype=torch.float64)
+    wide = np.zeros((2, max(channels), 5, 6))
+    wide[:, :inputs] = x
+    E = scipy.linalg.expm(dense(scaled(made), 5, 6))
+    assert np.allclose(E @ E.T, np.eye(len(E)), rtol=0, atol=1e-13)
+    expected = (wide.reshape(2, -1) @ E.T).reshape(wide.shape)[:, :outputs]
+    y = made(x).detach().numpy()
+    assert np.linalg.norm(y - expected) <= LEFT_OUT[EVAL_TERMS] * np.linalg.norm(wide)
+    y = made.train()(x).detach().numpy()
+    assert np.linalg.norm(y - expected) <= LEFT_OUT[TRAIN_TERMS] * np.linalg.norm(wide)
+
+
+def test_a_fresh_layer_is_within_the_radius() -> None:
+    """After the 20 power iterations of its construction, for which its L is read back."""
+    made = layer(3, 8, 3).eval()
+    response = compose(made._scaled().detach(), 8, 1)  # the identity and L
+    response[range(8), range(8), 1, 1] -= 1
+    assert np.linalg.norm(dense(response, 8, 8), 2) <= 0.7
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels", [(3, 8), (8, 8), (8, 3)])
+def test_composed_is_the_series_in_the_interior(channels: tuple[int, int], training: bool) -> None:
+    composed, series = (layer(*channels, 3, mode=mode) for mode in ("composed", "series"))
+    x = torch.randn(2, channels[0], 32, 32, dtype=torch.float64)
+    y, z = composed.train(training)(x), series.train(training)(x)
+    reach = TRAIN_TERMS if training else EVAL_TERMS
+    assert composed.kernel().shape == (channels[1], channels[0], 2 * reach + 1, 2 * reach + 1)
+    inner = (..., slice(reach, -reach), slice(reach, -reach))
+    torch.testing.assert_close(y[inner], z[inner], rtol=1e-12, atol=1e-12)
+    difference = (y - z).norm() / z.norm()
+    assert 1e-6 < difference < 1e-1  # the ring where zeros meet the image
+
+
+@pytest.mark.parametrize("mode", ["composed", "series"])
+@pytest.mark.parametrize("training", [True, False])
+def test_norms_are_kept_away_from_the_border(mode: str, training: bool) -> None:
+    x = torch.zeros(1, 3, 27, 27, dtype=torch.float64)
+    x[..., 10:17, 10:17] = torch.randn(1, 3, 7, 7, dtype=torch.float64)
+    y = layer(3, 8, 3, bias=False, mode=mode).train(training)(x)
+    left_out = LEFT_OUT[TRAIN_TERMS if training else EVAL_TERMS]
+    assert y.norm().item() == pytest.approx(x.norm().item(), rel=left_out)
+    fewer = layer(3, 2, 3, bias=False, mode=mode).train(training)(x)
+    assert fewer.norm() <= (1 + left_out) * x.norm()
+
+
+@pytest.mark.parametrize("channels", [(3, 8), (5, 5), (8, 3)])
+@pytest.mark.parametrize("mode", ["composed", "series"])
+def test_one_by_one_is_the_matrix_exponential(channels: tuple[int, int], mode: str) -> None:
+    made = layer(*channels, 1, mode=mode)
+    M = made.filter.detach().flatten(1).numpy()
+    W = scipy.linalg.expm(M - M.T)[: channels[1], : channels[0]]
+    kernel = made.kernel().detach()[..., 0, 0].numpy()
+    assert np.allclose(kernel, W, rtol=0, atol=1e-14)
+    side = W.T @ W if channels[1] >= channels[0] else W @ W.T
+    assert np.allclose(side, np.eye(min(channels)), rtol=0, atol=1e-14)
+    x = torch.randn(2, channels[0], 4, 4, dtype=torch.float64)
+    expected = np.einsum("oi,bihw->bohw", W, x) + made.bias.detach().numpy()[:, None, None]
+    assert np.allclose(made(x).detach(), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("k", "bias"), [(1, True), (3, True), (3, False), (5, True)])
+def test_to_conv2d_is_the_layer_in_evaluation(k: int, bias: bool) -> None:
+    made = layer(3, 6, k, bias=bias)
+    conv = made.to_conv2d()
+    assert made.training and conv.training and type(conv) is torch.nn.Conv2d
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    assert torch.equal(conv(x), made.eval()(x))
+    assert conv.weight.is_leaf and conv.weight.requires_grad
+
+
+def test_state_dict_round_trip() -> None:
+    made = layer(3, 6, 3)
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    made(x)
+    other = oc.SkewOrthogonalConv2d(3, 6, 3).double()
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(made(x), other(x))  # the power iterations move alike
+    assert torch.equal(made.eval()(x), other.eval()(x))
+
+
+@pytest.mark.parametrize(("channels", "k"), [((2, 3), 3), ((3, 2), 3), ((3, 3), 1)])
+def test_the_kernels_gradient(channels: tuple[int, int], k: int) -> None:
+    made = layer(*channels, k).eval()
+    start = made.filter.detach().clone().requires_grad_()
+    del made.filter
+
+    def kernel(filter: Tensor) -> Tensor:
+        made.filter = filter
+        return made.kernel()
+
+    assert torch.autograd.gradcheck(kernel, start, fast_mode=True)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_rounds_the_product_and_not_the_kernel(k: int, dtype: torch.dtype) -> None:
+    made = layer(3, 8, k).float().eval()
+    x = torch.randn(2, 3, 12, 12)
+    kernel, y = made.kernel(), made(x)
+    with torch.autocast("cpu", dtype):
+        z = made(x)
+    assert z.dtype == dtype and torch.equal(made.kernel(), kernel)
+    assert (z - y).norm() < 2 * torch.finfo(dtype).eps * y.norm()
+    z.float().square().sum().backward()
+    assert made.filter.grad.isfinite().all() and made.filter.grad.dtype == torch.float32
+
+
+def test_exponential_of_nothing_is_the_identity() -> None:
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    L = torch.zeros(3, 3, 3, 3, dtype=torch.float64)
+    assert torch.equal(exponential(x, L, 5), x)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kernel_size": 4}, "needs an odd kernel, got 4"),
+        ({"stride": 2}, "has stride 1, got 2: anything else would not keep norms"),
+        ({"padding": 0}, "has padding 1, got 0"),
+        ({"dilation": 2}, "has dilation 1, got 2"),
+        ({"groups": 3}, "has groups 1, got 3"),
+        ({"mode": "serie"}, "unknown mode 'serie': allowed are composed, series; did you mean"),
+    ],
+)
+def test_what_would_not_keep_norms_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        oc.SkewOrthogonalConv2d(3, 6, **{"kernel_size": 3} | options)
+
+
+def test_the_series_is_no_single_convolution() -> None:
+    with pytest.raises(UserError, match=r"no single convolution.*pads at every term: use mode"):
+        layer(3, 6, 3, mode="series").to_conv2d()
+    assert layer(3, 6, 1, mode="series").to_conv2d().weight.shape == (6, 3, 1, 1)

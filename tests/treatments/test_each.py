@@ -1,0 +1,129 @@
+"""What each treatment does to one step, against its definition."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from toys import Toy
+
+import orthocond as oc
+
+PLAIN = partial(SGD, lr=0.1)
+
+
+def gradients(treatments: str) -> tuple[np.ndarray, np.ndarray]:
+    """The stem's gradient before the step and the one that the optimizer got."""
+    toy = Toy(treatments, PLAIN)
+    toy.backward()
+    before = toy.treated.parameter.grad.flatten(1).clone().numpy()
+    toy.optimizer.step()
+    return before, toy.treated.parameter.grad.flatten(1).numpy()
+
+
+def test_nog_takes_the_singular_vectors_only() -> None:
+    before, after = gradients("nog")
+    U, _, Vh = np.linalg.svd(before, full_matrices=False)
+    assert np.allclose(after, U @ Vh, rtol=0, atol=1e-10)
+
+
+def test_rescale_keeps_the_direction_and_takes_nogs_norm() -> None:
+    before, after = gradients("rescale")
+    assert np.allclose(after, before * np.sqrt(8) / np.linalg.norm(before), rtol=1e-14)
+    assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(gradients("nog")[1]), rel=1e-12)
+
+
+@pytest.mark.parametrize("treatments", ["nog+olr", "rescale+olr-newton", "olr-exact", "slow"])
+def test_a_gradient_of_zero_stays_and_one_that_is_not_finite_is_left_alone(treatments: str) -> None:
+    toy = Toy(treatments, PLAIN)
+    toy.backward()
+    toy.treated.parameter.grad.zero_()
+    old = toy.treated.parameter.detach().clone()
+    toy.optimizer.step()
+    assert torch.equal(toy.treated.parameter.detach(), old) and toy.treated.last.finite
+    toy.treated.parameter.grad[0, 0, 0, 0] = float("nan")
+    gradient = toy.treated.parameter.grad.clone()
+    toy.optimizer.step()
+    assert torch.equal(toy.treated.parameter.grad.nan_to_num(7), gradient.nan_to_num(7))
+    assert not toy.treated.last.finite and toy.treated.last.eta is None
+    toy.optimizer.zero_grad()
+    toy.optimizer.step()  # without a gradient there is nothing to treat
+
+
+def test_slow_is_a_tenth_of_the_rate() -> None:
+    toy = Toy("slow", PLAIN)
+    old = toy.treated.parameter.detach().clone()
+    toy.step()
+    expected = old - 0.01 * toy.treated.parameter.grad
+    torch.testing.assert_close(toy.treated.parameter.detach(), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(("rule", "name"), [("paper", "olr"), ("newton", "olr-newton")])
+def test_the_guard_of_olr(rule: str, name: str) -> None:
+    """Eta is taken where 0 < eta < lr, and recorded either way."""
+    branches = set()
+    for seed in range(6):
+        toy = Toy(name, PLAIN, seed=seed)
+        with torch.no_grad():
+            toy.treated.parameter.mul_(3)
+        W = toy.treated.parameter.detach().clone()
+        pull = toy.treated.parameter.square().sum() * (seed - 2)  # from either side of zero
+        (toy.loss() + pull).backward()
+        toy.optimizer.step()
+        G = toy.treated.parameter.grad
+        eta = oc.optimal_lr(W, G, rule).item()
+        used = 0 < eta < 0.1
+        assert toy.treated.last.eta == pytest.approx(eta, nan_ok=True)
+        assert toy.treated.last.eta_used is used
+        expected = W - (eta if used else 0.1) * G
+        torch.testing.assert_close(toy.treated.parameter.detach(), expected, rtol=1e-13, atol=1e-13)
+        branches.add(used)
+    assert branches == {True, False}
+
+
+def test_last_tells_the_gradients_condition_numbers() -> None:
+    toy = Toy("nog", PLAIN)
+    assert toy.treated.last is None
+    toy.backward()
+    kappa = np.linalg.cond(toy.treated.parameter.grad.flatten(1).numpy())
+    toy.optimizer.step()
+    assert toy.treated.last.gradient_kappa_before == pytest.approx(kappa, rel=1e-9)
+    assert toy.treated.last.gradient_kappa_after == pytest.approx(1, rel=1e-9)
+    assert toy.treated.last.eta is None and toy.treated.last.eta_used is None
+
+
+def test_sn_has_a_largest_singular_value_of_one() -> None:
+    toy = Toy("sn")
+    for _ in range(200):
+        toy.model(toy.images)
+    assert np.linalg.norm(toy.treated.weight().numpy(), 2) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (8, 3, 1, 1), (4, 12, 1, 1)])
+def test_ow_stiefel_stays_orthonormal_under_weight_decay(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(shape[1], shape[0], shape[2], bias=False)).double()
+    treated = oc.treat(model, "0", "nog+ow-stiefel")
+    optimizer = SGD(model.parameters(), lr=0.3, momentum=0.9, weight_decay=1e-2)
+    treated.bind(optimizer)
+    images = torch.randn(4, shape[1], 6, 6, dtype=torch.float64)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (model(images) * images.sum()).sin().mean().backward()
+        optimizer.step()
+    singular = np.linalg.svd(treated.weight().numpy(), compute_uv=False)
+    assert np.allclose(singular, 1, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("other", ["", "sn", "ow", "ow-stiefel"])
+def test_ol_is_the_norm_of_eq_12(other: str) -> None:
+    toy = Toy(["ol", *other.split()])
+    toy.model.eval()
+    W = toy.treated.weight().numpy()
+    expected = 0.05 * np.linalg.norm(W @ W.T - np.eye(8))
+    assert toy.treated.penalty().item() == pytest.approx(expected, rel=1e-12)
+    assert Toy("nog+olr").treated.penalty() == 0
