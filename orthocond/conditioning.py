@@ -54,7 +54,7 @@ def structural_rank(layer: nn.Module, positions: int) -> int:
         groups, d, fan_in = 1, layer.out_features, layer.in_features
     elif hasattr(layer, "kernel_size") and hasattr(layer, "out_channels"):
         # An orthogonal convolution that is composed of several reaches farther than its kernel.
-        kernel = getattr(layer, "effective_kernel_size", about.kernel_size)
+        kernel = getattr(layer, "effective_kernel_size", None) or about.kernel_size
         groups, d = about.groups, about.out_channels
         fan_in = about.in_channels // groups * prod(kernel)
     else:
@@ -98,7 +98,7 @@ def _find(model: nn.Module, name: str) -> nn.Module:
     if name not in modules or not name:
         raise UserError(
             f"unknown layer {name!r} of {type(model).__name__}: allowed are the names in "
-            f"model.named_modules(){nearest(name, modules)}"
+            f"model.named_modules(){nearest(name, filter(None, modules))}"
         )
     return modules[name]
 

@@ -315,6 +315,7 @@ class Trainer:
             every=self.config.probe_every,
             per_sample=gcp,
             eps=0.0 if gcp else self.config.eps,
+            structural_rank=self.treated.layer,
         )
 
     def _record(self, probe: ConditioningProbe, epoch: int) -> None:

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from orthocond.conditioning import ConditioningProbe, conditioning, structural_rank
 from orthocond.errors import UserError
+from orthocond.layers.skew import SkewOrthogonalConv2d
 from orthocond.spectral.conditioning import MEASURED
 
 
@@ -262,6 +263,8 @@ def test_a_distributed_wrapper_is_looked_through(tmp_path):
     (nn.Conv2d(4, 6, 1, groups=2), 4),
     (nn.Conv1d(2, 64, 5), 10),
     (nn.Linear(12, 40), 12),
+    (SkewOrthogonalConv2d(3, 64, 3), 64),
+    (SkewOrthogonalConv2d(8, 4, 1), 4),
 ])  # fmt: skip
 def test_the_structural_rank_is_reached_by_random_weights(layer, rank):
     assert structural_rank(layer, 10**6) == rank

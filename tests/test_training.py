@@ -64,6 +64,7 @@ def test_a_run_has_the_columns_and_figures_that_it_promises(uninterrupted: Path)
     trained = run.conditioning[run.conditioning["phase"] == "train"]
     assert trained["step"].tolist() == [0, 2, 4, 6]
     assert set(run.conditioning["phase"]) == {"train", "eval"}
+    assert set(run.conditioning["structural_rank"]) == {64}
     assert run.summary["top1"] == run.metrics["eval_top1"].iloc[-1]
     assert run.summary["status"] == "complete" and run.summary["failures"] == 0
     assert str(uninterrupted.parent) not in (uninterrupted / "config.json").read_text()
@@ -152,7 +153,9 @@ def test_the_covariance_pool_trains_and_has_no_recalibrated_figures(tmp_path: Pa
     for result in train(tiny(*methods, settings=settings), tmp_path):
         assert result.status == "complete" and result.summary is not None
         assert result.summary["recalibrated_top1"] is None
-        assert Run(tmp_path / result.name).conditioning["samples"].iloc[0] == 16
+        conditioning = Run(tmp_path / result.name).conditioning
+        assert conditioning["samples"].iloc[0] == 16
+        assert set(conditioning["structural_rank"]) == {63}  # 8x8 positions, centred
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ class SkewOrthogonalConv2d(nn.Module):
                     "anything else would not keep norms"
                 )
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.mode = kernel_size, mode
+        self.kernel_size, self.mode, self.groups = kernel_size, mode, groups
         c = max(in_channels, out_channels)
         self.filter = nn.Parameter(torch.empty(c, c, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -175,14 +175,23 @@ class SkewOrthogonalConv2d(nn.Module):
         ]
         return L * (SCALE / (self.kernel_size * torch.stack(norms).min()))
 
+    @property
+    def _terms(self) -> int:
+        return TRAIN_TERMS if self.training else EVAL_TERMS
+
+    @property
+    def effective_kernel_size(self) -> tuple[int, int]:
+        """Height and width of ``kernel()`` in the present mode."""
+        size = self._terms * (self.kernel_size - 1) + 1
+        return size, size
+
     def kernel(self) -> Tensor:
         """The effective kernel (out, in, K, K): K = 1, or terms (k - 1) + 1 (training: 5 terms)."""
         if self.kernel_size == 1:
             M = self.filter.flatten(1)  # (C, C)
             E = torch.linalg.matrix_exp(M - M.mT)
             return E[: self.out_channels, : self.in_channels, None, None]
-        terms = TRAIN_TERMS if self.training else EVAL_TERMS
-        return compose(self._scaled(), self.in_channels, terms)[: self.out_channels]
+        return compose(self._scaled(), self.in_channels, self._terms)[: self.out_channels]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H, W)."""
@@ -194,8 +203,7 @@ class SkewOrthogonalConv2d(nn.Module):
 
     def _series(self, x: Tensor) -> Tensor:
         padding = self.filter.shape[0] - self.in_channels
-        terms = TRAIN_TERMS if self.training else EVAL_TERMS
-        y = exponential(F.pad(x, (0, 0, 0, 0, 0, padding)), self._scaled(), terms)
+        y = exponential(F.pad(x, (0, 0, 0, 0, 0, padding)), self._scaled(), self._terms)
         y = y[:, : self.out_channels]
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
