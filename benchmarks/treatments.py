@@ -1,0 +1,109 @@
+"""What treatments and the probe cost beside a training step of the small whitened network.
+
+NOG with OLR, and the probe, are timed alone, since a step's noise is larger than they are. OW, and
+the literal series of its exponential, are timed by whole steps.
+
+python benchmarks/treatments.py [--rounds 20] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from common import interleaved, show, write
+from torch import nn
+
+import orthocond as oc
+from orthocond.allocator import keep_memory
+from orthocond.models import build_model
+
+PROBE_EVERY = 10
+BATCH = (128, 3, 32, 32)
+
+
+def step(stem: nn.Module | None, device: str) -> Callable[[], None]:
+    """A training step of the small network, with its own stem or another."""
+    torch.manual_seed(0)
+    model = build_model("dbn", "small", "svd", 10)
+    if stem is not None:
+        model.conv1 = stem
+    model = model.to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    images = torch.randn(BATCH, device=device)
+    labels = torch.randint(10, (len(images),), device=device)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return run
+
+
+def stem_step(treatments: str, device: str) -> Callable[[], None]:
+    """The optimizer's step of a stem whose gradient is there."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, bias=False)).to(device)
+    treated = oc.treat(model, "0", treatments)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    treated.bind(optimizer)
+    treated.parameter.grad = torch.randn_like(treated.parameter)
+    gradient = treated.parameter.grad.clone()
+
+    def run() -> None:
+        treated.parameter.grad.copy_(gradient)
+        optimizer.step()
+
+    return run
+
+
+def probed(device: str) -> Callable[[], None]:
+    """A record of the features that the small network's meta-layer gets."""
+    model = nn.Sequential(nn.Identity())
+    probe = oc.ConditioningProbe(model, "0", every=1)
+    features = nn.Conv2d(3, 64, 3, padding=1).to(device)(torch.randn(BATCH, device=device)).detach()
+
+    def run() -> None:
+        model(features)
+        probe.take()
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    keep_memory()
+    torch.set_num_threads(arguments.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    stems = {
+        "plain": None,
+        "ow": oc.SkewOrthogonalConv2d(3, 64, 3, bias=False),
+        "literal series": oc.SkewOrthogonalConv2d(3, 64, 3, bias=False, mode="series"),
+    }
+    whole = {name: step(stem, device) for name, stem in stems.items()}
+    steps = interleaved(whole, arguments.rounds)
+    alone = {"sgd": stem_step("", device), "sgd with nog+olr": stem_step("nog+olr", device)}
+    hooks = interleaved(alone, 10 * arguments.rounds)
+    record = interleaved({"record": probed(device)}, arguments.rounds)
+    show("training step of the small network", steps, "plain")
+    show("optimizer's step of the stem alone", hooks, "sgd")
+    show("record of the probe", record, "record")
+    shares = {
+        "nog+olr": (hooks["sgd with nog+olr"] - hooks["sgd"]) / steps["plain"],
+        "ow": steps["ow"] / steps["plain"] - 1,
+        "literal series": steps["literal series"] / steps["plain"] - 1,
+        f"probe at every {PROBE_EVERY}th step": record["record"] / PROBE_EVERY / steps["plain"],
+    }
+    for name, share in shares.items():
+        print(f"  {name:32s} {share:10.2%} of a step")
+    medians = {"step": steps, "stem_step": hooks, "probe": record}
+    write("treatments", medians, shares_of_a_step=shares)
+
+
+if __name__ == "__main__":
+    main()
