@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from orthocond.errors import UserError
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # of one image, by its header: more is refused before it is decoded
 THREADS = 8
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused anyway
 
 Sample = tuple[Path, int]
 

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from orthocond.data.folder import Sample, open_image
 from orthocond.data.memory import AUGMENT, CALIBRATE, SHUFFLE
 from orthocond.data.protocol import Batch, generator, share
+from orthocond.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as torchvision has them
 MARGIN = 256 / 224  # images are scaled to this times the crop (appendix B.2)
@@ -73,9 +74,14 @@ class StreamedData:
         blocks = torch.arange(len(views)).split(batch)
         mine = [share(block, rank, world).tolist() for block in blocks]
         workers = max(1, (os.cpu_count() or 1) // world)
-        yield from DataLoader(
-            _Views(samples, views, self.size), batch_sampler=mine, num_workers=workers
-        )
+        try:
+            yield from DataLoader(
+                _Views(samples, views, self.size), batch_sampler=mine, num_workers=workers
+            )
+        except UserError as error:
+            error.__traceback__ = None  # it is part of a cycle, in which the workers would live on
+            line = str(error).strip().splitlines()[-1]  # before it stands the worker's traceback
+            raise UserError(line.partition(": ")[2]) from None
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in the training images."""

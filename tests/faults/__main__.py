@@ -15,7 +15,7 @@ from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import torch
-from faults import disk, hostile, integrity, kills, numbers, steps, writers
+from faults import disk, hostile, images, integrity, kills, numbers, steps, writers
 from faults.counting import Count
 
 from orthocond.environment import describe
@@ -53,6 +53,7 @@ def _processes(folder: Path) -> Iterable[Count]:
 def _hostile(folder: Path) -> Iterable[Count]:
     for programme in hostile.PROGRAMMES:
         yield programme(folder / programme.__name__)
+    yield images.large_images(folder / "images")
 
 
 def _numbers(folder: Path) -> Iterable[Count]:

@@ -138,7 +138,7 @@ def places(folder: Path) -> list[Place]:
     ]
 
 
-def _refused(count: Count, what: str, read: Callable[[], object], mark: Path) -> None:
+def refused(count: Count, what: str, read: Callable[[], object], mark: Path) -> None:
     start = time.perf_counter()
     try:
         read()
@@ -155,7 +155,7 @@ def _refused(count: Count, what: str, read: Callable[[], object], mark: Path) ->
 
 
 @contextmanager
-def _little_memory() -> Iterator[None]:
+def little_memory() -> Iterator[None]:
     """Let what asks for too much have a MemoryError, and not all of the machine's memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     old = resource.getrlimit(resource.RLIMIT_AS)
@@ -172,7 +172,7 @@ def pickles(folder: Path) -> Count:
     for place in places(folder):
         for protocol in (0, pickle.HIGHEST_PROTOCOL):
             place.put(pickle.dumps(Bomb(mark), protocol))
-            _refused(count, f"{place.name}, protocol {protocol}", place.read, mark)
+            refused(count, f"{place.name}, protocol {protocol}", place.read, mark)
     return count
 
 
@@ -180,16 +180,16 @@ def absurd_contents(folder: Path) -> Count:
     """JSON, CSV and TOML of absurd depth or size, in every place from which a file is loaded."""
     count, mark = Count("absurd JSON, CSV and TOML is refused"), folder / "mark"
     found, file = places(folder), folder / "config.toml"
-    with _little_memory():
+    with little_memory():
         for place in found:
             for what, data in CONTENTS.items():
                 place.put(data)
-                _refused(count, f"{place.name}: {what}", place.read, mark)
+                refused(count, f"{place.name}: {what}", place.read, mark)
         for what, data in TOMLS.items():
             file.write_bytes(data)
-            _refused(count, f"{file.name}: {what}", partial(resolve, file=file), mark)
+            refused(count, f"{file.name}: {what}", partial(resolve, file=file), mark)
         for what, text in SETTINGS.items():
-            _refused(count, f"--set: {what}", partial(resolve, settings=[text]), mark)
+            refused(count, f"--set: {what}", partial(resolve, settings=[text]), mark)
     return count
 
 
@@ -206,7 +206,7 @@ def absurd_sizes(folder: Path) -> Count:
         data = path.read_bytes()
         with path.open("r+b") as file:
             file.truncate(LARGE)
-        _refused(count, path.name, partial(small_run.train, damaged.path), mark)
+        refused(count, path.name, partial(small_run.train, damaged.path), mark)
         path.write_bytes(data)
     return count
 
@@ -221,11 +221,11 @@ def names(folder: Path) -> Count:
     for name in NAMES:
         for part in parts:
             read = partial(run_name, **{**parts, part: name}, seed=0)
-            _refused(count, f"{part} {name!r}", read, mark)
+            refused(count, f"{part} {name!r}", read, mark)
         case = partial(write_timing, folder / "timings", name, {}, {})
-        _refused(count, f"case {name!r}", case, mark)
+        refused(count, f"case {name!r}", case, mark)
         (run.path / MANIFEST).write_bytes(seal(about, {**files, name: b""}))
-        _refused(count, f"manifest {name!r}", partial(find_runs, run.path.parent), mark)
+        refused(count, f"manifest {name!r}", partial(find_runs, run.path.parent), mark)
     return count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from faults import disk, hostile, integrity, kills, numbers, steps, writers
+from faults import disk, hostile, images, integrity, kills, numbers, steps, writers
 
 
 def test_every_step_of_writing_may_fail_or_be_the_last(tmp_path):
@@ -49,3 +49,7 @@ def test_a_killed_command_is_called_again_and_ends_in_the_same_bytes(tmp_path):
 
 def test_numbers_that_break_arithmetic_have_a_defined_outcome(tmp_path):
     numbers.spoiled_steps(tmp_path, stride=9).require(len(numbers.FAULTS) - 2)
+
+
+def test_images_that_claim_to_be_large_are_refused(tmp_path):
+    images.large_images(tmp_path, sides=images.SIDES[-1:]).require(20)
