@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -31,14 +30,14 @@ def plot(
     from orthocond.report.registry import FIGURES, chosen
     from orthocond.report.saving import FORMATS, draw_all
     from orthocond.report.study import Study
-    from orthocond_cli.printing import print_skipped
+    from orthocond_cli.printing import print_json, print_skipped
 
     matplotlib.use("agg")
     names = chosen("figure", figures, FIGURES)
     formats = chosen("format", format or ["all"], FORMATS)
     results, skipped = draw_all(Study(runs, data), names, out, formats, strict="all" not in figures)
     if as_json:
-        typer.echo(json.dumps({"figures": results, "skipped": skipped}, indent=2))
+        print_json({"figures": results, "skipped": skipped})
         return 0
     for result in results:
         for file in result["files"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -30,14 +29,14 @@ def table(
     from orthocond.report.render import to_records
     from orthocond.report.saving import build_all, write_table
     from orthocond.report.study import Study
-    from orthocond_cli.printing import print_skipped
+    from orthocond_cli.printing import print_json, print_skipped
 
     names = chosen("table", tables, TABLES)
     built, skipped = build_all(Study(runs, data), names, strict="all" not in tables)
     texts = {name: write_table(frame, name, out, format) for name, frame in built.items()}
     if as_json:
         records = {name: to_records(frame) for name, frame in built.items()}
-        typer.echo(json.dumps({"tables": records, "skipped": skipped}, indent=2))
+        print_json({"tables": records, "skipped": skipped})
         return 0
     for text in texts.values():
         typer.echo(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -34,3 +35,22 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
     return UserError(
         f"unknown {kind} {name[:60]!r}: allowed are {', '.join(allowed)}{nearest(name, allowed)}"
     )
+
+
+@contextmanager
+def images_taken(shape: Iterable[int]) -> Iterator[None]:
+    """Turn what a network raises over images that it does not take into one line.
+
+    Example:
+        >>> with images_taken((1, 3, 2, 2)):
+        ...     raise RuntimeError("too\\nsmall")
+        Traceback (most recent call last):
+        orthocond.errors.UserError: the network does not take images (1, 3, 2, 2): too
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"the network does not take images {tuple(shape)}: {reason}") from error

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from orthocond.conditioning import ConditioningProbe, ProbeRecord, Side
-from orthocond.errors import UserError
+from orthocond.errors import UserError, images_taken
+from orthocond.run import CHECKPOINTS, CONFIG
 from orthocond.runs import Run, find_runs
 from orthocond.spectral.conditioning import MEASURED
 
@@ -20,22 +21,49 @@ CONSTANTS = ("rank_tol", "structural_rank")
 
 
 def named_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """The runs that paths name: a run each, or all complete runs of a study.
+    """The runs that paths name: a run each, or all runs of a study, or of the studies in a folder.
+
+    Runs that are not complete are among them where they have a checkpoint.
 
     Raises:
-        UserError: a path is neither.
+        UserError: a path is none of these.
         CorruptRun: a run is not as it was written.
     """
     runs: list[Run] = []
     for path in map(Path, paths):
         if not path.is_dir():
             raise UserError(f"there is no run or study {str(path)!r}")
+        holder = _holder(path)
+        if holder is not None:
+            raise UserError(
+                f"{str(path)!r} is of a run's checkpoints: name the run {str(holder)!r}"
+            )
         run = Run(path)
-        found = [run] if run.is_complete or run.has_checkpoint else find_runs(path)
+        if run.is_complete or run.has_checkpoint:
+            runs.append(run)
+            continue
+        parts = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
+        found = [run for part in parts for run in _runs_in(part)]
         if not found:
             raise UserError(f"{str(path)!r} has neither a complete run nor a checkpoint")
         runs += found
     return runs
+
+
+def _holder(path: Path) -> Path | None:
+    """The run that a checkpoint, or the folder of its checkpoints, lies in."""
+    for folder in (path.absolute(), path.absolute().parent):
+        if folder.name == CHECKPOINTS and (folder.parent / CONFIG).exists():
+            return folder.parent
+    return None
+
+
+def _runs_in(folder: Path) -> list[Run]:
+    """The complete runs of a study, and those that have a checkpoint, sorted by name."""
+    complete = {run.name: run for run in find_runs(folder)}
+    others = [Run(path) for path in folder.iterdir() if path.name not in complete]
+    begun = [run for run in others if (run.path / CONFIG).is_file() and run.has_checkpoint]
+    return sorted([*complete.values(), *begun], key=lambda run: run.name)
 
 
 def by_phase(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -116,15 +144,8 @@ def measure_layer(
     ):
         done = 0
         for done, images in enumerate(islice(batches, count), 1):
-            try:
+            with images_taken(images.shape):
                 model(images)
-            except UserError:
-                raise
-            except (RuntimeError, ValueError, AssertionError) as error:
-                reason = str(error).partition("\n")[0]
-                raise UserError(
-                    f"the model does not take images {tuple(images.shape)}: {reason}"
-                ) from error
             report(done, count)
     if done and not probe.records:
         raise UserError(f"the model's forward does not reach layer {layer!r}")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from orthocond.config import Config, checked
-from orthocond.errors import UserError
+from orthocond.errors import UserError, images_taken
 from orthocond.methods import Method
 from orthocond.models import build_model, pre_svd
 from orthocond.treatments import treat
@@ -96,7 +96,11 @@ class TrainingStep:
     def run(self) -> dict[str, float]:
         """Take a step; the milliseconds of its phases."""
         start = self._now()
-        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.autocast):
+        device = self.images.device.type
+        with (
+            images_taken(self.images.shape),
+            torch.autocast(device, torch.bfloat16, enabled=self.autocast),
+        ):
             logits = self.model(self.images)
         loss = cross_entropy(logits.float(), self.labels) + self.treated.penalty()
         forward = self._now()
@@ -188,7 +192,7 @@ def time_cases(
         to the first case.
 
     Raises:
-        UserError: too few rounds.
+        UserError: too few rounds, or images that the network does not take.
     """
     if rounds < MIN_ROUNDS:
         raise UserError(f"repeats is {rounds}: a median of less than {MIN_ROUNDS} is not reported")

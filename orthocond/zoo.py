@@ -75,15 +75,20 @@ def torchvision_model(name: str, weights: str | Path | None = None) -> nn.Module
             f"unknown model {name!r}: allowed are the names in torchvision.models.list_models()"
             f"{nearest(name, allowed)}"
         )
+
+    def build(**about: int) -> nn.Module:
+        with warnings.catch_warnings(action="ignore"):  # of how two old networks draw their weights
+            return torchvision.models.get_model(name, weights=None, **about)
+
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None)
+    model = build()
     if weights is None:
         return model
     state = read_weights(weights)
     *_, (last, parameter) = model.named_parameters()  # the classifier's, of one row a class
     classes = len(state[last]) if last in state and state[last].dim() else len(parameter)
     if classes != len(parameter):
-        model = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        model = build(num_classes=classes)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

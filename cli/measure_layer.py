@@ -1,0 +1,52 @@
+"""What ``orthocond measure --model`` prints: the conditioning of a layer of any model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import typer
+from pandas import DataFrame
+
+from orthocond.conditioning import Side
+from orthocond.data import load_data
+from orthocond.measuring import by_phase, measure_layer
+from orthocond.zoo import torchvision_model
+from orthocond_cli.printing import print_json, print_phases, progress
+
+
+def measure_model(
+    name: str,
+    layer: str,
+    side: Side,
+    per_sample: bool,
+    data: str,
+    size: int | None,
+    weights: Path | None,
+    batches: int,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Measure a layer over training images in a random order, as evaluation sees them."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = torchvision_model(name, weights).to(device)
+    source = load_data(data, size=size, train_images=batches * batch_size, test_images=1)
+    drawn = source.calibration_batches(0, batch_size, batches)
+    total = math.ceil(source.train_count / batch_size)
+    with progress(f"{name} {layer}") as report:
+        images = (batch.to(device) for batch, _ in drawn)
+        records = measure_layer(network, layer, images, side, per_sample, total, report)
+    phases = by_phase(DataFrame([record.row() for record in records]))
+    kind = "weights of " + str(weights) if weights else "random weights"
+    if as_json:
+        about = {"model": name, "layer": layer, "side": side, "data": source.name}
+        print_json(about | {"size": source.size, "weights": kind, "phases": phases})
+        return
+    channels, n = records[0].median.dimension, len(records)
+    each = ", one covariance an image" if per_sample else ""
+    typer.echo(
+        f"{side} of {layer} in {name} ({kind}), {channels} channels, over {source.name} at "
+        f"{source.size} pixels: {n} batch{'es' * (n > 1)} of {batch_size} images{each}"
+    )
+    print_phases(phases)

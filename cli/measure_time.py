@@ -1,0 +1,63 @@
+"""What ``orthocond measure --timing`` prints: how long a training step takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from tabulate import tabulate
+
+from orthocond.config import resolve
+from orthocond.environment import describe
+from orthocond.errors import UserError
+from orthocond.paper import TABLES
+from orthocond.timing import case_name, time_cases, timed_cases
+from orthocond.timings import write_timing
+from orthocond_cli.printing import print_json, progress
+
+PHASES = ("forward", "backward", "update")
+
+
+def measure_time(
+    flags: dict[str, Any],
+    methods: list[str] | None,
+    settings: list[str],
+    repeats: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Time a training step of each method, and keep the figures where ``out`` names a folder."""
+    config = resolve(None, None, flags, settings).config
+    if methods is None:
+        methods = [m for m in TABLES[6].rows if config.task == "dbn" or m != "bn"]
+    cases = timed_cases(config, methods)
+    for name in map(case_name, cases):
+        if out is not None and (out / name).exists():
+            raise UserError(
+                f"there is a timing {str(out / name)!r} already: remove it to measure again"
+            )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with progress("timing") as report:
+        rows = time_cases(cases, device, repeats, report)
+    for row in rows if out is not None else ():
+        write_timing(out, row["case"], row, describe(device, config.precision, 1))
+    if as_json:
+        print_json(rows)
+        return
+    first = rows[0]
+    typer.echo(
+        f"{first['task']} {first['model']}, {first['batch_size']} images of "
+        f"{first['image_size']} pixels, {first['precision']}, {first['rounds']} rounds: median ms "
+        f"[quartiles], ratio to {first['method']}"
+    )
+    typer.echo(tabulate([_cells(row) for row in rows], headers="keys", disable_numparse=True))
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    cells = {"method": row["method"]}
+    for phase in PHASES:
+        ms, ratio = row[f"{phase}_ms"], row["ratio"][phase]
+        cells[phase] = f"{ms['median']:.2f} [{ms['q1']:.2f}, {ms['q3']:.2f}]  x{ratio:.3f}"
+    return cells
