@@ -12,7 +12,7 @@ from torch import Tensor
 from orthocond.data import load_data
 from orthocond.models import build_model, pre_svd
 
-BATCH, LEARNING_RATE, MOMENTUM = 64, 0.1, 0.9
+BATCH, LEARNING_RATE, MOMENTUM = 32, 0.1, 0.9
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def real_steps(at: Iterable[int] = (0, 5, 20), seed: int = 0) -> list[RealStep]:
     wanted = set(at)
     data = load_data("leaves", train_images=BATCH * 16, test_images=10)
     torch.manual_seed(seed)
-    model = build_model("dbn", "small", "svd", len(data.classes))
+    model = build_model("dbn", "small", "svd", len(data.classes)).float()  # whatever the default
     weight = model.get_parameter(f"{pre_svd('dbn')}.weight")
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     taken, step, epoch = [], 0, 0

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from orthocond.files import make_folder, write_bytes
 from orthocond.report import registry
 from orthocond.report.provenance import as_text
+from orthocond.report.registry import FigureModule
 from orthocond.report.render import SUFFIXES, render
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
@@ -67,14 +68,21 @@ def save_figure(
     return paths
 
 
-def plot(study: Study, name: str, out: Path, formats: Iterable[str] = FORMATS) -> dict[str, Any]:
+def plot(
+    study: Study,
+    name: str,
+    out: Path,
+    formats: Iterable[str] = FORMATS,
+    module: FigureModule | None = None,
+) -> dict[str, Any]:
     """Draw one figure for light and for dark pages, and write its files.
 
     Args:
         study: the runs.
-        name: a key of ``FIGURES``.
+        name: a key of ``FIGURES``, or what the files of another module's figure are called.
         out: the folder.
         formats: of the light figure; the dark one, for pages, is png and svg among them.
+        module: a figure that is not the paper's.
 
     Returns:
         ``name``, ``files``, ``alt`` (what it shows, in words), ``note``, ``remarks``, ``commands``.
@@ -82,7 +90,7 @@ def plot(study: Study, name: str, out: Path, formats: Iterable[str] = FORMATS) -
     Raises:
         MissingRuns: with the command that makes them.
     """
-    module, formats = registry.FIGURES[name], list(formats)
+    module, formats = module or registry.FIGURES[name], list(formats)
     data = module.data(study)
     files = []
     for dark in (False, True):
