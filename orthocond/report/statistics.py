@@ -7,7 +7,7 @@ are adjusted by Holm's procedure. All others are exploratory: unadjusted 95% t i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,12 @@ from scipy import optimize, stats
 from orthocond.report.provenance import attach
 from orthocond.report.study import MissingRuns, Selection, Study
 from orthocond.report.style import label
-from orthocond.report.tables import summaries
 from orthocond.runs import Run
 
 LEVEL, POWER = 0.05, 0.8
+
+Reading = Callable[[Run], float | None]
+"""One number of a run; None or not finite where the run has none."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,22 @@ def smallest_detectable(std: float, n: int, level: float = LEVEL, power: float =
     return std * float(shift) / float(np.sqrt(n))
 
 
-def paired(a: Iterable[Run], b: Iterable[Run], key: str) -> Difference:
-    """The difference of one figure of the summaries, over the seeds that both have."""
-    first, second = ({int(r.config["seed"]): r for r in runs} for runs in (a, b))
+def of_summary(key: str) -> Reading:
+    """One figure of the summary."""
+    return lambda run: run.summary[key]
+
+
+def paired(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> Difference:
+    """The difference of one figure, over the seeds at which both runs have it."""
+    first, second = ({int(r.summary["seed"]): reading(r) for r in runs} for runs in (a, b))
     seeds = sorted(first.keys() & second.keys())
-    left, right = (summaries([runs[seed] for seed in seeds], key) for runs in (first, second))
-    return difference(np.array(left, dtype=float), np.array(right, dtype=float))
+    pairs = np.array([(first[seed], second[seed]) for seed in seeds], dtype=float).reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    return difference(pairs[:, 0], pairs[:, 1])
 
 
-def _baseline(study: Study, own: Selection, contrast: Contrast) -> tuple[Run, ...]:
+def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run, ...]:
+    """The runs that a contrast's method is compared with: those that differ in the stem alone."""
     if contrast.control is None:
         return own.runs.get(contrast.baseline, ())
     try:
@@ -178,7 +187,8 @@ def contrasts(
     others = [Contrast(m) for m in own.runs if m not in named and m != "svd"]
     rows = []
     for contrast in (*family, *others):
-        found = paired(own.runs.get(contrast.method, ()), _baseline(study, own, contrast), key)
+        base = baseline_runs(study, own, contrast)
+        found = paired(own.runs.get(contrast.method, ()), base, of_summary(key))
         primary = contrast in family
         if found.n == 0 and not primary:
             continue
@@ -210,7 +220,8 @@ def contrasts(
 def detectable_remark(selection: Selection, key: str) -> str | None:
     """The smallest difference to svd that a selection's seeds can show, for beside a table."""
     base = selection.runs.get("svd", ())
-    found = [paired(runs, base, key) for m, runs in selection.runs.items() if m != "svd"]
+    reading = of_summary(key)
+    found = [paired(runs, base, reading) for m, runs in selection.runs.items() if m != "svd"]
     found = [d for d in found if d.std > 0]
     if not found:
         return None
