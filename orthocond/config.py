@@ -276,7 +276,7 @@ def resolve(
             value = {key: value}
         merged = _merge(merged, value)
     grid = {key: merged.pop(key) for key in ("methods", "seeds") if key in merged}
-    for method in grid.get("methods", ()):
+    for method in checked(Grid, grid).methods:
         Method.parse(method)
     config = checked(Config, merged)
     resolved = checked(Grid, grid | {"config": config})

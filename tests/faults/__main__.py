@@ -15,7 +15,7 @@ from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import torch
-from faults import disk, hostile, images, integrity, kills, numbers, steps, writers
+from faults import disk, fuzz, hostile, images, integrity, kills, numbers, steps, writers
 from faults.counting import Count
 
 from orthocond.environment import describe
@@ -60,6 +60,12 @@ def _numbers(folder: Path) -> Iterable[Count]:
     yield numbers.spoiled_steps(folder)
 
 
+def _fuzz(folder: Path) -> Iterable[Count]:
+    yield fuzz.lines_in_process(folder / "lines")
+    yield fuzz.configurations_in_process(folder / "configurations")
+    yield fuzz.real_commands(folder / "real")
+
+
 PARTS: dict[str, Callable[[Path], Iterable[Count]]] = {
     "kill": _kill,
     "steps": _steps,
@@ -68,6 +74,7 @@ PARTS: dict[str, Callable[[Path], Iterable[Count]]] = {
     "processes": _processes,
     "numbers": _numbers,
     "hostile": _hostile,
+    "fuzz": _fuzz,
 }
 
 

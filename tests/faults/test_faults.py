@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from faults import disk, hostile, images, integrity, kills, numbers, steps, writers
+from faults import disk, fuzz, hostile, images, integrity, kills, numbers, steps, writers
 
 
 def test_every_step_of_writing_may_fail_or_be_the_last(tmp_path):
@@ -53,3 +53,9 @@ def test_numbers_that_break_arithmetic_have_a_defined_outcome(tmp_path):
 
 def test_images_that_claim_to_be_large_are_refused(tmp_path):
     images.large_images(tmp_path, sides=images.SIDES[-1:]).require(20)
+
+
+def test_random_command_lines_and_configurations_are_answered_in_one_line(tmp_path):
+    fuzz.lines_in_process(tmp_path, examples=60).require(60)
+    fuzz.configurations_in_process(tmp_path, examples=60).require(60)
+    fuzz.real_commands(tmp_path, examples=1).require(1)
