@@ -71,11 +71,12 @@ def test_what_an_optimizer_hides_is_refused(treatments: str) -> None:
 
 def test_bind_moves_to_another_optimizer() -> None:
     toy = Toy("slow", partial(SGD, lr=0.1))
-    toy.treated.bind(toy.optimizer)
+    toy.treated.bind(SGD(toy.model.parameters(), lr=0.1))
     old = toy.treated.parameter.detach().clone()
     toy.step()
-    expected = old - 0.01 * toy.treated.parameter.grad  # a tenth, not a hundredth
+    expected = old - 0.1 * toy.treated.parameter.grad
     torch.testing.assert_close(toy.treated.parameter.detach(), expected, rtol=0, atol=1e-15)
+    assert toy.treated.last is None
 
 
 def _refusal_of_a_shard(rank: int) -> str:
