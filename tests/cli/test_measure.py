@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import small_run
+import torch
+from image_tree import write_tree
+from safetensors.torch import save_file
+from study_factory import write_study
+
+from orthocond.timings import find_timings
+from orthocond.zoo import torchvision_model
+from orthocond_cli.main import run
+
+MODEL = ["--model", "resnet18", "--layer", "conv1", "--batches", "2", "--batch-size", "4"]
+SMALL = ["--model", "squeezenet1_1", "--layer", "features.0", "--batch-size", "4"]
+TIMING = ["--timing", "--method", "nog", "--batch-size", "2", "--size", "8"]
+
+
+@pytest.fixture
+def measured(capsys: pytest.CaptureFixture[str]):
+    def measure(*arguments: str | Path) -> str:
+        code = run(["measure", *map(str, arguments)])
+        said = capsys.readouterr()
+        assert (code, said.err) == (0, "")
+        return said.out
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_study(tmp_path_factory.mktemp("runs") / "study", ("svd", "bn"), seeds=1)
+    small_run.train(folder / small_run.NAME, last=3, finish=False)
+    return folder
+
+
+def test_runs_are_verified_and_their_conditioning_is_printed(study, measured):
+    before = small_run.listing(study)
+    text = measured(study / "dbn-cifar10-jpeg-small-svd-s0")
+    assert "dbn-cifar10-jpeg-small-svd-s0  complete, verified" in text
+    assert "train (60 records)" in text and "eval (12 records)" in text
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+    assert lines["rank"] == ["27", "13.5", "54", "27", "13.5", "54"]
+    assert small_run.listing(study) == before
+
+
+def test_a_study_is_all_its_runs_and_an_incomplete_one_its_checkpoint(study, measured):
+    told = json.loads(measured(study, "--json"))
+    assert [result["status"] for result in told] == ["complete", "complete", "incomplete"]
+    assert told[2]["run"] == small_run.NAME and set(told[2]["phases"]) == {"train"}
+    assert told[0]["phases"]["train"]["rank"] == {"median": 27.0, "min": 13.5, "max": 54.0}
+    assert told == json.loads(measured(study.parent, "--json"))
+
+
+def test_what_is_not_finite_is_still_json(tmp_path, measured):
+    from orthocond.runs import RunWriter
+    from orthocond.tables import CONDITIONING
+
+    row = dict.fromkeys(CONDITIONING, float("inf")) | {"phase": "train", "epoch": 1, "step": 0}
+    with RunWriter(tmp_path / small_run.NAME) as writer:
+        writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
+        writer.finish(small_run.SUMMARY, {"conditioning": [row]})
+    text = measured(tmp_path, "--json")
+    assert (
+        json.loads(text, parse_constant=pytest.fail)[0]["phases"]["train"]["kappa"]["max"] == "inf"
+    )
+
+
+def test_a_layer_is_measured_over_leaves(measured):
+    told = json.loads(measured(*MODEL, "--size", "16", "--json"))
+    assert (told["model"], told["layer"], told["data"]) == ("resnet18", "conv1", "leaves")
+    assert told["size"] == 16 and told["weights"] == "random weights"
+    phase = told["phases"]["eval"]
+    assert phase["records"] == 2 and phase["structural_rank"] == 64
+    text = measured(*MODEL, "--size", "16", "--per-sample", "--side", "input")
+    assert text.startswith(
+        "input of conv1 in resnet18 (random weights), 3 channels, over leaves at 16 pixels: "
+        "2 batches of 4 images, one covariance an image\n"
+    )
+
+
+def test_only_the_images_that_are_measured_are_made(measured, monkeypatch):
+    from orthocond.data import load
+
+    made: list[int] = []
+    original = load.make_leaves
+    monkeypatch.setattr(
+        load, "make_leaves", lambda count, *more: made.append(count) or original(count, *more)
+    )
+    measured(*MODEL, "--size", "16")
+    assert made == [8, 1]
+
+
+def test_a_layer_is_measured_over_a_folder_of_all_its_classes(tmp_path, measured):
+    tree = write_tree(tmp_path / "images", ("a", "b", "c", "d"), count=9)
+    told = json.loads(measured(*MODEL, "--data", f"folder:{tree}", "--json"))
+    assert told["data"] == "images" and told["size"] == 16
+    assert told["phases"]["eval"]["records"] == 2
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_of_a_file_are_measured(tmp_path, suffix, measured):
+    state = torchvision_model("resnet18").state_dict()
+    state["conv1.weight"] = state["conv1.weight"] * 2
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    random = json.loads(measured(*MODEL, "--size", "16", "--json"))
+    told = json.loads(measured(*MODEL, "--size", "16", "--weights", path, "--json"))
+    for field, factor in (("lambda_max", 4), ("kappa", 1), ("rank", 1)):  # twice the features
+        medians = [t["phases"]["eval"][field]["median"] for t in (random, told)]
+        assert medians[1] == pytest.approx(factor * medians[0], rel=1e-12)
+    assert told["weights"] == f"weights of {path}"
+
+
+class Runs:
+    """What it unpickles to makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda v, p: p.write_bytes(pickle.dumps(v))])
+def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, save, capsys):
+    save({"conv1.weight": Runs(tmp_path / "made")}, tmp_path / "weights.pt")
+    assert run(["measure", *MODEL, "--weights", str(tmp_path / "weights.pt")]) == 2
+    error = capsys.readouterr().err
+    assert "is a pickle of more than tensors" in error and error.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+
+
+def test_timing_takes_turns_and_keeps_what_it_measured(tmp_path, measured, capsys):
+    text = measured(*TIMING, "--out", tmp_path / "timing")
+    assert text.startswith("dbn small, 2 images of 8 pixels, float32, 20 rounds: median ms [quart")
+    assert [line.split()[0] for line in text.splitlines()[3:]] == ["bn", "svd+nog"]
+    names = [timing.name for timing in find_timings(tmp_path / "timing")]
+    assert names == ["dbn-small-bn-float32-b2-x8", "dbn-small-svd+nog-float32-b2-x8"]
+    before = small_run.listing(tmp_path)
+    assert run(["measure", *TIMING, "--out", str(tmp_path / "timing")]) == 2
+    assert "remove it to measure again" in capsys.readouterr().err
+    assert small_run.listing(tmp_path) == before
+    rows = json.loads(measured(*TIMING, "--json"))
+    assert [row["method"] for row in rows] == ["bn", "svd+nog"] and rows[0]["rounds"] == 20
+    assert set(rows[0]["forward_ms"]) == {"median", "min", "q1", "q3"}
+
+
+WHICH = "name one of: RUNS, --model with --layer, or --timing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], WHICH),
+        (["--layer", "conv1"], WHICH),
+        (["runs", "--timing"], WHICH),
+        (["runs", "--model", "resnet18", "--layer", "conv1"], WHICH),
+        (["runs", "--layer", "conv1"], "--layer goes with --model, not with RUNS"),
+        (["runs", "--size", "32"], "--size goes with --model or --timing, not with RUNS"),
+        ([*MODEL, "--repeats", "30"], "--repeats goes with --timing, not with --model"),
+        ([*TIMING, "--weights", "x"], "--weights goes with --model, not with --timing"),
+        (["/does/not/exist"], "there is no run or study '/does/not/exist'"),
+        (["--model", "resnet18"], "--model needs --layer"),
+        ([*MODEL, "--model", "resnet19"], "unknown model 'resnet19'"),
+        ([*MODEL, "--layer", "conv2"], "unknown layer 'conv2' of ResNet"),
+        ([*MODEL, "--layer", "conv2"], "did you mean 'conv1'?"),
+        ([*MODEL, "--side", "ouput"], "unknown side 'ouput': allowed are input, output"),
+        ([*MODEL, "--data", "leavs"], "did you mean 'leaves'?"),
+        ([*MODEL, "--data", "folder:/absent"], "no such image folder: '/absent'"),
+        ([*MODEL, "--weights", "/absent.pt"], "cannot read the weights '/absent.pt'"),
+        ([*MODEL, "--batches", "0"], "--batches"),
+        ([*SMALL, "--size", "8"], "does not take images (4, 3, 8, 8)"),
+        ([*TIMING, "--method", "nogg"], "did you mean 'nog'?"),
+        ([*TIMING, "--task", "dbm"], "'dbn' or 'gcp'"),
+        ([*TIMING, "--model", "smal"], "did you mean 'small'?"),
+        ([*TIMING, "--repeats", "3"], "a median of less than 20 is not reported"),
+        ([*TIMING, "--set", "lrr=1"], "unknown setting 'lrr'"),
+        ([*TIMING, "--size", "1"], "does not take images (2, 3, 1, 1)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_2(arguments, words, capsys):
+    assert run(["measure", *arguments]) == 2
+    said = capsys.readouterr()
+    assert words in said.err and said.err.count("\n") == 1 and said.out == ""

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from image_tree import write_tree
+
+from orthocond.data import load_data
+from orthocond.data.load import balanced, split_holdout
+from orthocond.errors import UserError
+
+
+def rows(images):
+    return {row.numpy().tobytes() for row in images.flatten(1)}
+
+
+@pytest.mark.parametrize("name", ["leaves", "folder"])
+def test_what_is_held_out_is_training_images_that_are_not_trained_on(tmp_path, name):
+    if name == "folder":
+        name = f"folder:{write_tree(tmp_path / 'images', count=10)}"
+    whole = load_data(name, size=16, classes=2, **small(name))
+    split = load_data(name, size=16, classes=2, holdout=0.25, **small(name))
+    train, held = rows(split.train.images), rows(split.evaluation.images)
+    assert len(train) == 15 and len(held) == 5 and not train & held
+    assert train | held == rows(whole.train.images)
+    assert split.fingerprint != whole.fingerprint
+
+
+def small(name):
+    return {"train_images": 20, "test_images": 10} if name == "leaves" else {}
+
+
+def test_a_split_leaves_every_class_its_share():
+    labels = [0] * 40 + [1] * 40 + [2] * 20
+    stay, held = split_holdout(labels, 0.2)
+    assert sorted(stay + held) == list(range(100)) and len(held) == 20
+    assert split_holdout(labels, 0.0) == (list(range(100)), [])
+
+
+def test_the_images_kept_are_of_all_classes():
+    labels = torch.arange(300) // 100
+    kept = torch.tensor(balanced(labels.tolist(), 31))
+    assert labels[kept].bincount().tolist() == [11, 10, 10] and kept.tolist() == sorted(
+        kept.tolist()
+    )
+    assert balanced([0, 1], None) == balanced([0, 1], 99) == [0, 1]
+
+
+def test_a_folder_gives_as_many_images_as_asked_for(tmp_path):
+    name = f"folder:{write_tree(tmp_path, ('a', 'b', 'c'), count=5)}"
+    data = load_data(name, classes=2, train_images=4, test_images=3)
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert data.evaluation.labels.tolist() == [0, 0, 1] and list(data.classes) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("leavs", r"unknown data set 'leavs': allowed are leaves, .*; did you mean 'leaves'\?"),
+        ("cifar-10", r"unknown data set 'cifar-10': .*; did you mean 'cifar10'\?"),
+        ("fashion_mnist", r"; did you mean 'fashion-mnist'\?"),
+        ("", r"unknown data set '': allowed are leaves, "),
+        ("leaves:x", r"unknown data set 'leaves:x': .*did you mean 'leaves'"),
+        ("folder", r"data set 'folder' needs a path: folder:PATH"),
+        ("imagenet:", r"data set 'imagenet:' needs a path: imagenet:PATH"),
+        ("folder:/absent/images", r"no such image folder: '/absent/images'"),
+    ],
+)
+def test_an_unknown_set_is_one_line_with_the_nearest_one(name, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_data(name)
+    assert "\n" not in str(error.value)
+
+
+def test_more_classes_than_there_are_is_said(tmp_path):
+    root = write_tree(tmp_path / "images")
+    for kind in ("folder", "imagenet"):
+        with pytest.raises(UserError, match=r"images' has 2 classes, not 3$"):
+            load_data(f"{kind}:{root}", classes=3)
+
+
+def test_a_set_that_cannot_be_downloaded_names_what_to_use_instead(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets, "CIFAR10", refuse)
+    with pytest.raises(
+        UserError, match=r"can't be downloaded \(no network\); use leaves or folder"
+    ):
+        load_data("cifar10")
