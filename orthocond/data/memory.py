@@ -132,33 +132,31 @@ class InMemoryData:
     ) -> Iterator[Batch]:
         """Shuffled, randomly cropped (padding S/8) and mirrored."""
         order = torch.randperm(len(self.train), generator=generator(seed, SHUFFLE, epoch))
-        padding, device = self.size // 8, self.train.images.device
         for step in range(first_step, self.steps_per_epoch(batch_size)):
             index = order[step * batch_size : (step + 1) * batch_size]
-            random = generator(seed, AUGMENT, epoch, step)
-            offsets = torch.randint(2 * padding + 1, (batch_size, 2), generator=random)
-            flips = torch.rand(batch_size, generator=random) < 0.5
-            mine = share(torch.arange(batch_size), rank, world)
-            images = self.train.images[index[mine].to(device)]
-            images = augment(images, offsets[mine].to(device), flips[mine].to(device), padding)
-            yield self._normalized(images), self.train.labels[index[mine].to(device)]
+            yield self._augmented(index, generator(seed, AUGMENT, epoch, step), rank, world)
 
     def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """All evaluation images in order."""
-        yield from self._plain(
-            self.evaluation, torch.arange(self.eval_count), batch_size, rank, world
-        )
+        device = self.evaluation.images.device
+        for index in torch.arange(self.eval_count).split(batch_size):
+            mine = share(index, rank, world).to(device)
+            yield self._normalized(self.evaluation.images[mine]), self.evaluation.labels[mine]
 
     def calibration_batches(
         self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """The first ``count`` batches of the training images in an order of their own."""
+        """The first ``count`` batches of an order of their own, augmented as in training."""
         order = torch.randperm(len(self.train), generator=generator(seed, CALIBRATE))
-        yield from self._plain(self.train, order[: count * batch_size], batch_size, rank, world)
+        for step, index in enumerate(order[: count * batch_size].split(batch_size)):
+            yield self._augmented(index, generator(seed, CALIBRATE, step), rank, world)
 
-    def _plain(
-        self, images: ImageSet, order: Tensor, batch_size: int, rank: int, world: int
-    ) -> Iterator[Batch]:
-        for index in order.split(batch_size):
-            mine = share(index, rank, world).to(images.images.device)
-            yield self._normalized(images.images[mine]), images.labels[mine]
+    def _augmented(self, index: Tensor, random: torch.Generator, rank: int, world: int) -> Batch:
+        """This process's share of a batch of training images, cropped and mirrored."""
+        padding, device = self.size // 8, self.train.images.device
+        offsets = torch.randint(2 * padding + 1, (len(index), 2), generator=random)
+        flips = torch.rand(len(index), generator=random) < 0.5
+        mine = share(torch.arange(len(index)), rank, world)
+        images = self.train.images[index[mine].to(device)]
+        images = augment(images, offsets[mine].to(device), flips[mine].to(device), padding)
+        return self._normalized(images), self.train.labels[index[mine].to(device)]

@@ -63,7 +63,11 @@ class ImageData(Protocol):
     def calibration_batches(
         self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """Some training images as evaluation would see them."""
+        """Some training images, augmented as in training.
+
+        The layers behind the one that is recalibrated have statistics of augmented images, so
+        unaugmented ones would reach them with features that they never saw.
+        """
 
 
 def generator(*counters: int) -> torch.Generator:

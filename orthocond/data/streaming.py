@@ -99,15 +99,16 @@ class StreamedData:
         """Shuffled, randomly cropped out of the scaled image, and mirrored."""
         steps = self.steps_per_epoch(batch_size)
         order = torch.randperm(self.train_count, generator=generator(seed, SHUFFLE, epoch))
-        random = generator(seed, AUGMENT, epoch)
+        views = self._augmented(order, generator(seed, AUGMENT, epoch))
+        mine = views[first_step * batch_size : steps * batch_size]
+        yield from self._load(self.train, mine, batch_size, rank, world)
+
+    def _augmented(self, order: Tensor, random: torch.Generator) -> list[View]:
         room = round(self.size * MARGIN) - self.size + 1
-        corners = torch.randint(room, (self.train_count, 2), generator=random)
-        mirrored = torch.rand(self.train_count, generator=random) < 0.5
-        views = [
-            (int(order[i]), int(corners[i, 0]), int(corners[i, 1]), bool(mirrored[i]))
-            for i in range(first_step * batch_size, steps * batch_size)
-        ]
-        yield from self._load(self.train, views, batch_size, rank, world)
+        corners = torch.randint(room, (len(order), 2), generator=random)
+        mirrored = torch.rand(len(order), generator=random) < 0.5
+        samples = zip(order.tolist(), corners.tolist(), mirrored.tolist(), strict=True)
+        return [(i, top, left, flip) for i, (top, left), flip in samples]
 
     def _middle(self, index: Sequence[int]) -> list[View]:
         corner = (round(self.size * MARGIN) - self.size) // 2
@@ -121,7 +122,8 @@ class StreamedData:
     def calibration_batches(
         self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """The middle of some training images."""
-        order = torch.randperm(self.train_count, generator=generator(seed, CALIBRATE))
-        views = self._middle(order[: count * batch_size].tolist())
+        """The first ``count`` batches of an order of their own, augmented as in training."""
+        random = generator(seed, CALIBRATE)
+        order = torch.randperm(self.train_count, generator=random)[: count * batch_size]
+        views = self._augmented(order, random)
         yield from self._load(self.train, views, batch_size, rank, world)
