@@ -275,7 +275,7 @@ def resolve(
         for key in reversed(path):
             value = {key: value}
         merged = _merge(merged, value)
-    grid = {key: merged.pop(key) for key in ("methods", "seeds") if key in merged}
+    grid: dict[str, Any] = {key: merged.pop(key) for key in ("methods", "seeds") if key in merged}
     for method in checked(Grid, grid).methods:
         Method.parse(method)
     config = checked(Config, merged)
