@@ -27,6 +27,7 @@ lint: install
 	$(BIN)/mypy
 
 book: install
+	rm -rf book/_build
 	$(BIN)/jupyter-book build book -W --keep-going
 
 clean:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import chdir
 from html import escape
+from math import isnan
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,8 +18,8 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from orthocond.report import ranks
-from orthocond.report.registry import TABLES
+from orthocond.report import hours, ledger, ranks
+from orthocond.report.registry import TABLES, FigureModule
 from orthocond.report.render import render
 from orthocond.report.saving import plot, save_figure
 from orthocond.report.study import MissingRuns, Study
@@ -35,8 +36,8 @@ def study() -> Study:
     return Study(folder)
 
 
-def _from_root(show: Callable[[], HTML]) -> HTML:
-    """Show something that is made of runs, or say how to make the runs.
+def _from_root(name: str, show: Callable[[], HTML]) -> HTML:
+    """Show something that is made of runs, or say in its place how to make the runs.
 
     Paths and commands are those of the repository's root.
     """
@@ -46,8 +47,9 @@ def _from_root(show: Callable[[], HTML]) -> HTML:
         except MissingRuns as missing:
             reason, _, command = str(missing).partition(": ")
             return HTML(
-                '<div class="admonition note missing-runs"><p class="admonition-title">No runs yet'
-                f"</p><p>{escape(reason.capitalize())}. This command makes them:</p>"
+                f'<div class="admonition note missing-runs" id="{name}">'
+                '<p class="admonition-title">No runs yet</p>'
+                f"<p>{escape(reason.capitalize())}. This command makes them:</p>"
                 f"<pre>{escape(command)}</pre></div>"
             )
 
@@ -96,15 +98,15 @@ def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
     return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",))
 
 
-def study_figure(name: str) -> HTML:
-    """A figure of the paper, from the runs that are committed."""
+def study_figure(name: str, module: FigureModule | None = None) -> HTML:
+    """A figure of the paper, or another module's, from the runs that are committed."""
 
     def show() -> HTML:
-        drawn = plot(study(), name, FILES, ["svg", "pdf"])
+        drawn = plot(study(), name, FILES, ["svg", "pdf"], module)
         caption = ". ".join([drawn["note"], *drawn["remarks"]]) + "."
         return _element(name, _images(name, drawn["alt"]), caption, (".svg", ".pdf", ".csv"))
 
-    return _from_root(show)
+    return _from_root(name, show)
 
 
 def study_table(name: str) -> HTML:
@@ -117,7 +119,7 @@ def study_table(name: str) -> HTML:
         rows = render(frame, "html")
         return _element(name, f'<div class="wide">{rows}</div>', "", (".csv",))
 
-    return _from_root(show)
+    return _from_root(name, show)
 
 
 def study_ranks() -> HTML:
@@ -127,4 +129,45 @@ def study_ranks() -> HTML:
         frame = ranks.build(study())
         return show_table("ranks", frame, frame.attrs["note"])
 
-    return _from_root(show)
+    return _from_root("ranks", show)
+
+
+def _link(name: str, drawn: bool) -> str:
+    """To the chapter that derives an equation (``eq-20b``), or shows a figure or table."""
+    kind = {"eq-": "eq.", "fig": "figure", "tab": "table"}[name[:3]]
+    mark = f"$$ ({name})" if kind == "eq." else f'study_{kind}("{name}")'
+    page = next(p.stem for p in sorted((ROOT / "book").glob("*.md")) if mark in p.read_text())
+    anchor = f"#equation-{name}" if kind == "eq." else f"#{name}" * drawn
+    return f'<a href="{page}.html{anchor}">{kind} {name[3:]}</a>'
+
+
+def study_ledger() -> HTML:
+    """The paper's claims and their verdicts, from the runs that are committed."""
+
+    def show() -> HTML:
+        frame = ledger.build(study())
+        FILES.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(FILES / "ledger.csv", index=False)
+        table = f'<div class="wide">{ledger.to_html(frame, _link)}</div>'
+        return _element("ledger", table, f"{frame.attrs['note']}.", (".csv",))
+
+    return _from_root("ledger", show)
+
+
+def study_hours() -> HTML:
+    """The hours that the presets need, from the speed of the runs that are committed."""
+
+    def show() -> HTML:
+        frame = hours.build(study())
+        return show_table("hours", frame.map(_rounded), frame.attrs["note"] + ".")
+
+    return _from_root("hours", show)
+
+
+def _rounded(cell: object) -> object:
+    """A number for people: two significant digits, no exponent."""
+    if not isinstance(cell, float):
+        return cell
+    if isnan(cell):
+        return ""
+    return f"{cell:,.0f}" if cell >= 100 else f"{cell:#.2g}".rstrip(".")

@@ -22,7 +22,7 @@ from orthocond.report.study import Study
 class Images(NamedTuple):
     """Size of a training set: images, classes, pixels of a side."""
 
-    count: int
+    number: int
     classes: int
     size: int
 
@@ -79,8 +79,13 @@ def _row(name: str, speeds: dict[str, float]) -> dict[str, Any]:
     runs = list(resolve(preset=name))
     config = runs[0]
     images = SETS[config.data.name]
+    images = Images(
+        config.data.train_images or images.number,
+        config.data.classes or images.classes,
+        config.data.size or images.size,
+    )
     operations = _operations(config.task, config.model, images)
-    total = operations * config.epochs * (config.data.train_images or images.count) / 3600
+    total = operations * config.epochs * images.number / 3600
     cpu = speeds.get(config.task, float("nan"))
     return {
         "preset": name,

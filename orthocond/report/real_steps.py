@@ -30,7 +30,7 @@ class RealStep:
     gradient: Tensor
 
 
-def real_steps(at: Iterable[int] = (0, 5, 20), seed: int = 0) -> list[RealStep]:
+def real_steps(at: Iterable[int] = (0, 4, 12), seed: int = 0) -> list[RealStep]:
     """Train the small network with an SVD stem by SGD, and keep the layer at some steps."""
     wanted = set(at)
     data = load_data("leaves", train_images=BATCH * 16, test_images=10)
