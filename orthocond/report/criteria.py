@@ -74,7 +74,7 @@ class Compared:
             limit += f", by {self.size:g}"
         stem = f" with a {self.control}×{self.control} stem" if self.control else ""
         against = f"{label(self.method)} against {label(self.baseline)}{stem}"
-        return f"{about(measure, self.task, self.data)}, {against}: {limit}"
+        return f"{about(measure, self.task, self.data)}, {against}, claimed {limit}"
 
     def difference(self, bench: Bench, measure: str) -> Difference:
         """Of one measure.
@@ -162,7 +162,7 @@ class Level:
         """By the mean over the seeds."""
         measure = MEASURES[self.measure]
         sign = {None: "≈", BELOW: "<"}.get(self.side, ">")
-        part = f"{about(measure, self.task)}: {label(self.method)} {sign} {self.value:g}"
+        part = f"{about(measure, self.task)}, {label(self.method)}, claimed {sign} {self.value:g}"
         need = Need(self.task, None, None, self.method)
         try:
             own = bench.selection(self.task)
@@ -210,7 +210,7 @@ class Often:
     def judge(self, bench: Bench) -> Finding:
         """By the share of the runs."""
         measure = MEASURES[self.measure]
-        part = f"{about(measure, self.task)}: {label(self.method)} > 0 in most runs"
+        part = f"{about(measure, self.task)}, {label(self.method)}, claimed > 0 in most runs"
         need = Need(self.task, None, None, self.method)
         try:
             own = bench.selection(self.task)

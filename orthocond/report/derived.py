@@ -41,7 +41,7 @@ class Derived:
     def judge(self, bench: Bench) -> Finding:
         """By the witness; no run is read."""
         verdict = Verdict.HOLDS if self.check() else Verdict.FAILS
-        return Finding(verdict, self.statement, "derived; its witness is computed at every build")
+        return Finding(verdict, self.statement, "derived, with a witness")
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:

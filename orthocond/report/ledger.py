@@ -79,32 +79,40 @@ def build(study: Study) -> pd.DataFrame:
 
 def _part(row: pd.Series) -> str:
     verdict = row["part verdict"]
-    text = f"<b>{escape(verdict)}</b>: {escape(row['part'])}. {escape(row['found'])}."
+    text = f"<b>{escape(verdict)}</b>: {escape(row['part'])}: {escape(row['found'])}."
     if verdict == Verdict.OPEN and not np.isnan(row["detectable"]):
         text += f" These seeds would show {row['detectable']:.2g}."
-    beside = f"<br><small>{escape(row['beside'])}.</small>" if row["beside"] else ""
-    return f"<li>{text}{beside}</li>"
+    return text + (f"<br><small>{escape(row['beside'])}.</small>" if row["beside"] else "")
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{summary}</summary>{content}</details>"
+
+
+def _parts(rows: pd.DataFrame) -> str:
+    """One part as it is, several folded under how many have which verdict."""
+    if len(rows) == 1:
+        return f"<div>{_part(rows.iloc[0])}</div>"
+    counts = rows["part verdict"].value_counts()
+    said = ", ".join(f"{counts[v]} {v}" for v in map(str, Verdict) if v in counts)
+    items = "".join(f"<li>{_part(row)}</li>" for _, row in rows.iterrows())
+    return _folded(f"{len(rows)} parts: {said}", f"<ul>{items}</ul>")
 
 
 def _claim(rows: pd.DataFrame, link: Callable[[str, bool], str]) -> str:
     first = rows.iloc[0]
-    verdict = Verdict(first["verdict"])
-    words = f"“{escape(first['claim'])}” <small>({escape(first['place'])})</small>"
+    number, verdict = first["number"], Verdict(first["verdict"])
+    links = " ".join(link(name, verdict != Verdict.ABSENT) for name in first["evidence"].split())
+    text = f"“{escape(first['claim'])}” <small>({escape(first['place'])})</small>"
     if first["reading"]:
-        words += f"<br><small>Read as: {escape(first['reading'])}.</small>"
-    parts = "".join(_part(row) for _, row in rows.iterrows())
+        text += f"<br><small>Read as: {escape(first['reading'])}.</small>"
+    text += f"{_parts(rows)}<small>{links}"
     sources = "; ".join(dict.fromkeys(source for source in rows["runs"] if source))
-    shown = verdict != Verdict.ABSENT
-    links = " ".join(link(name, shown) for name in first["evidence"].split())
-    under = f"<small>{links}{f'. {escape(sources)}' if sources else ''}.</small>"
+    text += f". {escape(sources)}.</small>" if sources else "</small>"
     if first["command"]:
-        under += f"<details><summary>Runs needed</summary><pre>{escape(first['command'])}</pre>"
-        under += "</details>"
-    number = first["number"]
-    return (
-        f'<tr id="claim-{number}" class="{verdict.name.lower()}"><td>{number}</td><td>{words}</td>'
-        f"<td><b>{escape(verdict)}</b></td><td><ul>{parts}</ul>{under}</td></tr>"
-    )
+        text += _folded("Runs that are missing", f"<pre>{escape(first['command'])}</pre>")
+    cells = "".join(f"<td>{cell}</td>" for cell in (number, f"<b>{escape(verdict)}</b>", text))
+    return f'<tr id="claim-{number}" style="vertical-align: top">{cells}</tr>'
 
 
 def to_html(frame: pd.DataFrame, link: Callable[[str, bool], str]) -> str:
@@ -113,8 +121,8 @@ def to_html(frame: pd.DataFrame, link: Callable[[str, bool], str]) -> str:
     Args:
         frame: from ``build``.
         link: makes a link of the name of a figure, table or equation; its second argument says
-            whether any runs were there to draw it from.
+            whether there were runs to draw it from.
     """
-    head = "".join(f"<th>{name}</th>" for name in ("", "Claim", "Verdict", "Evidence"))
+    head = "".join(f"<th>{name}</th>" for name in ("", "Verdict", "Claim and evidence"))
     body = "\n".join(_claim(rows, link) for _, rows in frame.groupby("number", sort=False))
-    return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -27,7 +27,7 @@ class LessImproved:
     def judge(self, bench: Bench) -> Finding:
         """By the intervals of both differences."""
         measure = MEASURES["support"]
-        part = f"{measure.name}, {label(self.method)} against SVD: GCP > decorrelated BN"
+        part = f"{measure.name}, {label(self.method)} against SVD, claimed GCP > decorrelated BN"
         found, sources = [], []
         for task in ("gcp", "dbn"):
             compared = Compared(self.method, measure="support", task=task)

@@ -72,7 +72,8 @@ class Timed:
 
     def judge(self, bench: Bench) -> Finding:
         """By the medians on each device that both methods were timed on."""
-        part = f"{PHASES[self.phase]}: {label(self.method)} / SVD − 1 ≤ {self.excess:.0%}"
+        limit = f"claimed {self.excess:.0%} more"
+        part = f"{PHASES[self.phase]}, {label(self.method)} against SVD, {limit}"
         found, verdicts, source = [], [], []
         for where, methods in _timed_together(bench.study).items():
             if {self.method, "svd"} <= methods.keys():
