@@ -132,13 +132,13 @@ def study_ranks() -> HTML:
     return _from_root("ranks", show)
 
 
-def _link(name: str, drawn: bool) -> str:
+def _link(name: str) -> str:
     """To the chapter that derives an equation (``eq-20b``), or shows a figure or table."""
     kind = {"eq-": "eq.", "fig": "figure", "tab": "table"}[name[:3]]
     mark = f"$$ ({name})" if kind == "eq." else f'study_{kind}("{name}")'
     page = next(p.stem for p in sorted((ROOT / "book").glob("*.md")) if mark in p.read_text())
-    anchor = f"#equation-{name}" if kind == "eq." else f"#{name}" * drawn
-    return f'<a href="{page}.html{anchor}">{kind} {name[3:]}</a>'
+    anchor = f"equation-{name}" if kind == "eq." else name
+    return f'<a href="{page}.html#{anchor}">{kind} {name[3:]}</a>'
 
 
 def study_ledger() -> HTML:

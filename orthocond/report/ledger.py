@@ -99,10 +99,10 @@ def _parts(rows: pd.DataFrame) -> str:
     return _folded(f"{len(rows)} parts: {said}", f"<ul>{items}</ul>")
 
 
-def _claim(rows: pd.DataFrame, link: Callable[[str, bool], str]) -> str:
+def _claim(rows: pd.DataFrame, link: Callable[[str], str]) -> str:
     first = rows.iloc[0]
     number, verdict = first["number"], Verdict(first["verdict"])
-    links = " ".join(link(name, verdict != Verdict.ABSENT) for name in first["evidence"].split())
+    links = " ".join(link(name) for name in first["evidence"].split())
     text = f"“{escape(first['claim'])}” <small>({escape(first['place'])})</small>"
     if first["reading"]:
         text += f"<br><small>Read as: {escape(first['reading'])}.</small>"
@@ -110,18 +110,20 @@ def _claim(rows: pd.DataFrame, link: Callable[[str, bool], str]) -> str:
     sources = "; ".join(dict.fromkeys(source for source in rows["runs"] if source))
     text += f". {escape(sources)}.</small>" if sources else "</small>"
     if first["command"]:
-        text += _folded("Runs that are missing", f"<pre>{escape(first['command'])}</pre>")
+        text += _folded(
+            "Runs that are missing",
+            f'<pre style="white-space: pre-wrap">{escape(first["command"])}</pre>',
+        )
     cells = "".join(f"<td>{cell}</td>" for cell in (number, f"<b>{escape(verdict)}</b>", text))
     return f'<tr id="claim-{number}" style="vertical-align: top">{cells}</tr>'
 
 
-def to_html(frame: pd.DataFrame, link: Callable[[str, bool], str]) -> str:
+def to_html(frame: pd.DataFrame, link: Callable[[str], str]) -> str:
     """The ledger as a table, a row a claim.
 
     Args:
         frame: from ``build``.
-        link: makes a link of the name of a figure, table or equation; its second argument says
-            whether there were runs to draw it from.
+        link: makes a link of the name of a figure, table or equation.
     """
     head = "".join(f"<th>{name}</th>" for name in ("", "Verdict", "Claim and evidence"))
     body = "\n".join(_claim(rows, link) for _, rows in frame.groupby("number", sort=False))

@@ -233,7 +233,7 @@ def test_with_every_run_every_claim_is_decided_or_lacks_seeds_data_or_times(
 
 
 def test_the_page_has_every_claim_with_its_links(table: pd.DataFrame) -> None:
-    page = ledger.to_html(table, lambda name, drawn: f"[{name}]")
+    page = ledger.to_html(table, lambda name: f"[{name}]")
     assert re.findall(r'id="claim-(\d+)"', page) == [str(n + 1) for n in range(len(CLAIMS))]
     assert "[eq-20b]" in page and "&lt; 0" in page and "<b>does not hold</b>" in page
 
