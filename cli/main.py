@@ -7,6 +7,7 @@ went wrong is one line on the standard error; torch is imported inside the comma
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Annotated
 
@@ -48,8 +49,13 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"orthocond: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    warnings.showwarning = _warn  # a line, without the place in the source
     try:
         return app(arguments, standalone_mode=False) or 0
     except typer.TyperException as error:

@@ -81,9 +81,13 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        solver, wrong = Method.parse(self.method).solver, "gap" if self.task == "dbn" else "bn"
-        if solver == wrong:
-            raise ValueError(f"method {solver!r} does not exist for task {self.task!r}")
+        solver = Method.parse(self.method).solver
+        plain, others = ("bn", "gap") if self.task == "dbn" else ("gap", "bn")
+        if solver == others:
+            raise ValueError(
+                f"method {solver!r} does not exist for task {self.task!r}: allowed are svd, ns, "
+                f"{plain} and sums of treatments; did you mean {plain!r}?"
+            )
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"lr_milestones {list(self.lr_milestones)} do not increase")
         return self
@@ -118,7 +122,11 @@ def checked(model: type[Model], settings: Mapping[str, Any]) -> Model:
     if first["type"] == "extra_forbidden":
         raise unknown("setting", key, _keys(model))
     reason = first["msg"].removeprefix("Value error, ")
-    raise UserError(f"{key or 'configuration'}: {reason}, got {_short(first['input'])}")
+    if not key:  # a contradiction between keys, which the reason names
+        raise UserError(reason)
+    if first["type"] == "model_type":
+        raise UserError(f"{key} is a table of settings: did you mean {key}.name?")
+    raise UserError(f"{key}: {reason}, got {_short(first['input'])}")
 
 
 def _short(value: Any) -> str:

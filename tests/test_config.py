@@ -53,6 +53,7 @@ def test_the_paper_settings_are_the_papers() -> None:
         (["epochs"], "expected key=value"),
         (["method=nog"], "use --method"),
         (["lr_milestones=[3, 2]"], "do not increase"),
+        (["data=leaves"], "did you mean data.name?"),
         (["task=gcp", "epochs.x=1"], "epochs: "),
     ],
 )

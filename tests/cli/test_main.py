@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 
 import pytest
@@ -35,3 +36,10 @@ def test_wrong_usage_is_one_line_and_exit_2(
     assert run(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("orthocond: ") and error.count("\n") == 1
+
+
+def test_a_warning_is_one_line_without_the_source(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        run(["--version"])
+        warnings.warn("a checkpoint\nwas passed over", stacklevel=1)
+    assert capsys.readouterr().err == "orthocond: warning: a checkpoint was passed over\n"
