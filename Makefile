@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint book clean
+.PHONY: install demo test lint book faults clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,9 @@ lint: install
 book: install
 	rm -rf book/_build
 	$(BIN)/jupyter-book build book -W --keep-going
+
+faults: install
+	cd tests && ../$(BIN)/python -m faults
 
 clean:
 	rm -rf $(VENV) build dist book/_build .pytest_cache .mypy_cache .ruff_cache
