@@ -68,10 +68,11 @@ def _element(name: str, content: str, caption: str, suffixes: tuple[str, ...]) -
 
 
 def _images(name: str, alt: str) -> str:
-    return "".join(
+    images = "".join(
         f'<img class="only-{page}" src="files/{name}{suffix}.svg" alt="{escape(alt)}">'
         for page, suffix in (("light", ""), ("dark", "-dark"))
     )
+    return f"<div>{images}</div>"  # the theme hides a caption that is a sibling of a hidden image
 
 
 def show_figure(

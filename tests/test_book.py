@@ -66,16 +66,21 @@ const facts = async image => {
     context.drawImage(image, 0, 0, 200, 200);
     colours = new Set(new Uint32Array(context.getImageData(0, 0, 200, 200).data.buffer)).size;
   }
-  return {source: image.src, alt: image.alt, width: image.offsetWidth, colours};
+  const caption = image.closest('figure').querySelector('figcaption');
+  return {source: image.src, alt: image.alt, width: image.offsetWidth, colours,
+    caption: caption.offsetHeight ? caption.textContent : ''};
 };
 Promise.all([...document.querySelectorAll('figure.kit img')].map(facts)).then(done);
 """
 THEME = "document.documentElement.dataset.theme = arguments[0];"
 OVERFLOW = """
-const wide = document.documentElement.scrollWidth - window.innerWidth;
-const past = e => e.getBoundingClientRect().right > window.innerWidth + 1;
-return wide <= 1 ? [] : [...document.querySelectorAll('main *')].filter(past)
-  .map(e => e.tagName + '.' + e.className).slice(0, 5);
+const width = arguments[0];
+const scrolls = e => e.tagName !== 'ARTICLE' && (
+  ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+const past = e => e.getBoundingClientRect().right > width + 1 && !scrolls(e)
+  && !e.closest('mjx-assistive-mml');  // for screen readers, not drawn
+return [...document.querySelectorAll('article *')].filter(past)
+  .map(e => `${e.tagName} ${e.textContent.slice(0, 80)}`);
 """
 LINKS = "return [...document.querySelectorAll('a[href], area[href]')].map(a => a.href);"
 TARGETS = "return [...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name);"
@@ -155,7 +160,7 @@ def visit(browser: Any, base: str) -> Callable[[str], Visit]:
             browser.execute_script(THEME, theme)
             figures[theme] = browser.execute_async_script(FIGURES)
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
-        overflow = browser.execute_script(OVERFLOW)
+        overflow = browser.execute_script(OVERFLOW, PHONE["width"])
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         console = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
         links, targets = browser.execute_script(LINKS), browser.execute_script(TARGETS)
@@ -194,6 +199,7 @@ def test_figures_have_pixels_in_both_themes(page: str, visit: Callable[[str], Vi
         assert [i["source"] for i in images if len(i["alt"]) < 20] == []
         shown = [i["source"] for i in images if i["width"] > 0]
         assert len(shown) == len(images) / 2
+        assert [i["source"] for i in images if "SVG PDF CSV" not in i["caption"]] == []
         assert all(("-dark.svg" in source) == (theme == "dark") for source in shown)
 
 
