@@ -166,9 +166,9 @@ def study_hours() -> HTML:
 
 
 def _rounded(cell: object) -> object:
-    """A number for people: two significant digits, no exponent."""
+    """Hours for people: two digits are all that an expectation has."""
     if not isinstance(cell, float):
         return cell
     if isnan(cell):
         return ""
-    return f"{cell:,.0f}" if cell >= 100 else f"{cell:#.2g}".rstrip(".")
+    return f"{cell:,.0f}" if cell >= 100 else f"{cell:.2g}" if cell >= 0.01 else "under 0.01"

@@ -1,0 +1,51 @@
+"""What a page of the book shows where runs are missing, are there, or were altered."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from study_factory import write_study
+
+from orthocond.runs import CorruptRun
+
+pytest.importorskip("IPython", reason="the book extra is not installed")
+
+
+@pytest.fixture
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The book's kit, in a repository without runs."""
+    path = Path(__file__).parents[1] / "book/kit.py"
+    spec = importlib.util.spec_from_file_location("kit", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "FILES", tmp_path / "files")
+    return module
+
+
+def test_without_runs_a_page_has_the_command_that_makes_them(kit: ModuleType) -> None:
+    page = kit.study_figure("fig2").data
+    assert "No runs yet" in page
+    assert "orthocond train" in page and "--method ow" in page and "--out runs" in page
+
+
+def test_a_figure_has_its_provenance_and_its_files(kit: ModuleType, tmp_path: Path) -> None:
+    write_study(tmp_path / "runs/mine")
+    page = kit.study_figure("fig2").data
+    for part in ("mine: cifar10-jpeg, small", "seeds 0-1", "commit 0123456", "config "):
+        assert part in page
+    for suffix in (".svg", ".pdf", ".csv", "-dark.svg"):
+        assert f"files/fig2{suffix}" in page
+        assert (tmp_path / f"files/fig2{suffix}").stat().st_size > 0
+
+
+def test_an_altered_run_stops_the_page_with_its_name(kit: ModuleType, tmp_path: Path) -> None:
+    write_study(tmp_path / "runs/mine")
+    table = tmp_path / "runs/mine/dbn-cifar10-jpeg-small-svd-s1/conditioning.csv"
+    table.write_bytes(table.read_bytes().replace(b"1", b"2", 1))
+    with pytest.raises(CorruptRun, match="dbn-cifar10-jpeg-small-svd-s1"):
+        kit.study_figure("fig2")
