@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 ITERATIONS = 5  # the number of iSQRT-COV and IterNorm
 
@@ -41,6 +42,7 @@ class _NewtonSchulz(torch.autograd.Function):
         return Y * scale.sqrt(), Z * scale.rsqrt()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         scale, identity, *steps = ctx.saved_tensors
         g_sqrt, g_inv = gradients
@@ -62,7 +64,8 @@ def newton_schulz(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tens
     """Approximate P^(1/2) and P^(-1/2) by the trace-scaled coupled iteration.
 
     The result is that of a fixed number of steps, and the gradient is the exact one of those
-    steps: neither is that of the true roots unless the condition number of P is small.
+    steps: neither is that of the true roots unless the condition number of P is small. There is no
+    second derivative.
 
     Args:
         P: (..., d, d), symmetric positive semi-definite, floating; the arithmetic is in its dtype.

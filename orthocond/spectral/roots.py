@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from orthocond.errors import UserError, unknown
 from orthocond.spectral.eigh import DecompositionError, Eigh, Outcome, eigh
@@ -103,9 +104,9 @@ class _Root(torch.autograd.Function):
                 f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
                 "pass eps > 0, which is added to the diagonal"
             )
-        # Rounding makes zero eigenvalues of P negative. Below -eps / 2 they count as that, so that
-        # what a layer amplifies is bounded.
-        l = l.clamp_min(0 if power == "sqrt" else eps / 2)
+        # Rounding makes zero eigenvalues of P negative. In a layer those below -eps / 2 count as
+        # that, so that what it amplifies is bounded.
+        l = l.clamp_min(0 if power == "sqrt" or strict else eps / 2)
         failed = outcome == Outcome.FAILED
         if power == "inv_sqrt":
             failed = failed | (l <= 0).any(-1)
@@ -120,6 +121,7 @@ class _Root(torch.autograd.Function):
         return ((U * f.unsqueeze(-2)) @ U.mT).to(P.dtype), outcome
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         g = gradients[0]
         l, U = ctx.saved_tensors
@@ -195,6 +197,8 @@ def root(
 
 def _strict(P: Tensor, power: Power, solver: Solver, backward: Backward, eps: float) -> Tensor:
     check_rules(solver, backward)
+    if not P.is_floating_point():
+        raise UserError(f"expected matrices of a real floating dtype, got {P.dtype}")
     if solver == "newton-schulz":
         return _iterated(P, power, eps, strict=True)[0]
     return _Root.apply(P, power, backward, eps, True)[0]
@@ -207,6 +211,7 @@ def matrix_sqrt(
 
     Negative eigenvalues of P + eps I count as zero. The gradient is that of the symmetric part; at
     a zero eigenvalue it is infinite, as the square root's is: pass eps > 0 for singular matrices.
+    There is no second derivative.
 
     Args:
         P: (..., d, d), floating; the arithmetic is float64.
@@ -221,7 +226,7 @@ def matrix_sqrt(
         (..., d, d) in P's dtype.
 
     Raises:
-        ValueError: unknown solver or backward rule, or P is not square.
+        ValueError: unknown solver or backward rule, or P is not square or not floating.
         DecompositionError: a matrix holds NaN or Inf, or could not be decomposed.
 
     Example:
