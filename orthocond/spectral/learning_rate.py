@@ -9,6 +9,7 @@ Note [The quartic]
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -41,6 +42,8 @@ def _exact(W: Tensor, G: Tensor, upper: float | None) -> float:
     c1, c2, c3, c4 = quartic_coefficients(W, G)
     if c4 == 0:  # G = 0: every eta is as good as any other
         return 0.0
+    if not np.isfinite([c1, c2, c3, c4]).all():
+        return float("nan")
     roots = np.roots([4 * c4, 3 * c3, 2 * c2, c1])
     # The real part of a complex root is harmless: it is one more candidate, never the best.
     candidates = [float(eta) for eta in roots.real]
@@ -74,11 +77,13 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
         rule: ``paper``, ``newton`` or ``exact``.
         upper: the learning rate of the other layers. With it ``paper`` and ``newton`` answer
             eta where 0 < eta < upper and ``upper`` elsewhere (eq. 21 with its missing lower
-            side), and ``exact`` the minimiser over [0, upper], where 0 is a legal answer.
+            side), and ``exact`` the minimiser over [0, upper], where 0 is a legal answer. A rule
+            that has no step answers ``upper``.
 
     Returns:
         A 0-d float64 tensor on W's device. NaN where the rule has no step (``newton`` at a
-        non-positive curvature, ``paper`` at G = 0 or W = 0) and no ``upper`` is given.
+        non-positive curvature, ``paper`` at G = 0 or W = 0, each where W or G holds NaN or Inf)
+        and no ``upper`` is given.
 
     Raises:
         ValueError: unknown rule, shapes that differ, or a scalar or 1-d weight.
@@ -97,6 +102,7 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
         )
     if rule == "exact":
         eta = _exact(W, G, upper)
+        eta = upper if upper is not None and math.isnan(eta) else eta
     else:
         eta = _paper(W, G) if rule == "paper" else _newton(W, G)
         if upper is not None and not 0 < eta < upper:  # NaN is not in the interval either

@@ -106,3 +106,11 @@ def test_bad_input_is_named():
         oc.optimal_lr(W, W, "best")
     with pytest.raises(ValueError, match=r"one shape.*\(2, 2\) and \(3, 2\)"):
         oc.optimal_lr(W, torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("rule", ["paper", "newton", "exact"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_has_no_step(rule, value):
+    W, G = torch.eye(2), torch.full((2, 2), value)
+    assert oc.optimal_lr(W, G, rule).isnan()
+    assert oc.optimal_lr(W, G, rule, upper=0.5) == 0.5
