@@ -21,7 +21,7 @@ from orthocond.layers.moments import Moments, is_distributed, moments, no_moment
 from orthocond.spectral.eigh import DecompositionError
 
 Batch = Tensor | Sequence[Tensor]
-Norm = DecorrelatedBatchNorm2d | nn.BatchNorm2d
+Norm = DecorrelatedBatchNorm2d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class _Reached(Exception):
@@ -54,7 +54,8 @@ def _targets(model: nn.Module, names: Sequence[str] | None) -> dict[str, Norm]:
         if not isinstance(module, Norm) or not module.track_running_stats:
             raise UserError(
                 f"layer {name!r} is a {type(module).__name__} without running statistics over "
-                "pixels: allowed are DecorrelatedBatchNorm2d and BatchNorm2d that track them"
+                "pixels: allowed are DecorrelatedBatchNorm2d, BatchNorm2d and SyncBatchNorm that "
+                "track them"
             )
     return {name: modules[name] for name in names}
 
@@ -138,8 +139,8 @@ def recalibrate(
             With several layers they are gone through once for each and once more for the order (an
             iterator is then held in memory). Under torch.distributed each process brings its own
             share, and the moments are those of all of them.
-        layers: names of DecorrelatedBatchNorm2d or BatchNorm2d layers; None for every
-            DecorrelatedBatchNorm2d.
+        layers: names of DecorrelatedBatchNorm2d, BatchNorm2d or SyncBatchNorm layers; None for
+            every DecorrelatedBatchNorm2d.
 
     Raises:
         ValueError: no such layer, none that whitens, one without running statistics, or one that no

@@ -129,3 +129,16 @@ def test_nan_leaves_the_statistics_as_they_were():
         recalibrate(model, [torch.full((4, 3, 2, 2), float("nan"))])
     assert model[0].running_covariance.equal(torch.eye(3)[None])
     assert model.training
+
+
+def test_synchronised_batch_norm_is_recalibrated_as_plain_batch_norm_is():
+    torch.manual_seed(0)
+    images = torch.randn(6, 3, 4, 4) + 2
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    recalibrate(plain, [images], layers=["1"])
+    expected = plain.state_dict()
+    plain[1].reset_running_stats()
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    recalibrate(synchronised, [images], layers=["1"])
+    for name, value in synchronised.state_dict().items():
+        assert torch.equal(value, expected[name])
