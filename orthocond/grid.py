@@ -189,7 +189,14 @@ class Session:
             except Diverged:
                 status = "diverged"
                 trainer.save(save)
-            summary = summarize(settings, trainer.tables, status, trainer.step, trainer.parameters)
+            summary = summarize(
+                settings,
+                trainer.tables,
+                status,
+                trainer.step,
+                trainer.parameters,
+                trainer.unfinished(),
+            )
             if self.is_main:
                 writer.finish(summary, trainer.tables)
                 self._track(name, settings, trainer.tables["metrics"])

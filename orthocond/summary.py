@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 Table = list[dict[str, Any]]
@@ -20,7 +22,12 @@ def _late_conditioning(conditioning: Table, steps: int) -> dict[str, float | Non
 
 
 def summarize(
-    config: dict[str, Any], tables: dict[str, Table], status: str, steps: int, parameters: int
+    config: dict[str, Any],
+    tables: dict[str, Table],
+    status: str,
+    steps: int,
+    parameters: int,
+    unfinished: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What summary.json holds.
 
@@ -30,6 +37,7 @@ def summarize(
         status: ``complete`` or ``diverged``.
         steps: optimizer steps taken.
         parameters: trained numbers in the network.
+        unfinished: ``failures`` and ``unrecovered`` since the last row of the metrics.
 
     Returns:
         Final accuracies and errors in percent (None where no epoch was finished, or where the task
@@ -54,8 +62,9 @@ def summarize(
         "recalibrated_top1": again,
         "recalibrated_top5": last.get("recalibrated_top5"),
         "recalibrated_error": None if again is None else 100 - again,
-        "failures": sum(row["failures"] for row in metrics),
-        "unrecovered": sum(row["unrecovered"] for row in metrics),
+        "failures": sum(row["failures"] for row in metrics) + unfinished.get("failures", 0),
+        "unrecovered": sum(row["unrecovered"] for row in metrics)
+        + unfinished.get("unrecovered", 0),
         "parameters": parameters,
         "conditioning": _late_conditioning(tables["conditioning"], steps),
     }

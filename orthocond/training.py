@@ -202,7 +202,7 @@ class Trainer:
         # With sums, all steps of an epoch may be done and its evaluation not.
         first = (self.step - 1 if self.sums else self.step) // self.epoch_steps
         for epoch in range(first, self.config.epochs):
-            seconds, images = time.perf_counter(), -self.sums["images"]
+            seconds, images = time.perf_counter(), -self.sums.get("images", 0.0)
             self._train_epoch(epoch, save)
             seconds, images = time.perf_counter() - seconds, images + self.sums["images"]
             self._finish_epoch(epoch, seconds, images)
@@ -304,6 +304,11 @@ class Trainer:
         if self.config.task == "gcp":  # where each process decomposes samples of its own
             counts = self.accelerator.reduce(counts)
         self._add(failures=counts[0].item(), unrecovered=counts[1].item())
+
+    def unfinished(self) -> dict[str, int]:
+        """Failures that no row of metrics.csv has: of an epoch that ended in a divergence."""
+        self._count_outcomes()
+        return {name: int(self.sums[name]) for name in ("failures", "unrecovered")}
 
     # The end of an epoch
 

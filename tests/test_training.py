@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from orthocond.config import Config, Grid, resolve
 from orthocond.errors import UserError
 from orthocond.grid import Result, Session
-from orthocond.runs import CONDITIONING, METRICS, TIMINGS, Run
-from orthocond.training import learning_rate
+from orthocond.runs import CONDITIONING, METRICS, TIMINGS, Run, RunWriter
+from orthocond.training import Trainer, learning_rate
 
 TINY = [
     "epochs=2",
@@ -129,6 +130,33 @@ def test_a_run_that_diverges_is_kept_and_the_grid_goes_on(tmp_path: Path) -> Non
     assert all(t.isfinite().all() for t in checkpoint.tensors.values())
     again, _ = train(tiny("svd", "bn"), tmp_path)
     assert again.status == "diverged"
+
+
+def poison(patch: pytest.MonkeyPatch, moment: int) -> None:
+    """Let a training step see images that are NaN."""
+    original = Trainer._train_step
+
+    def step(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
+        factor = torch.nan if trainer.step == moment else 1.0
+        original(trainer, images * factor, labels)
+
+    patch.setattr(Trainer, "_train_step", step)
+
+
+@pytest.mark.parametrize("moment", [0, 4, 5])
+def test_the_failure_that_a_run_diverged_by_is_counted_once_whatever_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    poison(monkeypatch, moment)
+    (whole,) = train(tiny("svd"), tmp_path / "whole")
+    assert whole.status == "diverged" and whole.summary is not None
+    assert (whole.summary["failures"], whole.summary["unrecovered"]) == (1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "finish", lambda *_: 1 / 0)  # between the last save and the end
+        with pytest.raises(ZeroDivisionError):
+            train(tiny("svd"), tmp_path / "killed")
+    (resumed,) = train(tiny("svd"), tmp_path / "killed")
+    assert content(tmp_path / "killed" / resumed.name) == content(tmp_path / "whole" / whole.name)
 
 
 @pytest.mark.parametrize("method", ["svd", "ns", "bn", "sn", "ol", "ow-stiefel", "olr-exact"])
