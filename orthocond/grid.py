@@ -161,6 +161,16 @@ class Session:
         accelerator = self.accelerator
         environment = describe(accelerator.device, config.precision, accelerator.num_processes)
         writer = RunWriter(planned.folder)
+        if planned.action == "skip":
+            finished = self._on_main(lambda: Run(planned.folder).summary)
+            return Result(name, finished["status"], finished)
+        trainer = Trainer(  # before anything is written, for it may refuse the configuration
+            config,
+            self.data,
+            accelerator,
+            self.stop,
+            lambda step, text: report(planned, step, trainer.total_steps, text),
+        )
         with ExitStack() as stack:
 
             def begin() -> tuple[dict[str, Any] | None, Checkpoint | None]:
@@ -173,13 +183,6 @@ class Session:
             summary, checkpoint = self._on_main(begin)
             if summary is not None:
                 return Result(name, summary["status"], summary)
-            trainer = Trainer(
-                config,
-                self.data,
-                accelerator,
-                self.stop,
-                lambda step, text: report(planned, step, trainer.total_steps, text),
-            )
             if checkpoint is not None:
                 trainer.resume(checkpoint)
             save = writer.save if self.is_main else _save_nothing

@@ -190,6 +190,7 @@ def test_the_covariance_pool_trains_and_has_no_recalibrated_figures(tmp_path: Pa
     ("settings", "words"),
     [
         (("batch_size=128",), "batch_size 128 is larger than the 64 training images of leaves"),
+        (("groups=5",), "64 features can't be split into 5 equal groups"),
         (("accumulate=3",), "is not divisible by 1 processes x 3 micro-batches"),
         (("precision=float16",), "precision float16 needs a GPU"),
     ],
@@ -201,3 +202,4 @@ def test_what_does_not_fit_is_one_line(
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match=words):
         train(tiny("svd", settings=settings), tmp_path)
+    assert not list(tmp_path.iterdir())  # or the command put right would meet another configuration
