@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from orthocond.treatments.effective import evaluation
 from orthocond.treatments.protocol import Treatment
 
 
@@ -20,4 +21,5 @@ class SpectralNorm(Treatment):
 
     def restore(self, layer: nn.Module) -> nn.Module:
         """Keep the weight that the parametrization gives."""
-        return parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        with evaluation(layer):  # a power iteration would make it another weight
+            return parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from orthocond.errors import UserError, unknown
@@ -221,8 +222,9 @@ def treat(
         The handle: ``bind`` the optimizer, add ``penalty()`` to the loss, look at ``last``.
 
     Raises:
-        UserError: no such layer, treatment or target, a layer without a weight or with a frozen
-            one, or treatments that exclude each other.
+        UserError: no such layer, treatment or target, a layer without a weight or with one that is
+            frozen, made of several parameters, or parametrized already where a treatment would do
+            that, or treatments that exclude each other.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))
@@ -250,6 +252,19 @@ def treat(
         )
     if not weight.requires_grad:
         raise UserError(f"the weight of layer {layer!r} is frozen: there is nothing to treat")
+    named = module.named_parameters()
+    trained = [n for n, p in named if p.requires_grad and not n.endswith("bias")]
+    if len(trained) > 1:
+        raise UserError(
+            f"the weight of layer {layer!r} is made of {' and '.join(trained)}: "
+            "a treatment acts on one parameter"
+        )
+    reshaped = [part.name for part in parts if part.acts_on == "weight"]
+    if reshaped and parametrize.is_parametrized(module, "weight"):
+        raise UserError(
+            f"the weight of layer {layer!r} is parametrized already: {reshaped[0]} does not go "
+            "with that, since a layer has one weight parametrization"
+        )
     for part in parts:
         module = part.replace(module)
     model.set_submodule(layer, module)

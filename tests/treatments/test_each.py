@@ -103,6 +103,15 @@ def test_sn_has_a_largest_singular_value_of_one() -> None:
     assert np.linalg.norm(toy.treated.weight().numpy(), 2) == pytest.approx(1, rel=1e-6)
 
 
+@pytest.mark.parametrize("treatments", ["sn", "ow", "ow-stiefel"])
+def test_remove_keeps_the_present_weight_in_training_mode_too(treatments: str) -> None:
+    toy = Toy(treatments)
+    toy.step()
+    weight = toy.treated.weight()
+    layer = toy.treated.remove()
+    torch.testing.assert_close(layer.weight.detach().flatten(1), weight, rtol=0, atol=1e-15)
+
+
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (8, 3, 1, 1), (4, 12, 1, 1)])
 def test_ow_stiefel_stays_orthonormal_under_weight_decay(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,24 @@ def test_what_an_optimizer_hides_is_refused(treatments: str) -> None:
     toy.treated.bind(toy.optimizer)
     with pytest.raises(UserError, match="a closure computes the gradient inside the step"):
         toy.optimizer.step(toy.backward)
+
+
+@pytest.mark.parametrize("first", ["sn", "ow-stiefel"])
+@pytest.mark.parametrize("second", ["sn", "nog+ow", "ow-stiefel"])
+def test_a_second_weight_treatment_is_refused_in_a_second_call_too(first: str, second: str) -> None:
+    model = network()
+    treated = oc.treat(model, "0", first)
+    with pytest.raises(UserError, match="the weight of layer '0' is parametrized already"):
+        oc.treat(model, "0", second)
+    assert model[0] is treated.layer
+    oc.treat(model, "0", "nog+ol+olr")  # what leaves the weight as it is goes on top
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_a_weight_of_two_parameters_is_refused(norm: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.Sequential(norm(nn.Conv2d(3, 4, 3)))
+    with pytest.raises(UserError, match=r"is made of .* and .*: a treatment acts on one parameter"):
+        oc.treat(model, "0", "nog")
 
 
 def test_bind_moves_to_another_optimizer() -> None:
