@@ -71,7 +71,10 @@ class ImageData(Protocol):
 
 
 def generator(*counters: int) -> torch.Generator:
-    """A stream of random numbers of its own for each tuple of counters.
+    """A stream of random numbers, the same for the same counters.
+
+    Tuples of one length have streams of their own; a 0 more at the end of a short one changes
+    nothing, as numpy has it.
 
     Example:
         >>> [torch.rand(1, generator=generator(0, 1)).item() for _ in range(2)].count(0)
