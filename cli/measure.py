@@ -62,7 +62,7 @@ def measure(
         typer.Option(
             rich_help_panel=MODEL,
             help="leaves, cifar10, cifar100, fashion-mnist, folder:PATH or imagenet:PATH; its "
-            "training images, in a random order.",
+            "training images, in a random order, cropped and mirrored as in training.",
         ),
     ] = "leaves",
     weights: Annotated[

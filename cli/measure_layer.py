@@ -28,7 +28,11 @@ def measure_model(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Measure a layer over training images in a random order, as evaluation sees them."""
+    """Measure a layer in evaluation, over training images as training would draw them.
+
+    In a random order, cropped and mirrored, and normalised by the mean and deviation of the images
+    that were drawn (those of ImageNet with ``imagenet:PATH``).
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = torchvision_model(name, weights).to(device)
     source = load_data(data, size=size, train_images=batches * batch_size, test_images=1)
