@@ -23,6 +23,7 @@ from orthocond.data import ImageData, load_data
 from orthocond.environment import describe
 from orthocond.errors import UserError
 from orthocond.interruption import Interrupted, StopSignal
+from orthocond.lost import lost_processes_named
 from orthocond.runs import Run, RunLocked, RunWriter, run_name
 from orthocond.summary import summarize
 from orthocond.training import Diverged, Trainer
@@ -85,6 +86,23 @@ def run_folder(study: Path, config: Config, data: ImageData) -> Path:
     return study / run_name(config.task, data.name, model, config.method, config.seed)
 
 
+def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
+    """What training would do with each run.
+
+    Raises:
+        UserError: a run there has another configuration, or is damaged.
+    """
+    planned = []
+    for config in grid:
+        folder = run_folder(study, config, data)
+        settings = resolved(config, data)
+        run = Run(folder)
+        run.require_config(settings)
+        action = "skip" if run.is_complete else "resume" if run.has_checkpoint else "train"
+        planned.append(Planned(config, settings, folder, action))
+    return planned
+
+
 class Session:
     """Trains the runs of a grid one after the other, on every process the same.
 
@@ -102,7 +120,7 @@ class Session:
         self, grid: Grid, study: Path, timeout: float = 600, tracker: str | None = None
     ) -> None:
         config = grid.config
-        self.grid, self.study, self.tracker = grid, study, tracker
+        self.grid, self.study, self.tracker, self.timeout = grid, study, tracker, timeout
         self.stop = StopSignal()
         keep_memory()
         self.accelerator = make_accelerator(config.precision, timeout)
@@ -110,31 +128,24 @@ class Session:
         self.data = load_data(**config.data.model_dump())
 
     def planned(self) -> list[Planned]:
-        """What training would do with each run.
-
-        Raises:
-            UserError: a run there has another configuration, or is damaged.
-        """
-        plan = []
-        for config in self.grid:
-            folder = run_folder(self.study, config, self.data)
-            settings = resolved(config, self.data)
-            run = Run(folder)
-            run.require_config(settings)
-            action = "skip" if run.is_complete else "resume" if run.has_checkpoint else "train"
-            plan.append(Planned(config, settings, folder, action))
-        return plan
+        """What training would do with each run (``plan``)."""
+        return plan(self.grid, self.study, self.data)
 
     def train(self, report: Callable[[Planned, int, int, str], None]) -> Iterator[Result]:
         """Train what is not complete; yields a result as each run ends.
 
         Args:
             report: called with the run, the step, the number of steps and a line about it.
+
+        Raises:
+            ProcessLost: another process does not answer any more.
         """
         with self.stop.installed():
             for planned in self._on_main(self.planned):
                 try:
-                    yield self._train_one(planned, report)
+                    with lost_processes_named(self.timeout):
+                        result = self._train_one(planned, report)
+                    yield result
                 except RunLocked:
                     yield Result(planned.folder.name, "locked")
                 except Interrupted:
