@@ -48,6 +48,14 @@ def train(
     track: Annotated[
         str | None, typer.Option(help="tensorboard: also log there, under OUT/tensorboard.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="slurm: submit what is missing there, one array task a run."),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(help="What each task asks Slurm for, such as gres=gpu:1; repeat for more."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what each run would do, and stop.")
     ] = False,
@@ -71,6 +79,19 @@ def train(
     study = out or Path("runs") / (preset or "local")
     if track not in (None, "tensorboard"):
         raise typer.BadParameter(f"unknown tracker {track!r}: allowed is tensorboard")
+
+    if sbatch and cluster is None:
+        raise typer.BadParameter("--sbatch is for --cluster slurm")
+    if cluster is not None:
+        if cluster != "slurm":
+            raise typer.BadParameter(f"unknown cluster {cluster!r}: allowed is slurm")
+        from orthocond_cli.cluster import hand_over
+
+        common = [f"--timeout={timeout:g}"]
+        common += [f"--num-processes={num_processes}"] if num_processes else []
+        common += [f"--track={track}"] if track else []
+        hand_over(grid, study, sbatch or [], common, dry_run)
+        return 0
 
     from orthocond_cli.launch import inside_launcher, launch
 

@@ -47,10 +47,11 @@ LIMITS = {
 }
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted keys."""
     if not isinstance(value, Mapping):
         return {key: value}
-    pairs = [_flat(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()]
+    pairs = [flat(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()]
     return {k: v for pair in pairs for k, v in pair.items()}
 
 
@@ -61,7 +62,7 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
         >>> differences({"data": {"size": 32}, "lr": 1.0}, {"data": {"size": 64}, "lr": 1})
         ['data.size is 32 there and 64 here']
     """
-    old, new = _flat(there), _flat(asked)
+    old, new = flat(there), flat(asked)
     return [
         f"{key} is {_shown(old, key)} there and {_shown(new, key)} here"
         for key in sorted({*old, *new} - {"hash"})
@@ -69,8 +70,10 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
     ]
 
 
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return " ".join(canonical_json(flat[key]).decode().split()) if key in flat else "absent"
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    if key not in settings:
+        return "absent"
+    return " ".join(canonical_json(settings[key]).decode().split())
 
 
 class Run:

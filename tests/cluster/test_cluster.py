@@ -1,0 +1,127 @@
+"""A grid handed to Slurm ends in the artifacts of a grid that is trained here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster.slurm import missing, slurm
+
+from orthocond.config import presets, resolve
+from orthocond.runs import Run
+from orthocond_cli.cluster import run_arguments
+from orthocond_cli.main import run
+
+NETWORKS = Path(__file__).parents[1] / "plain_networks"
+TRAIN = [
+    *(sys.executable, "-m", "orthocond_cli", "train"),
+    *("--method", "svd", "--method", "nog+olr", "--seeds", "0-1"),
+    *("--set", "epochs=5", "--set", "batch_size=16", "--set", "checkpoint_every=1"),
+    *("--set", "data.train_images=160", "--set", "data.test_images=16", "--set", "data.classes=4"),
+    *("--set", "data.size=16", "--set", "recalibration_batches=1", "--set", "lr=0.02"),
+]
+FILES = ("config.json", "metrics.csv", "conditioning.csv", "summary.json")
+
+
+@pytest.mark.parametrize("preset", [None, *presets()])
+def test_a_tasks_arguments_say_all_that_the_grids_settings_said(preset: str | None) -> None:
+    grid = resolve(
+        preset,
+        flags={"methods": ["svd", "bn" if resolve(preset).config.task == "dbn" else "gap"]},
+        settings=["data.name=folder:an odd 'name'", "lr=1e-5", "channels_last=true"],
+    )
+    for config in grid:
+        values = [argument.partition("=")[2] for argument in run_arguments(config)]
+        method, seed, *settings = values
+        (again,) = resolve(flags={"methods": [method], "seeds": seed}, settings=settings)
+        assert again == config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--cluster", "pbs"], 2, "unknown cluster 'pbs': allowed is slurm"),
+        (
+            ["--cluster", "slurm", "--dry-run", "--sbatch", "mem=1\n#SBATCH"],
+            2,
+            "expected key=value",
+        ),
+        (["--sbatch", "mem=1G"], 2, "--sbatch is for --cluster slurm"),
+        (["--cluster", "slurm"], 1, "there is no Slurm on this machine: squeue is missing"),
+    ],
+)
+def test_what_slurm_can_not_do_is_one_line(
+    arguments: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    settings = ["--set", "data.train_images=16", "--set", "data.test_images=8"]
+    assert run(["train", *settings, "--out", str(tmp_path / "study"), *arguments]) == code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
+def call(environment: dict[str, str], *command: object) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    if missing():
+        pytest.skip(f"there is no Slurm here ({', '.join(missing())}): install slurm-wlm and munge")
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    with slurm(folder) as environment:
+        yield environment | {"PYTHONPATH": str(NETWORKS), "OMP_NUM_THREADS": "1"}
+
+
+def wait_for(condition: Callable[[], bool], study: Path, seconds: float = 400) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        logs = "\n".join(path.read_text()[-2000:] for path in study.glob("slurm/*.log"))
+        assert time.monotonic() < deadline, logs
+        time.sleep(0.1)
+
+
+def test_a_grid_on_slurm_one_task_preempted_is_the_grid_trained_here(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    submit = [*TRAIN, "--out", there, "--cluster", "slurm", "--sbatch", "cpus-per-task=1"]
+    assert "#SBATCH --array=0-3\n" in call(cluster, *submit, "--dry-run")
+    assert not there.exists()
+    assert "submitted 4 of 4 runs as array job 1" in call(cluster, *submit)
+    assert "nothing to submit" in call(cluster, *submit)  # while they are queued
+
+    last = there / "dbn-leaves-small-svd+nog+olr-s1"  # two run at a time, so it has not begun
+    wait_for(lambda: Run(last).has_checkpoint, there)
+    call(cluster, "scancel", "--signal=TERM", "1_3")
+    wait_for(lambda: not call(cluster, "squeue", "--noheader"), there)
+    assert "Restarts=1" in call(cluster, "scontrol", "show", "job", "1_3")
+    assert "nothing to submit" in call(cluster, *submit)
+
+    call(cluster, *TRAIN, "--out", here)
+    runs = sorted(path.name for path in here.iterdir())
+    assert len(runs) == 4
+    for name in runs:
+        Run(there / name).verify()
+        for file in FILES:
+            assert (there / name / file).read_bytes() == (here / name / file).read_bytes(), file
+
+    (there / runs[0] / "manifest.json").unlink()
+    assert "submitted 1 of 4 runs" in call(cluster, *submit)
+    wait_for(lambda: not call(cluster, "squeue", "--noheader"), there)
+    Run(there / runs[0]).verify()
