@@ -38,6 +38,7 @@ class Outcome:
 
 
 TRAINED, DIVERGED = Outcome("complete"), Outcome("diverged")
+COUNTED = Outcome("diverged", True, True)  # where a solver met it; bn and gap have none
 RETRIED, LOST = Outcome("complete", failed=True), Outcome("complete", True, True)
 
 
@@ -68,8 +69,8 @@ def _times(*factors: float) -> Callable[[Tensor], Tensor]:
 
 EIGH, SVD = ("eigh", "eigvalsh"), ("svd",)
 FAULTS = (
-    Fault("a NaN pixel", (DIVERGED,), _pixel(math.nan)),
-    Fault("an infinite pixel", (DIVERGED,), _pixel(math.inf)),
+    Fault("a NaN pixel", (DIVERGED, COUNTED), _pixel(math.nan)),
+    Fault("an infinite pixel", (DIVERGED, COUNTED), _pixel(math.inf)),
     Fault("a NaN in the gradient", (DIVERGED,), poison=True),
     Fault("a batch of zeros", (TRAINED,), torch.zeros_like),
     Fault("a constant channel", (TRAINED,), _times(1, 0, 1)),
@@ -80,7 +81,7 @@ FAULTS = (
     Fault("variances from 1e-30 to 1e30", (TRAINED, DIVERGED), _times(1e-15, 1, 1e15)),
     Fault("LAPACK refuses a batch once", (TRAINED,), refused=EIGH, refusals=1),
     Fault("LAPACK's eigensolver refuses", (TRAINED, RETRIED), refused=EIGH),
-    Fault("LAPACK refuses altogether", (TRAINED, DIVERGED, LOST), refused=EIGH + SVD),
+    Fault("LAPACK refuses altogether", (TRAINED, COUNTED, LOST), refused=EIGH + SVD),
 )
 
 
@@ -164,19 +165,22 @@ def _outcome(run: Run) -> Outcome:
 def _named(outcome: Outcome) -> str:
     if outcome == TRAINED:
         return "trained on"
+    ended = "trained on"
     if outcome.status == "diverged":
-        return "stopped before the step, and called diverged"
-    return "trained on, failures counted" + (", some beyond retry" if outcome.unrecovered else "")
+        ended = "stopped before the step, and called diverged"
+    counted = ", failures counted" if outcome.failed else ""
+    return ended + counted + (", some beyond retry" if outcome.unrecovered else "")
 
 
 def _wrong(run: Run, outcome: Outcome, fault: Fault) -> str | None:
     if outcome not in fault.expected:
         return f"it ended as {outcome}"
-    steps = AT if outcome == DIVERGED else STEPS
+    diverged = outcome.status == "diverged"
+    steps = AT if diverged else STEPS
     if run.summary["steps"] != steps:
         return f"it took {run.summary['steps']} steps, not {steps}"
     numbers = run.metrics[["train_loss", "eval_loss", "sv_max"]].to_numpy()
-    if outcome != DIVERGED and not (len(numbers) == 1 and torch.tensor(numbers).isfinite().all()):
+    if not diverged and not (len(numbers) == 1 and torch.tensor(numbers).isfinite().all()):
         return f"metrics.csv has {numbers.tolist()}"
     checkpoint = run.checkpoint()
     assert checkpoint is not None
