@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from orthocond.allocator import keep_memory
 from orthocond.config import Config, checked
 from orthocond.errors import UserError, images_taken
 from orthocond.methods import Method
@@ -196,6 +197,7 @@ def time_cases(
     """
     if rounds < MIN_ROUNDS:
         raise UserError(f"repeats is {rounds}: a median of less than {MIN_ROUNDS} is not reported")
+    keep_memory()  # as training does
     images, labels = _noise(cases[0])
     steps = {
         case_name(case): TrainingStep(case, images.to(device), labels.to(device)).run
