@@ -125,7 +125,7 @@ class Session:
         keep_memory()
         self.accelerator = make_accelerator(config.precision, timeout)
         self.is_main = self.accelerator.is_main_process
-        self.data = load_data(**config.data.model_dump())
+        self.data = load_data(**config.data.model_dump()).to(self.accelerator.device)
 
     def planned(self) -> list[Planned]:
         """What training would do with each run (``plan``)."""

@@ -43,6 +43,9 @@ class ImageData(Protocol):
     def eval_count(self) -> int:
         """Evaluation images."""
 
+    def to(self, device: torch.device) -> ImageData:
+        """The same, augmented on that device where the images are in memory."""
+
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in the training images; the rest is left out."""
 
