@@ -199,7 +199,9 @@ def draw_rows(column: np.ndarray, frame: pd.DataFrame, methods: Iterable[str]) -
     bottom.set_xlabel("training step")
     structural = frame["structural_rank"].dropna()
     if len(structural):
-        bottom.set_title(f"structural rank {structural.median():.0f}", loc="right", fontsize=6.5)
+        low, high = int(structural.min()), int(structural.max())
+        text = f"{low}" if low == high else f"{low} to {high}"
+        bottom.set_title(f"structural rank {text}", loc="right", fontsize=6.5)
     ink = mpl.rcParams["text.color"]
     limit = 1 / frame["rank_tol"].median()
     low, high = top.get_ylim()
