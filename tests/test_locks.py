@@ -13,16 +13,17 @@ from orthocond.errors import UserError
 from orthocond.locks import Lock
 
 HOLD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from orthocond.locks import Lock
 lock = Lock(Path(sys.argv[1]))
 assert lock.acquire()
 {}
-print("held", flush=True)
+os.write(1, b"held\\n")
 time.sleep(60)
 """
-FORK = "import os\nif os.fork() == 0:\n    print('forked', flush=True)\n    time.sleep(60)"
+# One write a line: print writes the line's end apart where output is not buffered.
+FORK = "if os.fork() == 0:\n    os.write(1, b'forked\\n')\n    time.sleep(60)"
 
 
 def holder(path, then=""):
