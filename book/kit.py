@@ -18,7 +18,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from orthocond.report import hours, ledger, ranks
+from orthocond.report import choices, hours, ledger, ranks
 from orthocond.report.registry import TABLES, FigureModule
 from orthocond.report.render import render
 from orthocond.report.saving import plot, save_figure
@@ -131,6 +131,16 @@ def study_ranks() -> HTML:
         return show_table("ranks", frame, frame.attrs["note"])
 
     return _from_root("ranks", show)
+
+
+def study_choices() -> HTML:
+    """The settings that were chosen on held-out images, from ``runs/settings``."""
+
+    def show() -> HTML:
+        frame = choices.build(Study("runs/settings"))
+        return show_table("choices", frame.round(3), frame.attrs["note"])
+
+    return _from_root("choices", show)
 
 
 def _link(name: str) -> str:

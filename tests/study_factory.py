@@ -92,12 +92,13 @@ def write_run(
     seed: int,
     data: str = "cifar10-jpeg",
     status: str = "complete",
+    holdout: float = 0.0,
     **settings: Any,
 ) -> Path:
     """One complete run; its numbers depend on method and seed only."""
     config = Config.model_validate({"task": task, "method": method, "seed": seed, **settings})
     stored = config.model_dump(mode="json")
-    stored["data"] |= {"name": data, "size": 32, "fingerprint": "f" * 64}
+    stored["data"] |= {"name": data, "size": 32, "holdout": holdout, "fingerprint": "f" * 64}
     rng = np.random.default_rng([seed, *method.encode()])
     tables = {
         "metrics": metrics(task, method, rng),

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from statistics import mean, stdev
+
+import pytest
+from study_factory import write_run
+
+from orthocond.report import choices
+from orthocond.report.study import MissingRuns, Study
+
+SEEDS = {0.1: (0, 1), 0.001: (2, 3)}  # the factory's numbers depend on method and seed
+
+
+@pytest.fixture
+def settings(tmp_path):
+    for eps, seeds in SEEDS.items():
+        for seed in seeds:
+            write_run(tmp_path / f"eps-{eps}", "dbn", "svd", seed, eps=eps, holdout=0.1)
+    return tmp_path
+
+
+def test_the_rows_are_the_values_of_the_one_setting_that_differs(settings):
+    study = Study(settings)
+    frame = choices.build(study)
+    errors = {
+        eps: [run.summary["error"] for run in study.runs if run.config["seed"] in seeds]
+        for eps, seeds in SEEDS.items()
+    }
+    best = min(errors, key=lambda eps: mean(errors[eps]))
+    assert list(frame["value"]) == [0.001, 0.1]
+    assert set(frame["setting"]) == {"eps"} and set(frame["n"]) == {2}
+    assert list(frame["error mean"]) == pytest.approx([mean(errors[v]) for v in frame["value"]])
+    assert list(frame["error std"]) == pytest.approx([stdev(errors[v]) for v in frame["value"]])
+    assert list(frame[frame["chosen"]]["value"]) == [best]
+    assert "10% of the training images of cifar10-jpeg" in frame.attrs["note"]
+
+
+def test_a_diverged_run_is_no_choice(settings):
+    write_run(settings / "eps-1", "dbn", "svd", 0, eps=1.0, holdout=0.1, status="diverged")
+    assert 1.0 not in set(choices.build(Study(settings))["value"])
+
+
+def test_methods_whose_runs_differ_in_no_setting_or_in_two_are_left_out(settings):
+    write_run(settings / "one", "dbn", "bn", 0)
+    write_run(settings / "two", "dbn", "svd+ol", 0, ol_weight=0.1)
+    write_run(settings / "two-b", "dbn", "svd+ol", 0, ol_weight=0.2, eps=0.2)
+    assert set(choices.build(Study(settings))["method"]) == {"SVD"}
+
+
+def test_no_comparison_is_said(tmp_path):
+    write_run(tmp_path, "dbn", "svd", 0)
+    with pytest.raises(MissingRuns, match="differ in one setting"):
+        choices.build(Study(tmp_path))
