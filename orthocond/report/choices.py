@@ -33,8 +33,8 @@ def _compared(runs: list[Run], setting: str) -> pd.DataFrame:
     )
     values = errors.groupby("value")
     means = values.mean().add_suffix(" mean")
-    spread = values["error"].agg(**{"error std": "std", "n": "count"})
-    frame = pd.concat([means, spread], axis=1).reset_index()
+    spread = values["error"].std().rename("error std")
+    frame = pd.concat([means, spread, values.size().rename("n")], axis=1).reset_index()
     frame["chosen"] = frame.index == frame["error mean"].idxmin()
     return frame
 
