@@ -10,6 +10,7 @@ from orthocond.report.statistics import detectable_remark
 from orthocond.report.study import Selection, Study
 from orthocond.report.tables import (
     NOT_RUN,
+    PAPER_PRESETS,
     absent_cells,
     assemble,
     available,
@@ -27,6 +28,8 @@ REMARK = (
     "Error in percent, mean ± sample standard deviation over seeds, with the moving averages as in "
     "the paper; recalibrated: the same weights with population statistics from training images"
 )
+
+STAND_IN = "{data}, at {size} pixels, is no data set of the paper's: a stand-in for what is not run"
 
 
 def errors(selection: Selection, key: str) -> pd.DataFrame:
@@ -63,6 +66,9 @@ def error_table(number: int, study: Study, others: bool = False) -> pd.DataFrame
             cells[group] = dict.fromkeys(methods, NOT_RUN)
             remarks.append(not_run_remark(paper))
     for selection in selections:
+        if ours and not any(is_data_set(selection.data, paper) for paper in PAPER_PRESETS):
+            size = selection.settings["data"]["size"]
+            remarks.append(STAND_IN.format(data=selection.data, size=size))
         for suffix, key in KINDS.items():
             group = f"here: {selection.data}{suffix}"
             part = errors(selection, key)

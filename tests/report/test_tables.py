@@ -43,6 +43,16 @@ def test_what_was_not_run_says_so(study: Study) -> None:
     assert "--method sn --method ol" in table.attrs["commands"][0]
 
 
+def test_a_data_set_that_the_paper_does_not_have_is_called_a_stand_in(tmp_path: Path) -> None:
+    write_study(tmp_path / "a", ("svd", "bn"))
+    write_study(tmp_path / "b", ("svd",), seeds=1, data="tiny-imagenet-100")
+    table = tab4.build(Study(tmp_path))
+    assert table.at["svd", ("here: tiny-imagenet-100", "n")] == 1
+    assert table.attrs["cells"]["here: CIFAR100"]["svd"] == "not run here"
+    stand_ins = [r for r in table.attrs["remarks"] if "stand-in" in r]
+    assert len(stand_ins) == 1 and stand_ins[0].startswith("tiny-imagenet-100, at 32 pixels")
+
+
 def test_a_copy_of_the_papers_data_fills_its_column(study: Study) -> None:
     assert "here: CIFAR10" not in tab4.build(study).columns.get_level_values(0)
     assert not is_data_set("cifar100", "CIFAR10") and is_data_set("CIFAR10", "CIFAR10")
