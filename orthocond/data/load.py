@@ -67,7 +67,8 @@ def load_data(
         size: in pixels; None takes the set's own.
         train_images, test_images: keep so many, from the classes in turn.
         classes: keep the first so many of the sorted classes.
-        holdout: evaluate on this part of the training images instead of the test images.
+        holdout: evaluate on this part of the training images instead of the test images; what is
+            kept is counted after the split. Of ``leaves``, ``train_images`` are made and then split.
 
     Raises:
         UserError: there is no such set, or it has not what is asked for.
@@ -132,10 +133,12 @@ def _leaves(
     if count > len(CLASSES):
         raise UserError(f"leaves has {len(CLASSES)} classes, not {count}")
     train = make_leaves(train_images or LEAVES_TRAIN, size, count, TRAIN)
-    test = make_leaves(test_images or LEAVES_TEST, size, count, TEST)
     if holdout:
         stay, held = split_holdout(train.labels.tolist(), holdout)
         train, test = _subset(train, stay), _subset(train, held)
+        test = _subset(test, balanced(test.labels.tolist(), test_images))
+    else:
+        test = make_leaves(test_images or LEAVES_TEST, size, count, TEST)
     return InMemoryData.of("leaves", CLASSES[:count], train, test)
 
 

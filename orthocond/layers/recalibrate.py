@@ -47,6 +47,8 @@ def _targets(model: nn.Module, names: Sequence[str] | None) -> dict[str, Norm]:
                 "name the batch norms to recalibrate, as in layers=['bn1']"
             )
         return found
+    if not names:
+        raise UserError("layers is empty: leave it out for every whitening layer")
     for name in names:
         if name not in modules:
             raise unknown("layer", name, modules)
@@ -143,7 +145,7 @@ def recalibrate(
             every DecorrelatedBatchNorm2d.
 
     Raises:
-        ValueError: no such layer, none that whitens, one without running statistics, or one that no
+        ValueError: no such layer, none at all, none that whitens, one without running statistics, or one that no
             batch reaches.
         DecompositionError: the features hold NaN or Inf.
 

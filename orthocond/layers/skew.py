@@ -21,10 +21,22 @@ from torch.nn import functional as F
 from orthocond.errors import UserError, unknown
 
 Mode = Literal["composed", "series"]
+Size = int | tuple[int, int]  # as nn.Conv2d takes it
 
 TRAIN_TERMS, EVAL_TERMS = 5, 10
 SCALE = 0.7  # of the filter, relative to the bound on its spectral norm: the series' radius
 POWER_STEPS = 20  # at the start; then one a step, as in spectral norm
+
+
+def _side(name: str, size: Size) -> int:
+    """One number for height and width."""
+    if not isinstance(size, tuple):
+        return size
+    if len(set(size)) != 1:
+        raise UserError(
+            f"the skew orthogonal convolution has one {name} for height and width, got {size}"
+        )
+    return size[0]
 
 
 def skew(M: Tensor) -> Tensor:
@@ -87,8 +99,8 @@ class SkewOrthogonalConv2d(nn.Module):
 
     Args:
         in_channels, out_channels: as in ``nn.Conv2d``.
-        kernel_size: odd; of the filter M. The effective kernel is larger: 11 x 11 for 3 in
-            training, 21 x 21 in evaluation.
+        kernel_size: odd, or a pair of the same odd number; of the filter M. The effective kernel
+            is larger: 11 x 11 for 3 in training, 21 x 21 in evaluation.
         bias: as in ``nn.Conv2d``.
         stride, padding, dilation, groups: 1, k // 2, 1 and 1 only.
         mode: ``composed``: one convolution with the effective kernel; ``series``: the literal one,
@@ -98,7 +110,8 @@ class SkewOrthogonalConv2d(nn.Module):
         (B, in, H, W) to (B, out, H, W).
 
     Raises:
-        UserError: an even kernel, or a stride, padding, dilation or groups of another value.
+        UserError: a kernel that is even or not square, or a stride, padding, dilation or groups of
+            another value.
 
     Example:
         >>> layer = oc.SkewOrthogonalConv2d(3, 8, 3, padding=1, bias=False)
@@ -110,10 +123,10 @@ class SkewOrthogonalConv2d(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int | None = None,
-        dilation: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | None = None,
+        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         mode: Mode = "composed",
@@ -121,6 +134,7 @@ class SkewOrthogonalConv2d(nn.Module):
         super().__init__()
         if mode not in get_args(Mode):
             raise unknown("mode", mode, get_args(Mode))
+        kernel_size = _side("kernel_size", kernel_size)
         if kernel_size % 2 == 0:
             raise UserError(
                 f"the skew orthogonal convolution needs an odd kernel, got {kernel_size}"
@@ -132,7 +146,7 @@ class SkewOrthogonalConv2d(nn.Module):
             ("dilation", dilation, 1),
             ("groups", groups, 1),
         ):
-            if value != allowed:
+            if _side(name, value) != allowed:
                 raise UserError(
                     f"the skew orthogonal convolution has {name} {allowed}, got {value}: "
                     "anything else would not keep norms"

@@ -25,6 +25,19 @@ def test_what_is_held_out_is_training_images_that_are_not_trained_on(tmp_path, n
     assert split.fingerprint != whole.fingerprint
 
 
+@pytest.mark.parametrize("name", ["leaves", "folder"])
+def test_as_many_held_out_images_are_kept_as_test_images_says(tmp_path, name):
+    if name == "folder":
+        name = f"folder:{write_tree(tmp_path / 'images', count=10)}"
+    counts = {"train_images": 20} if name == "leaves" else {}
+    every = load_data(name, size=16, classes=2, holdout=0.5, **counts)
+    some = load_data(name, size=16, classes=2, holdout=0.5, test_images=4, **counts)
+    assert len(rows(every.evaluation.images)) == 10
+    assert some.evaluation.labels.bincount().tolist() == [2, 2]
+    assert rows(some.evaluation.images) < rows(every.evaluation.images)
+    assert rows(some.train.images) == rows(every.train.images)
+
+
 def small(name):
     return {"train_images": 20, "test_images": 10} if name == "leaves" else {}
 

@@ -112,6 +112,8 @@ def test_bad_input_is_named():
         recalibrate(nn.ModuleDict({"norm": nn.BatchNorm2d(3)}), images, ["norms"])
     with pytest.raises(ValueError, match=r"layer '0' is a ReLU without running statistics"):
         recalibrate(nn.Sequential(nn.ReLU()), images, ["0"])
+    with pytest.raises(ValueError, match=r"layers is empty: leave it out"):
+        recalibrate(whitened, images, [])
     with pytest.raises(ValueError, match=r"layer '0' was reached by 0 pixels"):
         recalibrate(whitened, [])
     with pytest.raises(ValueError, match="no batch to recalibrate from"):

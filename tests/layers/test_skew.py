@@ -196,6 +196,9 @@ def test_exponential_of_nothing_is_the_identity() -> None:
     ("options", "words"),
     [
         ({"kernel_size": 4}, "needs an odd kernel, got 4"),
+        ({"kernel_size": (3, 5)}, r"one kernel_size for height and width, got \(3, 5\)"),
+        ({"padding": (1, 0)}, r"one padding for height and width, got \(1, 0\)"),
+        ({"padding": "same"}, "has padding 1, got same"),
         ({"stride": 2}, "has stride 1, got 2: anything else would not keep norms"),
         ({"padding": 0}, "has padding 1, got 0"),
         ({"dilation": 2}, "has dilation 1, got 2"),
@@ -206,6 +209,15 @@ def test_exponential_of_nothing_is_the_identity() -> None:
 def test_what_would_not_keep_norms_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         oc.SkewOrthogonalConv2d(3, 6, **{"kernel_size": 3} | options)
+
+
+def test_pairs_are_taken_as_nn_conv2d_takes_them() -> None:
+    numbers, pairs = {"stride": 1, "padding": 1}, {"stride": (1, 1), "padding": (1, 1)}
+    x = torch.randn(2, 3, 8, 8)
+    torch.manual_seed(0)
+    expected = oc.SkewOrthogonalConv2d(3, 6, 3, **numbers)(x)
+    torch.manual_seed(0)
+    assert torch.equal(oc.SkewOrthogonalConv2d(3, 6, (3, 3), dilation=(1, 1), **pairs)(x), expected)
 
 
 def test_the_series_is_no_single_convolution() -> None:
