@@ -67,8 +67,8 @@ def load_data(
         size: in pixels; None takes the set's own.
         train_images, test_images: keep so many, from the classes in turn.
         classes: keep the first so many of the sorted classes.
-        holdout: evaluate on this part of the training images instead of the test images; what is
-            kept is counted after the split. Of ``leaves``, ``train_images`` are made and then split.
+        holdout: evaluate on this part of the training images instead of the test images; then
+            test_images keeps so many of these. Of ``leaves``, train_images are made and then split.
 
     Raises:
         UserError: there is no such set, or it has not what is asked for.

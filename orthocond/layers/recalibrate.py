@@ -145,8 +145,8 @@ def recalibrate(
             every DecorrelatedBatchNorm2d.
 
     Raises:
-        ValueError: no such layer, none at all, none that whitens, one without running statistics, or one that no
-            batch reaches.
+        ValueError: no such layer, an empty list of them, none that whitens, one without running
+            statistics, or one that no batch reaches.
         DecompositionError: the features hold NaN or Inf.
 
     Example:
