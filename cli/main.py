@@ -1,47 +1,18 @@
-"""The entry point: ``orthocond train | measure | plot | table``.
+"""The entry point: what a command ends with, whatever happens.
 
 Exit codes: 0 done, 1 some runs failed, 2 wrong usage; 130 and 143 after Ctrl-C and SIGTERM. What
-went wrong is one line on the standard error; torch is imported inside the commands only.
+went wrong is one line on the standard error. Nothing slow is imported before Ctrl-C has its answer;
+torch is imported inside the commands only.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import warnings
-from importlib.metadata import version
-from typing import Annotated
 
-import typer
-
-from orthocond_cli.measure import measure
-from orthocond_cli.plot import plot
-from orthocond_cli.table import table
-from orthocond_cli.train import train
-
-app = typer.Typer(
-    help="Train, measure, plot and tabulate networks with spectral layers.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (train, measure, plot, table):
-    app.command()(command)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(version("orthocond"))
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    _version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    """Train, measure, plot and tabulate networks with spectral layers."""
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def _fail(message: str, code: int) -> int:
@@ -53,8 +24,22 @@ def _warn(message: Warning | str, *_: object) -> None:
     print(f"orthocond: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def _leave(*_: object) -> None:
+    """End at once: an exception would pass through imports that turn it into another, or lose it.
+
+    While a run is trained, its session answers the signal instead, and saves the state first.
+    """
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
+    os._exit(INTERRUPTED)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    import typer
+
+    from orthocond_cli.app import app
+
     warnings.showwarning = _warn  # a line, without the place in the source
     try:
         return app(arguments, standalone_mode=False) or 0
@@ -73,4 +58,6 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """Run the command line and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
+        signal.signal(signal.SIGINT, _leave)
     sys.exit(run())

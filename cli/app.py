@@ -1,0 +1,38 @@
+"""The commands in one application: ``orthocond train | measure | plot | table``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from orthocond_cli.measure import measure
+from orthocond_cli.plot import plot
+from orthocond_cli.table import table
+from orthocond_cli.train import train
+
+app = typer.Typer(
+    help="Train, measure, plot and tabulate networks with spectral layers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train, measure, plot, table):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("orthocond"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Train, measure, plot and tabulate networks with spectral layers."""
