@@ -50,7 +50,7 @@ def run(arguments: list[str] | None = None) -> int:
 
         if not isinstance(error, UserError):
             raise
-        return _fail(str(error), error.exit_code)
+        return error.exit_code if error.told else _fail(str(error), error.exit_code)
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 1

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(ValueError):
     """Something that was asked for can't be done; the message is one line, meant for a person."""
 
     exit_code = 2  # of the command line
+    told = False  # by another process of the group, so that the line is printed once
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process with the message, whatever ``__init__`` takes."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import TensorBoardTracker
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from orthocond.allocator import keep_memory
 from orthocond.checkpoints import Checkpoint
@@ -125,7 +125,8 @@ class Session:
         keep_memory()
         self.accelerator = make_accelerator(config.precision, timeout)
         self.is_main = self.accelerator.is_main_process
-        self.data = load_data(**config.data.model_dump()).to(self.accelerator.device)
+        self.data = self._everywhere(lambda: load_data(**config.data.model_dump()))
+        self.data = self.data.to(self.accelerator.device)
 
     def planned(self) -> list[Planned]:
         """What training would do with each run (``plan``)."""
@@ -154,16 +155,26 @@ class Session:
 
     def _on_main(self, function: Callable[[], T]) -> T:
         """Call on the main process only; every process gets its result, or its UserError."""
-        box: list[Any] = [None, None]
-        if self.is_main:
-            try:
-                box[0] = function()
-            except UserError as error:
-                box[1] = error
-        broadcast_object_list(box)
-        if box[1] is not None:
-            raise box[1]
-        return box[0]
+        box = [self._everywhere(lambda: function() if self.is_main else None)]
+        with lost_processes_named(self.timeout):
+            broadcast_object_list(box)
+        return cast(T, box[0])  # the others had None in it
+
+    def _everywhere(self, function: Callable[[], T]) -> T:
+        """Call on every process; all get the first UserError of any, told by its process."""
+        result: T | None = None
+        error: UserError | None = None
+        try:
+            result = function()
+        except UserError as raised:
+            error = raised
+        with lost_processes_named(self.timeout):
+            errors: list[UserError | None] = gather_object([error])
+        for rank, first in enumerate(errors):
+            if first is not None:
+                first.told = rank != self.accelerator.process_index
+                raise first
+        return cast(T, result)
 
     def _train_one(
         self, planned: Planned, report: Callable[[Planned, int, int, str], None]
@@ -175,12 +186,13 @@ class Session:
         if planned.action == "skip":
             finished = self._on_main(lambda: Run(planned.folder).summary)
             return Result(name, finished["status"], finished)
-        trainer = Trainer(  # before anything is written, for it may refuse the configuration
-            config,
-            self.data,
-            accelerator,
-            self.stop,
-            lambda step, text: report(planned, step, trainer.total_steps, text),
+
+        def progress(step: int, text: str) -> None:
+            report(planned, step, trainer.total_steps, text)
+
+        # before anything is written, for it may refuse the configuration
+        trainer = self._everywhere(
+            lambda: Trainer(config, self.data, accelerator, self.stop, progress)
         )
         with ExitStack() as stack:
 

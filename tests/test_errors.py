@@ -1,4 +1,7 @@
+import pickle
+
 from orthocond.errors import UserError, nearest, unknown
+from orthocond.manifests import CorruptRun, Damage
 
 
 def test_the_nearest_name_is_offered_only_where_there_is_one() -> None:
@@ -10,3 +13,10 @@ def test_an_unknown_name_names_what_is_allowed() -> None:
     error = unknown("rule", "x", ["paper", "newton"])
     assert isinstance(error, UserError)
     assert str(error) == "unknown rule 'x': allowed are paper, newton"
+
+
+def test_an_error_goes_to_another_process_whole() -> None:
+    error = CorruptRun("a", Damage("metrics.csv", "is missing"), "remove it")
+    there = pickle.loads(pickle.dumps(error))
+    assert isinstance(there, CorruptRun)
+    assert (str(there), there.file) == (str(error), "metrics.csv")

@@ -166,6 +166,12 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     assert first[0]["rank"] == first[1]["rank"]
 
 
+def test_an_error_of_all_processes_is_said_once(tmp_path: Path) -> None:
+    done = processes(2, tmp_path / "study", "--data", "folder:/does/not/exist")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.count("/does/not/exist") == 1
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_state_and_sets_the_exit_code(
     tmp_path: Path, signum: signal.Signals, code: int
