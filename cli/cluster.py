@@ -7,11 +7,15 @@ Note [Preemption]
     Slurm signals SIGTERM to the step before the time limit (--signal) and before it preempts. The
     run then saves its state and ends with 143, and the script puts the task back into the queue.
     A task that its owner cancels has another state by then, and stays cancelled.
+
+Note [Several nodes a run]
+    Each node gets one launcher (cli/launch.py, what torchrun calls), and the launchers meet on the
+    first node, on which the script runs. The port comes from the job's number, which no other job
+    on that node has.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -27,7 +31,7 @@ from orthocond.data import load_data
 from orthocond.errors import UserError
 from orthocond.files import make_folder, naming
 from orthocond.grid import Planned, plan
-from orthocond.run import flat
+from orthocond.settings import assignments
 
 if TYPE_CHECKING:
     from orthocond.config import Config, Grid
@@ -41,7 +45,7 @@ case $SLURM_ARRAY_TASK_ID in
 esac
 trap : TERM  # the run is told as well: wait here until it has saved its state
 srun ${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}} \\
-    {train} "${{run[@]}}"
+    {train} "${{run[@]}}"{meet}
 code=$?
 task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID  # SLURM_JOB_ID can be the whole array's
 if [ $code = 143 ] && [ "$(squeue -h -j "$task" -o %T)" = RUNNING ]; then
@@ -49,6 +53,8 @@ if [ $code = 143 ] && [ "$(squeue -h -j "$task" -o %T)" = RUNNING ]; then
 fi
 exit $code
 """
+MEET = ' \\\n    --rendezvous="$(hostname):$((10000 + SLURM_JOB_ID % 20000))"'
+PLACES = ("nodes", "ntasks", "ntasks-per-node")  # said by --nodes: a launcher each
 
 
 class ClusterError(UserError):
@@ -57,16 +63,17 @@ class ClusterError(UserError):
     exit_code = 1
 
 
-def directives(study: Path, tasks: int, resources: Iterable[str]) -> list[str]:
+def directives(study: Path, tasks: int, resources: Iterable[str] = (), nodes: int = 1) -> list[str]:
     """The ``#SBATCH`` lines, those of the user last, so that they hold.
 
     Args:
         study: where the logs go.
         tasks: runs of the array.
         resources: options of sbatch as ``key=value`` or ``key``, such as ``time=4:00:00``.
+        nodes: of each run.
 
     Raises:
-        UserError: a resource is neither.
+        UserError: a resource is neither, or says how many nodes or tasks there are.
 
     Example:
         >>> directives(Path("/runs/a"), 2, ["mem=8G"])[-1]
@@ -75,6 +82,8 @@ def directives(study: Path, tasks: int, resources: Iterable[str]) -> list[str]:
     options = [
         f"job-name=orthocond-{study.name}",
         f"array=0-{tasks - 1}",
+        f"nodes={nodes}",
+        "ntasks-per-node=1",
         "requeue",
         "open-mode=append",
         f"output={study / FOLDER}/%A_%a.log",
@@ -86,23 +95,28 @@ def directives(study: Path, tasks: int, resources: Iterable[str]) -> list[str]:
                 f"sbatch option {resource[:60]!r}: expected key=value without spaces, "
                 "such as time=4:00:00"
             )
+        if resource.partition("=")[0] in PLACES:
+            raise UserError(
+                f"sbatch option {resource!r}: use --nodes for the nodes of a run and "
+                "--num-processes for the processes on each"
+            )
         options.append(resource)
     return [f"#SBATCH --{option}" for option in options]
 
 
 def run_arguments(config: Config) -> list[str]:
     """The part of the command line that names one run: its settings, whatever they came from."""
-    settings = config.model_dump(exclude_defaults=True, mode="json")
     flags = [f"--method={config.method}", f"--seeds={config.seed}"]
-    return flags + [
-        f"--set={key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in flat(settings).items()
-        if key not in ("method", "seed")
-    ]
+    settings = assignments(config.model_dump(mode="json"), ("method", "seed"))
+    return flags + [f"--set={assignment}" for assignment in settings]
 
 
 def script(
-    planned: Sequence[Planned], study: Path, resources: Iterable[str], common: Sequence[str]
+    planned: Sequence[Planned],
+    study: Path,
+    resources: Iterable[str],
+    common: Sequence[str],
+    nodes: int,
 ) -> str:
     """The batch script of an array whose tasks are these runs.
 
@@ -111,13 +125,16 @@ def script(
         study: their folder, absolute.
         resources: as in ``directives``.
         common: arguments of ``orthocond train`` that all runs share.
+        nodes: of each run.
     """
+    common = [*common, f"--nodes={nodes}"] if nodes > 1 else common
     train = [sys.executable, "-m", "orthocond_cli", "train", f"--out={study}", *common]
     runs = (shlex.join(run_arguments(p.config)) for p in planned)
     return SCRIPT.format(
-        directives="\n".join(directives(study, len(planned), resources)),
+        directives="\n".join(directives(study, len(planned), resources, nodes)),
         tasks="\n".join(f"{task}) run=({run}) ;;" for task, run in enumerate(runs)),
         train=shlex.join(train),
+        meet=MEET if nodes > 1 else "",
     )
 
 
@@ -166,6 +183,7 @@ def hand_over(
     study: Path,
     resources: Sequence[str],
     common: Sequence[str],
+    nodes: int,
     dry_run: bool,
 ) -> None:
     """Submit what is neither complete nor queued; with ``dry_run``, print the script instead.
@@ -175,6 +193,7 @@ def hand_over(
         study: the folder of the runs, which all machines see.
         resources: as in ``directives``.
         common: arguments of ``orthocond train`` that all runs share.
+        nodes: of each run.
         dry_run: submit nothing, and count queued runs as missing.
 
     Raises:
@@ -188,7 +207,7 @@ def hand_over(
     if not missing:
         typer.echo("nothing to submit: every run is complete or queued")
         return
-    text = script(missing, study, resources, common)
+    text = script(missing, study, resources, common, nodes)
     if dry_run:
         typer.echo(text, nl=False)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -175,6 +175,27 @@ def too_few(part: str, source: str, own: Selection, needs: Iterable[Need]) -> Fi
             found.append(f"{lost} of {label(need.method)} diverged")
     text = "; ".join(found)
     return Finding(Verdict.ABSENT, part, text, source=source, needs=tuple(needs))
+
+
+def judged(
+    bench: Bench,
+    part: str,
+    needs: Sequence[Need],
+    find: Callable[[Selection], Finding | None],
+) -> Finding:
+    """What is found in the runs of the task and data that the needs name, or what is missing.
+
+    Args:
+        bench: the study.
+        part: in words.
+        needs: all that the part is about.
+        find: judges the runs; None where there are too few of them.
+    """
+    try:
+        own = bench.selection(needs[0].task, needs[0].data)
+    except MissingRuns as missing:
+        return absent(part, missing, needs)
+    return find(own) or too_few(part, bench.note(own), own, needs)
 
 
 def numbers(found: Difference, unit: str, p: float | None = None) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orthocond.config import Config
+from orthocond.settings import assignments
 
 EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist", "imagenet")
 """Data sets that are asked for by their name; any other is a folder of images."""
@@ -36,24 +35,13 @@ def as_ranges(numbers: Iterable[int]) -> str:
     return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
-
-
 def _like(settings: Mapping[str, Any]) -> list[str]:
     """The arguments that repeat a run's settings: those that are not the defaults."""
-    given, defaults = _flat(settings), _flat(Config().model_dump(mode="json"))
-    name = given["data.name"]
-    arguments = ["--task", given["task"], "--data"]
-    arguments.append(name if name in EMBEDDED else f"folder:PATH/{name}")
-    elsewhere = ("task", "method", "seed", "data.name")
-    for key, default in defaults.items():
-        if key not in elsewhere and given.get(key, default) not in (default, None):
-            arguments += ["--set", f"{key}={json.dumps(given[key])}"]
+    name = settings["data"]["name"]
+    data = name if name in EMBEDDED else f"folder:PATH/{name}"
+    arguments = ["--task", settings["task"], "--data", data]
+    for assignment in assignments(settings, ("task", "method", "seed", "data.name")):
+        arguments += ["--set", assignment]
     return arguments
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orthocond.report.bench import ENOUGH, Bench, Finding, Need, absent, numbers, too_few
+from orthocond.report.bench import ENOUGH, Bench, Finding, Need, judged, numbers
 from orthocond.report.readings import MEASURES, Measure, rounding
 from orthocond.report.statistics import (
     Contrast,
@@ -16,7 +16,7 @@ from orthocond.report.statistics import (
     paired,
     smallest_detectable,
 )
-from orthocond.report.study import MissingRuns
+from orthocond.report.study import Selection
 from orthocond.report.style import label
 from orthocond.report.verdicts import BELOW, Verdict, near, of_size, often, on_side
 from orthocond.runs import Run
@@ -102,17 +102,15 @@ class Compared:
 
     def judge(self, bench: Bench) -> Finding:
         """By the difference over equal seeds."""
-        measure = MEASURES[self.measure]
-        part = self.part(measure)
-        try:
-            own = bench.selection(self.task, self.data)
-        except MissingRuns as missing:
-            return absent(part, missing, self.needs)
-        found = self.difference(bench, self.measure)
+        part = self.part(MEASURES[self.measure])
+        return judged(bench, part, self.needs, lambda own: self._find(bench, part, own))
+
+    def _find(self, bench: Bench, part: str, own: Selection) -> Finding | None:
+        measure, found = MEASURES[self.measure], self.difference(bench, self.measure)
+        if found.n < ENOUGH:
+            return None
         pair = {self.method: own.runs.get(self.method, ())}
         base = bench.base(self.contrast, self.task, self.data)
-        if found.n < ENOUGH:
-            return too_few(part, bench.note(own), own, self.needs)
         p = None
         if self.measure == "error" and self.bound == 0:
             p = bench.adjusted(self.contrast, self.task, self.data)
@@ -164,14 +162,13 @@ class Level:
         sign = {None: "≈", BELOW: "<"}.get(self.side, ">")
         part = f"{about(measure, self.task)}, {label(self.method)}, claimed {sign} {self.value:g}"
         need = Need(self.task, None, None, self.method)
-        try:
-            own = bench.selection(self.task)
-        except MissingRuns as missing:
-            return absent(part, missing, [need])
-        runs = own.runs.get(self.method, ())
+        return judged(bench, part, [need], lambda own: self._find(bench, part, own))
+
+    def _find(self, bench: Bench, part: str, own: Selection) -> Finding | None:
+        measure, runs = MEASURES[self.measure], own.runs.get(self.method, ())
         found = self._of(runs, measure)
         if found.n < ENOUGH:
-            return too_few(part, bench.note(own), own, [need])
+            return None
         moved = replace(
             found,
             mean=found.mean + self.value,
@@ -212,13 +209,12 @@ class Often:
         measure = MEASURES[self.measure]
         part = f"{about(measure, self.task)}, {label(self.method)}, claimed > 0 in most runs"
         need = Need(self.task, None, None, self.method)
-        try:
-            own = bench.selection(self.task)
-        except MissingRuns as missing:
-            return absent(part, missing, [need])
-        runs = own.runs.get(self.method, ())
+        return judged(bench, part, [need], lambda own: self._find(bench, part, own))
+
+    def _find(self, bench: Bench, part: str, own: Selection) -> Finding | None:
+        measure, runs = MEASURES[self.measure], own.runs.get(self.method, ())
         if len(runs) < ENOUGH:
-            return too_few(part, bench.note(own), own, [need])
+            return None
         times = sum((measure.reading(run) or 0) > 0 for run in runs)
         verdict, low, high = often(times, len(runs))
         text = f"{times} of {len(runs)} runs; share between {low:.2f} and {high:.2f}"
