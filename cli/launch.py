@@ -1,4 +1,8 @@
-"""Start the same command on several local processes, through torch's elastic launcher."""
+"""Start the same command on several processes, of one machine or many, as torchrun does.
+
+torchrun itself ends with 1 and a traceback where a signal or a process's own exit code has to be
+passed on, so its launcher is called here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-from uuid import uuid4
 
 
 def inside_launcher() -> bool:
@@ -14,30 +17,51 @@ def inside_launcher() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def launch(processes: int, arguments: list[str]) -> int:
+def launch(
+    processes: int,
+    arguments: list[str],
+    machines: int = 1,
+    rendezvous: str = "localhost:0",
+    timeout: float = 600,
+) -> int:
     """Run ``orthocond`` with these arguments on each process, and return the exit code of all.
 
     A process that dies takes the others with it; the one that was first is named.
+
+    Args:
+        processes: on this machine.
+        arguments: of the command.
+        machines: on each of which this is called with the same arguments.
+        rendezvous: where they meet, as ``host:port`` of one of them.
+        timeout: seconds to wait there.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=machines,
+        max_nodes=machines,
         nproc_per_node=processes,
-        run_id=uuid4().hex,
+        run_id="orthocond",
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint=rendezvous,
+        rdzv_configs={"join_timeout": int(timeout), "read_timeout": int(timeout)},
         max_restarts=0,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "orthocond_cli", *arguments)
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
+    except RendezvousError:
+        print(
+            f"orthocond: {machines} machines did not meet at {rendezvous} within {timeout:g} s",
+            file=sys.stderr,
+        )
+        return 1
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +42,13 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The study's folder: runs/NAME.")] = None,
     num_processes: Annotated[
         int | None, typer.Option(min=1, help="Start this many processes on this machine.")
+    ] = None,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines of one run, each with --num-processes.")
+    ] = 1,
+    rendezvous: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of one of the --nodes, which all get the same command."),
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds to wait for a process that is lost.")
@@ -90,13 +98,20 @@ def train(
         common = [f"--timeout={timeout:g}"]
         common += [f"--num-processes={num_processes}"] if num_processes else []
         common += [f"--track={track}"] if track else []
-        hand_over(grid, study, sbatch or [], common, dry_run)
+        hand_over(grid, study, sbatch or [], common, nodes, dry_run)
         return 0
+    if (nodes > 1) != (rendezvous is not None):
+        raise typer.BadParameter(
+            "--nodes goes with --cluster slurm, or with the --rendezvous of all of them"
+        )
+    if rendezvous and not re.fullmatch(r"[^\s:]+:\d{1,5}", rendezvous):
+        raise typer.BadParameter(f"--rendezvous {rendezvous!r}: expected HOST:PORT")
 
     from orthocond_cli.launch import inside_launcher, launch
 
-    if num_processes is not None and num_processes > 1 and not inside_launcher():
-        return launch(num_processes, sys.argv[1:])
+    processes = num_processes or 1
+    if (processes > 1 or rendezvous) and not inside_launcher():
+        return launch(processes, sys.argv[1:], nodes, rendezvous or "localhost:0", timeout)
 
     from orthocond.grid import Session
 

@@ -16,15 +16,18 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """Remembers SIGTERM or SIGINT until somebody looks; a second one acts at once."""
+    """Remembers SIGTERM or SIGINT until somebody looks; a Ctrl-C after it acts at once.
+
+    Another SIGTERM does nothing: a scheduler and a launcher may both pass the same one on.
+    """
 
     def __init__(self) -> None:
         self.signum = 0
 
     def _note(self, signum: int, _frame: object) -> None:
-        if self.signum:
+        if self.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signum = signum
+        self.signum = self.signum or signum
 
     @contextmanager
     def installed(self) -> Iterator[StopSignal]:
