@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from orthocond.environment import describe
 from orthocond.errors import UserError
 from orthocond.interruption import Interrupted, StopSignal
 from orthocond.lost import lost_processes_named
-from orthocond.runs import Run, RunLocked, RunWriter, run_name
+from orthocond.runs import CorruptRun, Run, RunLocked, RunWriter, run_name
 from orthocond.summary import summarize
 from orthocond.training import Diverged, Trainer
 
@@ -89,6 +90,8 @@ def run_folder(study: Path, config: Config, data: ImageData) -> Path:
 def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
     """What training would do with each run.
 
+    A complete run whose state is damaged is skipped with a warning: its figures stand.
+
     Raises:
         UserError: a run there has another configuration, or is damaged.
     """
@@ -98,9 +101,20 @@ def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
         settings = resolved(config, data)
         run = Run(folder)
         run.require_config(settings)
-        action = "skip" if run.is_complete else "resume" if run.has_checkpoint else "train"
+        if run.is_complete:
+            action = "skip"
+            _warn_of_damaged_state(run)
+        else:
+            action = "resume" if run.has_checkpoint else "train"
         planned.append(Planned(config, settings, folder, action))
     return planned
+
+
+def _warn_of_damaged_state(run: Run) -> None:
+    try:
+        run.checkpoint()
+    except CorruptRun as error:
+        warnings.warn(f"{error}; its tables and figures are intact: it is skipped", stacklevel=2)
 
 
 class Session:
