@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from orthocond.allocator import keep_memory
 from orthocond.config import Config, checked
 from orthocond.errors import UserError, images_taken
 from orthocond.methods import Method
-from orthocond.models import build_model, pre_svd
-from orthocond.treatments import treat
+from orthocond.network import build_network
 
 PLAIN = {"dbn": "bn", "gcp": "gap"}
 """Task: the method without a spectral layer, which the others are compared with."""
@@ -58,36 +57,13 @@ class TrainingStep:
     """
 
     def __init__(self, config: Config, images: Tensor, labels: Tensor) -> None:
-        method = Method.parse(config.method)
-        torch.manual_seed(config.seed)
-        model: nn.Module = build_model(
-            config.task,
-            config.model,
-            method.solver,
-            config.data.classes or CLASSES,
-            eps=config.eps,
-            backward=config.backward,
-            groups=config.groups,
-            stem_kernel=config.stem_kernel,
-        ).to(images)
-        if config.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        self.model, self.images, self.labels = model, images, labels
-        self.autocast = config.precision == "bfloat16"
-        self.treated = treat(
-            model,
-            pre_svd(config.task),
-            method.treatments,
-            ol_weight=config.ol_weight,
-            target=config.olr_target,
+        self.model, self.treated, self.optimizer = build_network(
+            config, config.data.classes or CLASSES
         )
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        self.model.to(images.device)
         self.treated.bind(self.optimizer)
+        self.images, self.labels = images, labels
+        self.autocast = config.precision == "bfloat16"
 
     def _now(self) -> float:
         if self.images.device.type == "cuda":

@@ -9,7 +9,7 @@ from orthocond.config import Config, Grid, resolve
 from orthocond.errors import UserError
 from orthocond.grid import Result, Session
 from orthocond.runs import CONDITIONING, METRICS, TIMINGS, Run, RunWriter
-from orthocond.training import Trainer, learning_rate
+from orthocond.stepper import Stepper, learning_rate
 
 TINY = [
     "epochs=2",
@@ -134,13 +134,13 @@ def test_a_run_that_diverges_is_kept_and_the_grid_goes_on(tmp_path: Path) -> Non
 
 def poison(patch: pytest.MonkeyPatch, moment: int) -> None:
     """Let a training step see images that are NaN."""
-    original = Trainer._train_step
+    original = Stepper.take_step
 
-    def step(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
-        factor = torch.nan if trainer.step == moment else 1.0
-        original(trainer, images * factor, labels)
+    def step(stepper: Stepper, images: Tensor, labels: Tensor) -> None:
+        factor = torch.nan if stepper.step == moment else 1.0
+        original(stepper, images * factor, labels)
 
-    patch.setattr(Trainer, "_train_step", step)
+    patch.setattr(Stepper, "take_step", step)
 
 
 @pytest.mark.parametrize("moment", [0, 4, 5])

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import orthocond.training
+import orthocond.network
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 
@@ -79,6 +79,6 @@ def keep_list_of_written(folder: Path) -> None:
     atexit.register(lambda: (folder / os.environ["RANK"]).write_text("\n".join(written)))
 
 
-orthocond.training.build_model = plain_model
+orthocond.network.build_model = plain_model
 if "WRITTEN" in os.environ and "RANK" in os.environ:
     keep_list_of_written(Path(os.environ["WRITTEN"]))
