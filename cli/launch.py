@@ -42,6 +42,7 @@ def launch(
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    wait = int(timeout) if machines > 1 else 600  # nobody is waited for on a machine alone
     config = LaunchConfig(
         min_nodes=machines,
         max_nodes=machines,
@@ -49,7 +50,7 @@ def launch(
         run_id="orthocond",
         rdzv_backend="c10d",
         rdzv_endpoint=rendezvous,
-        rdzv_configs={"join_timeout": int(timeout), "read_timeout": int(timeout)},
+        rdzv_configs={"join_timeout": wait, "read_timeout": wait},
         max_restarts=0,
     )
     try:

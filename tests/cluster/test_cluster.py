@@ -17,9 +17,9 @@ from orthocond_cli.cluster import run_arguments
 from orthocond_cli.main import run
 
 NETWORKS = Path(__file__).parents[1] / "plain_networks"
-TRAIN = [
-    *(sys.executable, "-m", "orthocond_cli", "train"),
-    *("--method", "svd", "--method", "nog+olr", "--seeds", "0-1"),
+TRAIN = [sys.executable, "-m", "orthocond_cli", "train"]
+GRID = ["--method", "svd", "--method", "nog+olr", "--seeds", "0-1"]
+SETTINGS = [
     *("--set", "epochs=5", "--set", "batch_size=16", "--set", "checkpoint_every=1"),
     *("--set", "data.train_images=160", "--set", "data.test_images=16", "--set", "data.classes=4"),
     *("--set", "data.size=16", "--set", "recalibration_batches=1", "--set", "lr=0.02"),
@@ -49,6 +49,11 @@ def test_a_tasks_arguments_say_all_that_the_grids_settings_said(preset: str | No
             ["--cluster", "slurm", "--dry-run", "--sbatch", "mem=1\n#SBATCH"],
             2,
             "expected key=value",
+        ),
+        (
+            ["--cluster", "slurm", "--dry-run", "--sbatch", "nodes=2"],
+            2,
+            "use --nodes for the nodes",
         ),
         (["--sbatch", "mem=1G"], 2, "--sbatch is for --cluster slurm"),
         (["--cluster", "slurm"], 1, "there is no Slurm on this machine: squeue is missing"),
@@ -84,11 +89,27 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
         pytest.skip(f"there is no Slurm here ({', '.join(missing())}): install slurm-wlm and munge")
     folder = tmp_path / "slurm"
     folder.mkdir()
+    plain = {"PYTHONPATH": str(NETWORKS), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with slurm(folder) as environment:
-        yield environment | {"PYTHONPATH": str(NETWORKS), "OMP_NUM_THREADS": "1"}
+        yield environment | plain
 
 
-def wait_for(condition: Callable[[], bool], study: Path, seconds: float = 400) -> None:
+@pytest.fixture
+def train(
+    cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """The command, called in this process, which has done its imports."""
+    for name, value in cluster.items():
+        monkeypatch.setenv(name, value)
+
+    def said(*arguments: object) -> str:
+        assert run(["train", *map(str, arguments)]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return said
+
+
+def wait_for(condition: Callable[[], bool], study: Path, seconds: float = 1200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         logs = "\n".join(path.read_text()[-2000:] for path in study.glob("slurm/*.log"))
@@ -96,32 +117,51 @@ def wait_for(condition: Callable[[], bool], study: Path, seconds: float = 400) -
         time.sleep(0.1)
 
 
+def assert_same_files(ours: Path, expected: Path) -> None:
+    Run(ours).verify()
+    for file in FILES:
+        assert (ours / file).read_bytes() == (expected / file).read_bytes(), file
+
+
 def test_a_grid_on_slurm_one_task_preempted_is_the_grid_trained_here(
-    cluster: dict[str, str], tmp_path: Path
+    cluster: dict[str, str], train: Callable[..., str], tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    submit = [*TRAIN, "--out", there, "--cluster", "slurm", "--sbatch", "cpus-per-task=1"]
-    assert "#SBATCH --array=0-3\n" in call(cluster, *submit, "--dry-run")
+    submit = [*SETTINGS, *GRID, "--out", there, "--cluster", "slurm", "--sbatch", "cpus-per-task=1"]
+    assert "#SBATCH --array=0-3\n" in train(*submit, "--dry-run")
     assert not there.exists()
-    assert "submitted 4 of 4 runs as array job 1" in call(cluster, *submit)
-    assert "nothing to submit" in call(cluster, *submit)  # while they are queued
+    assert "submitted 4 of 4 runs as array job 1" in train(*submit)
+    assert "nothing to submit" in train(*submit)  # while they are queued
 
     last = there / "dbn-leaves-small-svd+nog+olr-s1"  # two run at a time, so it has not begun
     wait_for(lambda: Run(last).has_checkpoint, there)
     call(cluster, "scancel", "--signal=TERM", "1_3")
     wait_for(lambda: not call(cluster, "squeue", "--noheader"), there)
     assert "Restarts=1" in call(cluster, "scontrol", "show", "job", "1_3")
-    assert "nothing to submit" in call(cluster, *submit)
+    assert "nothing to submit" in train(*submit)
 
-    call(cluster, *TRAIN, "--out", here)
+    call(cluster, *TRAIN, *SETTINGS, *GRID, "--out", here)
     runs = sorted(path.name for path in here.iterdir())
     assert len(runs) == 4
     for name in runs:
-        Run(there / name).verify()
-        for file in FILES:
-            assert (there / name / file).read_bytes() == (here / name / file).read_bytes(), file
+        assert_same_files(there / name, here / name)
 
     (there / runs[0] / "manifest.json").unlink()
-    assert "submitted 1 of 4 runs" in call(cluster, *submit)
+    assert "submitted 1 of 4 runs" in train(*submit)
     wait_for(lambda: not call(cluster, "squeue", "--noheader"), there)
-    Run(there / runs[0]).verify()
+    assert_same_files(there / runs[0], here / runs[0])
+
+
+def test_a_run_on_two_nodes_preempted_is_the_run_of_two_processes_here(
+    cluster: dict[str, str], train: Callable[..., str], tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    train(*SETTINGS, "--out", there, "--cluster", "slurm", "--nodes", 2)
+    path = there / "dbn-leaves-small-svd-s0"
+    wait_for(lambda: Run(path).has_checkpoint, there)
+    call(cluster, "scancel", "--signal=TERM", "1_0")
+    wait_for(lambda: not call(cluster, "squeue", "--noheader"), there)
+    assert "Restarts=1" in call(cluster, "scontrol", "show", "job", "1_0")
+    assert Run(path).environment["processes"] == 2
+    call(cluster, *TRAIN, *SETTINGS, "--out", here, "--num-processes", 2)
+    assert_same_files(path, here / path.name)
