@@ -66,6 +66,8 @@ class Stepper:
         model, self.treated, optimizer = build_network(config, classes)
         if config.sync_batch_norm and accelerator.num_processes > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if accelerator.scaler is not None:  # as the run before has left it
+            accelerator.scaler.load_state_dict(torch.amp.GradScaler("cpu").state_dict())
         self.network, self.optimizer = accelerator.prepare(model, optimizer)
         self.model: nn.Module = accelerator.unwrap_model(self.network)
         self.dtype = next(self.model.parameters()).dtype
