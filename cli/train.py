@@ -85,9 +85,10 @@ def train(
         flags["data"] = {"name": data}
     grid = resolve(preset, config, flags, set_ or [])
     study = out or Path("runs") / (preset or "local")
-    if track not in (None, "tensorboard"):
-        raise typer.BadParameter(f"unknown tracker {track!r}: allowed is tensorboard")
+    if track is not None:
+        from orthocond.tracking import require_tracker
 
+        require_tracker(track)
     if sbatch and cluster is None:
         raise typer.BadParameter("--sbatch is for --cluster slurm")
     if cluster is not None:

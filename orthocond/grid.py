@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +13,6 @@ from typing import Any, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from orthocond.allocator import keep_memory
@@ -26,8 +24,10 @@ from orthocond.errors import UserError
 from orthocond.interruption import Interrupted, StopSignal
 from orthocond.lost import lost_processes_named
 from orthocond.runs import CorruptRun, Run, RunLocked, RunWriter, run_name
+from orthocond.stepper import Diverged
 from orthocond.summary import summarize
-from orthocond.training import Diverged, Trainer
+from orthocond.tracking import Log, epoch_log
+from orthocond.training import Trainer
 
 T = TypeVar("T")
 AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
@@ -124,7 +124,7 @@ class Session:
         grid: what to train.
         study: the folder of the runs.
         timeout: seconds that a process waits for one that is lost.
-        tracker: ``tensorboard``, or None.
+        tracker: ``tensorboard``, which is there (``require_tracker``), or None.
 
     Raises:
         UserError: the data can't be had, or the precision does not exist here.
@@ -222,7 +222,17 @@ class Session:
                 return Result(name, summary["status"], summary)
             if checkpoint is not None:
                 trainer.resume(checkpoint)
-            save = writer.save if self.is_main else _save_nothing
+            log: Log | None = None
+            if self.is_main and self.tracker:
+                log = stack.enter_context(epoch_log(self.study / self.tracker, name))
+                log(trainer.tables["metrics"])
+
+            def save(*state: Any) -> None:
+                if self.is_main:
+                    writer.save(*state)
+                if log:
+                    log(trainer.tables["metrics"])
+
             status = "complete"
             try:
                 trainer.run(save)
@@ -239,21 +249,6 @@ class Session:
             )
             if self.is_main:
                 writer.finish(summary, trainer.tables)
-                self._track(name, settings, trainer.tables["metrics"])
             accelerator.wait_for_everyone()
             accelerator.free_memory()
         return Result(name, status, summary)
-
-    def _track(self, name: str, settings: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
-        if self.tracker is None:
-            return
-        tracker = TensorBoardTracker(name, logging_dir=self.study / "tensorboard")
-        tracker.start()
-        for row in metrics:
-            numbers = {key: value for key, value in row.items() if value is not None}
-            tracker.log({k: v for k, v in numbers.items() if math.isfinite(v)}, row["step"])
-        tracker.finish()
-
-
-def _save_nothing(*state: object) -> None:
-    """What the processes that do not write do with their state."""
