@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint book faults clean
+.PHONY: install demo test lint book faults gpu-check clean
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,9 @@ book: install
 
 faults: install
 	cd tests && ../$(BIN)/python -m faults
+
+gpu-check: install
+	cd tests && ../$(BIN)/python -m gpu
 
 clean:
 	rm -rf $(VENV) build dist book/_build .pytest_cache .mypy_cache .ruff_cache

@@ -46,6 +46,7 @@ class Toy:
     Args:
         build: the optimizer from the network's parameters, and a list of them or groups.
         target: of OLR.
+        device: of the network and the images; both are drawn on the CPU.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Toy:
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
         target: str = "parameter",
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.model = network(seed, dtype)
-        self.images, self.labels = batch(dtype)
+        self.model = network(seed, dtype).to(device)
+        self.images, self.labels = (t.to(device) for t in batch(dtype))
         self.treated: Treated = oc.treat(self.model, "0", treatments, ol_weight=0.05, target=target)
         self.optimizer = build(list(self.model.parameters()))
         self.treated.bind(self.optimizer)
@@ -80,7 +82,7 @@ class Toy:
     def scaled_step(self, scaler: torch.amp.GradScaler, dtype: torch.dtype) -> float:
         """A step under autocast with a loss scale."""
         self.optimizer.zero_grad()
-        with torch.autocast("cpu", dtype):
+        with torch.autocast(self.images.device.type, dtype):
             loss = self.loss() + self.treated.penalty()
         scaler.scale(loss).backward()
         scaler.step(self.optimizer)
