@@ -165,7 +165,10 @@ class Run:
 
     @property
     def timings(self) -> pd.DataFrame:
-        """A row an epoch: seconds, images per second, memory; columns ``TIMINGS``."""
+        """A row an epoch: seconds, images per second, peak memory; columns ``TIMINGS``.
+
+        The memory is that of the epoch on a GPU, and of the process so far on a CPU.
+        """
         return self._table("timings")
 
     @property

@@ -176,7 +176,7 @@ class Stepper:
         if signum:  # one process was asked to stop: all do, after the same step
             self.stop.signum = self.stop.signum or int(signum)
         self._add(loss=loss, correct=correct, images=images, penalty=penalty, steps=1)
-        last = self.treated.last
+        last = None if self.optimizer.step_was_skipped else self.treated.last
         if last is not None and last.eta is not None:
             self._add(eta=last.eta, eta_used=bool(last.eta_used), eta_steps=1)
         self.count_outcomes()

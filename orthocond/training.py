@@ -11,12 +11,10 @@ Note [Resume to the same bytes]
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -29,6 +27,7 @@ from orthocond.evaluation import buffers_restored, evaluate
 from orthocond.interruption import Interrupted, StopSignal
 from orthocond.layers.recalibrate import recalibrate
 from orthocond.models import meta_layer
+from orthocond.peak_memory import forget_peak, peak_memory_mb
 from orthocond.stepper import Diverged, Stepper
 from orthocond.tables import Table
 
@@ -42,12 +41,6 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
         key: float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
         for key, value in row.items()
     }
-
-
-def _peak_memory_mb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 class Trainer:
@@ -131,6 +124,7 @@ class Trainer:
         # With sums, all steps of an epoch may be done and its evaluation not.
         first = (self.step - 1 if self.stepper.sums else self.step) // self.epoch_steps
         for epoch in range(first, self.config.epochs):
+            forget_peak(self.accelerator.device)
             seconds, images = time.perf_counter(), -self.stepper.sums.get("images", 0.0)
             self._train_epoch(epoch, save)
             seconds, images = time.perf_counter() - seconds, images + self.stepper.sums["images"]
@@ -217,7 +211,7 @@ class Trainer:
             "seconds": seconds,
             "images_per_second": images / seconds,
             "eval_seconds": time.perf_counter() - start,
-            "peak_memory_mb": _peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(self.accelerator.device),
         }
         self.tables["metrics"].append(_rounded(row))
         self.tables["timings"].append(_rounded(timing))

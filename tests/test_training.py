@@ -159,6 +159,32 @@ def test_the_failure_that_a_run_diverged_by_is_counted_once_whatever_is_killed(
     assert content(tmp_path / "killed" / resumed.name) == content(tmp_path / "whole" / whole.name)
 
 
+def test_a_step_that_the_scaler_skips_counts_no_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etas: list[float] = []
+    original = Stepper.take_step
+
+    def step(stepper: Stepper, images: Tensor, labels: Tensor) -> None:
+        weight = stepper.model.get_parameter("fc.weight")
+        before = weight.detach().clone()
+        factor = torch.inf if stepper.step == 2 else 1.0
+        hook = weight.register_hook(lambda gradient: gradient * factor)
+        original(stepper, images, labels)
+        hook.remove()
+        if not torch.equal(weight, before):
+            assert stepper.treated.last is not None and stepper.treated.last.eta is not None
+            etas.append(stepper.treated.last.eta)
+
+    monkeypatch.setattr(Stepper, "take_step", step)
+    session = Session(tiny("olr", settings=("epochs=1",)), tmp_path)
+    session.accelerator.scaler = torch.amp.GradScaler("cpu")  # as float16 has it on a GPU
+    (result,) = session.train(lambda *_: None)
+    assert result.status == "complete" and len(etas) == 3
+    (eta,) = Run(tmp_path / result.name).metrics["eta"]
+    assert eta == pytest.approx(sum(etas) / 3, rel=1e-8)
+
+
 @pytest.mark.parametrize("method", ["svd", "ns", "bn", "sn", "ol", "ow-stiefel", "olr-exact"])
 def test_every_kind_of_method_trains(tmp_path: Path, method: str) -> None:
     (result,) = train(tiny(method, settings=("epochs=1",)), tmp_path)
