@@ -109,6 +109,12 @@ def process_of_rank(launcher: int, rank: int) -> int:
     raise AssertionError(f"no process has rank {rank}")
 
 
+def wait_for_state(process: subprocess.Popen[str], run: Run) -> None:
+    while not list((run.path / "checkpoint").glob("[0-9]*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="ranks are read from /proc")
 @pytest.mark.parametrize(
     ("signum", "rank", "line"),
@@ -125,9 +131,7 @@ def test_a_lost_process_is_named_and_one_process_goes_on_alone(
     train = [sys.executable, *TRAIN, "--method", "svd", "--out", tmp_path]
     process = command(*train, "--num-processes", 2, "--timeout", 5)
     run = Run(tmp_path / "dbn-leaves-small-svd-s0")
-    while not list((run.path / "checkpoint").glob("[0-9]*")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for_state(process, run)
     lost = process_of_rank(process.pid, rank)
     os.kill(lost, signum)
     if signum == signal.SIGSTOP:
@@ -142,4 +146,17 @@ def test_a_lost_process_is_named_and_one_process_goes_on_alone(
     assert run.has_checkpoint and not run.is_complete
     warned = complete(*train)
     assert "processes is 2 there and 1 here" in warned and "may differ in their last" in warned
+    assert_equal_up_to_rounding(Run(run.path), Run(one / run.name))
+
+
+def test_two_processes_go_on_from_what_one_began(one: Path, tmp_path: Path) -> None:
+    train = [sys.executable, *TRAIN, "--method", "svd", "--out", tmp_path]
+    process, run = command(*train), Run(tmp_path / "dbn-leaves-small-svd-s0")
+    wait_for_state(process, run)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    assert run.has_checkpoint and not run.is_complete
+    warned = complete(*train, "--num-processes", 2)
+    assert "processes is 1 there and 2 here" in warned and "may differ in their last" in warned
+    assert Run(run.path).environment["processes"] == 2
     assert_equal_up_to_rounding(Run(run.path), Run(one / run.name))
