@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import Phase, settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 torch.set_num_threads(1)
+
+# A killed mutant need not be shrunk to its smallest example, and is killed by the same one again.
+settings.register_profile(
+    "mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None
+)
 
 
 @pytest.fixture(scope="session")

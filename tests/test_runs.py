@@ -2,20 +2,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 
 import pytest
 import small_run
 
 from orthocond.errors import UserError
+from orthocond.files import MAX_JSON
 from orthocond.run import Run
 from orthocond.runs import CorruptRun, RunLocked, RunWriter, find_runs, run_name
+from orthocond.tables import TABLES
 
 
 def test_names():
     assert run_name("dbn", "leaves", "small", "svd+nog", 0) == small_run.NAME
-    with pytest.raises(UserError, match=r"^data '\.\./x' can't be part of a folder's name"):
-        run_name("dbn", "../x", "small", "svd", 0)
+
+
+@pytest.mark.parametrize("kind", ["task", "data", "model", "method"])
+def test_a_part_that_is_no_name_is_named_by_its_kind(kind):
+    parts = {"task": "dbn", "data": "leaves", "model": "small", "method": "svd", "seed": 0}
+    with pytest.raises(UserError, match=rf"^{kind} '\.\./x' can't be part of a folder's name"):
+        run_name(**parts | {kind: "../x"})
 
 
 def test_the_files_of_a_complete_run(tmp_path):
@@ -35,10 +43,46 @@ def test_a_resumed_run_ends_in_the_same_bytes(tmp_path, stop):
     assert small_run.listing(path) == small_run.listing(whole.path)
 
 
+def test_what_is_saved_comes_back(tmp_path):
+    path = tmp_path / small_run.NAME
+    with RunWriter(path) as writer:
+        writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
+        writer.save(3, small_run.tensors(3), {"scaler": None}, small_run.tables(3))
+    with RunWriter(path) as writer:
+        back = writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
+    assert (back.step, back.state) == (3, {"scaler": None})
+    assert back.tensors.keys() == small_run.tensors(3).keys()
+    assert [row["step"] for row in back.tables["conditioning"]] == [0, 1, 2]
+    assert [row["seconds"] for row in back.tables["timings"]] == [0.5]
+
+
+def test_a_run_may_end_with_tables_that_have_no_rows(tmp_path):
+    path = tmp_path / small_run.NAME
+    with RunWriter(path) as writer:
+        writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
+        writer.finish(small_run.SUMMARY, {})
+    assert Run(path).status == "complete"
+    assert [len((path / f"{name}.csv").read_text().splitlines()) for name in TABLES] == [1, 1, 1]
+
+
+def test_finishing_keeps_the_newest_checkpoint_of_this_run_alone(tmp_path):
+    """A killed process may leave an older one, and a copied folder a newer one of another run."""
+    run = small_run.train(tmp_path / "a" / small_run.NAME, last=2, finish=False)
+    other = small_run.train(
+        tmp_path / "b" / small_run.NAME, 4, finish=False, config=small_run.CONFIG | {"lr": 0.5}
+    )
+    older = small_run.train(tmp_path / "c" / small_run.NAME, last=1, finish=False)
+    for path in (older.path / "checkpoint" / "1", other.path / "checkpoint" / "4-2"):
+        shutil.copytree(path, run.path / "checkpoint" / path.name)
+    with pytest.warns(UserWarning, match="passed over a checkpoint: checkpoint/4-2/manifest.json"):
+        small_run.train(run.path, last=2)
+    assert os.listdir(run.path / "checkpoint") == ["2-2"]
+
+
 def test_a_complete_run_is_not_begun_again(tmp_path):
     run = small_run.train(tmp_path / small_run.NAME)
     before = small_run.listing(run.path)
-    with pytest.raises(UserError, match="is complete"):
+    with pytest.raises(UserError, match=rf"^run '{re.escape(str(run.path))}' is complete$"):
         small_run.train(run.path)
     assert small_run.listing(run.path) == before
 
@@ -106,13 +150,15 @@ def test_one_process_trains_a_run(tmp_path):
     path = tmp_path / small_run.NAME
     with RunWriter(path) as writer:
         writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
-        with pytest.raises(RunLocked, match=r"is being trained by another process$"):
+        with pytest.raises(
+            RunLocked, match=rf"^run '{re.escape(str(path))}' is being trained by another process$"
+        ):
             RunWriter(path).__enter__()
     small_run.train(path)
 
 
 def test_outside_its_with_statement_a_writer_writes_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match="with statement"):
+    with pytest.raises(RuntimeError, match=r"^a RunWriter is used inside its with statement$"):
         RunWriter(tmp_path / "a").begin({}, {})
     assert os.listdir(tmp_path) == []
 
@@ -139,7 +185,10 @@ def test_links_out_of_the_study_are_not_written_through(tmp_path, where):
     else:
         path.mkdir()
         (path / "checkpoint").symlink_to(outside)
-    with pytest.raises(UserError, match=r"is a link: a run is written into its study only$"):
+    link = path if where == "run" else path / "checkpoint"
+    with pytest.raises(
+        UserError, match=rf"^'{re.escape(str(link))}' is a link: a run is written into its study o"
+    ):
         small_run.train(path)
     assert os.listdir(outside) == [".x.1.part"]
 
@@ -152,20 +201,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 def test_resuming_elsewhere_is_said_and_kept(tmp_path):
     run = small_run.train(tmp_path / small_run.NAME, last=3, finish=False)
-    elsewhere = small_run.ENVIRONMENT | {"threads": 2}
+    elsewhere = small_run.ENVIRONMENT | {"python": "3.12", "threads": 2}
+    differences = 'python is "3.11" there and "3.12" here; threads is 1 there and 2 here'
     with (
         RunWriter(run.path) as writer,
-        pytest.warns(UserWarning, match=r"another environment.*: threads is 1 there and 2 here$"),
+        pytest.warns(UserWarning, match=rf"another environment.*last digits: {differences}$"),
     ):
         writer.begin(small_run.CONFIG, elsewhere)
     with RunWriter(run.path) as writer:
         writer.begin(small_run.CONFIG, elsewhere)
     stored = json.loads((run.path / "environment.json").read_text())
     assert stored == {**elsewhere, "earlier": [small_run.ENVIRONMENT]}
-    (run.path / "environment.json").write_text("damaged")
-    with RunWriter(run.path) as writer:
-        writer.begin(small_run.CONFIG, elsewhere)
-    assert json.loads((run.path / "environment.json").read_text()) == elsewhere
+    absurd = json.dumps(small_run.ENVIRONMENT) + " " * MAX_JSON  # larger than any real one
+    for unreadable in ("damaged", absurd):
+        (run.path / "environment.json").write_text(unreadable)
+        with RunWriter(run.path) as writer:
+            writer.begin(small_run.CONFIG, elsewhere)
+        assert json.loads((run.path / "environment.json").read_text()) == elsewhere
 
 
 def test_find_runs_lists_what_is_complete_and_nothing_else(tmp_path):
