@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint book faults gpu-check clean
+.PHONY: install demo test lint book faults gpu-check mutants clean
 
 install: $(VENV)/.installed
 
@@ -36,5 +36,11 @@ faults: install
 gpu-check: install
 	cd tests && ../$(BIN)/python -m gpu
 
+# An hour and more; stopped, it goes on where it was. tests/mutants.md explains what survives.
+mutants: install
+	$(BIN)/python -m pip install --quiet 'mutmut>=3.8'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 clean:
-	rm -rf $(VENV) build dist book/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist book/_build mutants .pytest_cache .mypy_cache .ruff_cache

@@ -64,7 +64,8 @@ def reciprocal_gaps(l: Tensor, rule: Backward) -> Tensor:
         rule: ``raw``, ``taylor`` or ``pade``.
 
     Returns:
-        (..., d, d), antisymmetric with a zero diagonal; infinite at ties for ``raw``.
+        (..., d, d), with a zero diagonal and antisymmetric but at ties: there it is infinite for
+        ``raw`` and the positive cap of the series for the others.
     """
     li, lj = l.unsqueeze(-1), l.unsqueeze(-2)  # (..., d, 1), (..., 1, d)
     diagonal = torch.eye(l.shape[-1], dtype=torch.bool, device=l.device)
@@ -72,7 +73,7 @@ def reciprocal_gaps(l: Tensor, rule: Backward) -> Tensor:
         return torch.where(diagonal, 0, 1 / (li - lj))
     larger, smaller = torch.maximum(li, lj), torch.minimum(li, lj)
     series = _taylor if rule == "taylor" else _pade
-    # Ties get the cap with the sign of the order in which they stand; f(li) - f(lj) is 0 there.
+    # Ties get the cap with one sign on both sides; f(li) - f(lj) is 0 there.
     sign = torch.where(li >= lj, 1.0, -1.0).to(l.dtype)
     return torch.where(diagonal, 0, sign * series(smaller / larger) / larger)
 

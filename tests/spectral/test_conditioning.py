@@ -72,11 +72,17 @@ def test_eigenvalues_in_any_order_give_the_record_of_their_matrix():
     assert (record.kappa_eps, record.kappa_support) == (9.0, 4.0)
     assert (record.stable_rank, record.lambda_max, record.dimension) == (14 / 8, 8.0, 4)
     assert conditioning(torch.diag(l), eps=1.0) == record
+    assert conditioning(l).kappa_eps == measures(l, 1e-12)["kappa_eps"] == record.kappa
 
 
 def test_kappa_takes_magnitudes_as_an_svd_does():
     l = torch.tensor([1.0, -4.0, 2.0], dtype=torch.float64)
     assert conditioning(l).kappa == np.linalg.cond(np.diag(l.numpy())) == 4.0
+
+
+def test_one_eigenvalue_and_whole_numbers_are_a_spectrum_too():
+    assert conditioning(torch.tensor([[2.0]])).kappa == conditioning(torch.tensor([2.0])).kappa == 1
+    assert conditioning(torch.tensor([4, 2])) == conditioning(torch.tensor([4.0, 2.0]).double())
 
 
 def test_equal_eigenvalues():
@@ -137,8 +143,13 @@ def test_a_driver_that_raises_for_the_batch_loses_no_other_matrix(monkeypatch):
         raise torch.linalg.LinAlgError("failed to converge")
 
     P = torch.stack([2 * torch.eye(3), torch.diag(torch.tensor([1.0, 2.0, 3.0]))]).double()
+    poisoned = torch.cat([P, torch.full((1, 3, 3), torch.nan)])
     monkeypatch.setattr(torch.linalg, "eigvalsh", raises)
-    assert covariance_eigenvalues(P).tolist() == [[2, 2, 2], [1, 2, 3]]
+    l = covariance_eigenvalues(poisoned)
+    assert l[:2].tolist() == [[2, 2, 2], [1, 2, 3]] and l[2].isnan().all()
+    monkeypatch.setattr(torch.linalg, "eigh", raises)
+    monkeypatch.setattr(torch.linalg, "svd", raises)
+    assert covariance_eigenvalues(P).isnan().all()
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (0,), (2, 3, 3), ()])

@@ -23,7 +23,7 @@ def test_factors_rebuild_the_matrix(d, kappa, scale, dtype, seed):
     tolerance = 4 * d * torch.finfo(torch.float64).eps
     identity = torch.eye(d, dtype=torch.float64)
     symmetrised = (P.double() + P.double().mT) / 2
-    assert outcome == Outcome.OK and l.dtype == torch.float64
+    assert outcome == Outcome.OK and outcome.dtype == torch.int8 and l.dtype == torch.float64
     assert (l.diff() >= 0).all()
     assert torch.dist(U @ torch.diag(l) @ U.mT, symmetrised) <= tolerance * symmetrised.norm()
     assert torch.dist(U.mT @ U, identity) <= tolerance * d
@@ -37,15 +37,20 @@ def test_a_poisoned_matrix_fails_alone(poison):
     assert result.outcome.tolist() == [[Outcome.OK, Outcome.OK], [Outcome.FAILED, Outcome.OK]]
     assert result.values.isfinite().all() and result.vectors.isfinite().all()
     assert result.values[1, 0].tolist() == [0, 0, 0]
-    with pytest.raises(DecompositionError, match="1 of 4 matrices"):
+    with pytest.raises(
+        DecompositionError,
+        match=r"^1 of 4 matrices could not be decomposed: they hold NaN or Inf, or no driver "
+        r"converged; check the features before the covariance$",
+    ):
         result.require()
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize(
     ("refusals", "expected"),
     [(0, Outcome.OK), (1, Outcome.OK), (2, Outcome.RETRIED), (3, Outcome.RETRIED)],
 )
-def test_a_driver_that_refuses_is_retried(monkeypatch, refusals, expected):
+def test_a_driver_that_refuses_is_retried(monkeypatch, refusals, expected, scale):
     calls, lapack = iter(range(99)), torch.linalg.eigh
 
     def refuse(P):
@@ -54,10 +59,10 @@ def test_a_driver_that_refuses_is_retried(monkeypatch, refusals, expected):
         return lapack(P)
 
     monkeypatch.setattr(torch.linalg, "eigh", refuse)
-    P = by_condition(5, 10.0, 1.0, 0) - 0.3 * torch.eye(5)  # eigenvalues of both signs
+    P = scale * (by_condition(5, 10.0, 1.0, 0) - 0.3 * torch.eye(5))  # eigenvalues of both signs
     l, U, outcome = eigh(P)
     assert outcome == expected
-    assert torch.dist(U @ torch.diag(l) @ U.mT, P) < 1e-10
+    assert torch.dist(U @ torch.diag(l) @ U.mT, P) < 1e-11 * scale
 
 
 def test_a_driver_that_returns_nan_is_caught(monkeypatch):
@@ -80,6 +85,9 @@ def test_mixed_singular_vectors_are_not_taken_for_eigenvectors(monkeypatch):
     l, U, outcome = eigh(P)
     rebuilt = torch.dist(U @ torch.diag(l) @ U.mT, P.double()) < 1e-10
     assert outcome == Outcome.FAILED or rebuilt
+    factors = torch.eye(2).double(), torch.ones(2).double(), P.double()  # U S V^T = P all the same
+    monkeypatch.setattr(torch.linalg, "svd", lambda _: factors)
+    assert eigh(P).outcome == Outcome.FAILED
 
 
 def test_when_everything_refuses_the_outcome_says_so(monkeypatch):
@@ -91,6 +99,11 @@ def test_when_everything_refuses_the_outcome_says_so(monkeypatch):
     result = eigh(torch.eye(3).repeat(2, 1, 1))
     assert result.outcome.tolist() == [Outcome.FAILED] * 2
     assert result.vectors.isfinite().all()
+
+
+def test_an_empty_batch_stays_empty():
+    l, U, outcome = eigh(torch.zeros(2, 0, 3, 3))
+    assert (l.shape, U.shape, outcome.shape) == ((2, 0, 3), (2, 0, 3, 3), (2, 0))
 
 
 def test_bad_shapes_are_named():

@@ -92,11 +92,15 @@ def test_a_zero_gradient_has_a_defined_answer(rule):
     W = torch.randn(3, 5)
     eta = oc.optimal_lr(W, torch.zeros(3, 5), rule, upper=0.1)
     assert eta == (0 if rule == "exact" else 0.1)
+    eta = oc.optimal_lr(W, torch.zeros(3, 5), rule)
+    assert eta == 0 if rule == "exact" else eta.isnan()
 
 
 def test_the_guard_keeps_paper_and_newton_inside_the_interval():
     W = torch.eye(3)
     assert oc.optimal_lr(W, -W, "paper", upper=0.1) == 0.1  # eta* < 0 would climb
+    skew = torch.tensor([[0.0, 1.0, 2.0], [-1.0, 0.0, 3.0], [-2.0, -3.0, 0.0]])
+    assert oc.optimal_lr(W, skew, "paper", upper=0.1) == 0.1  # eta* = 0 would stand still
     assert oc.optimal_lr(W, 100 * W, "paper", upper=0.1) == pytest.approx(1 / 300)
 
 

@@ -164,6 +164,21 @@ def test_batches_are_the_samples_one_by_one() -> None:
     assert Q.shape == (2, 3, 5, 5)
     torch.testing.assert_close(Q[1, 2], covariance_sqrt(X[1, 2]))
     assert covariance_sqrt(X[:0]).shape == (0, 3, 5, 5)
+    assert covariance_sqrt(X[0, :0]).shape == (0, 5, 5)
+    assert torch.equal(covariance_root(X)[0], Q)
+
+
+@pytest.mark.parametrize(("d", "n"), [(4, 9), (9, 4)])
+def test_the_smaller_side_is_decomposed(d: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lapack, sides = torch.linalg.eigh, []
+
+    def watched(P: Tensor) -> tuple[Tensor, Tensor]:
+        sides.append(P.shape[-1])
+        return lapack(P)
+
+    monkeypatch.setattr(torch.linalg, "eigh", watched)
+    covariance_sqrt(features(d, n))
+    assert sides == [min(d, n)]
 
 
 def test_a_constant_added_to_a_channel_changes_nothing() -> None:
@@ -206,7 +221,11 @@ def test_a_sample_that_fails_is_zero_and_the_others_do_not_notice() -> None:
         assert X.grad is not None and not Q[1:].any() and not X.grad[1:].any() and X.grad[0].any()
     for ours, theirs in zip((Q[0], X.grad[0]), alone, strict=True):
         torch.testing.assert_close(ours.double(), theirs)
-    with pytest.raises(DecompositionError, match=r"2 of 3 covariances.*NaN or Inf"):
+    with pytest.raises(
+        DecompositionError,
+        match=r"^2 of 3 covariances could not be decomposed: the features hold NaN or Inf, or no "
+        r"driver converged$",
+    ):
         covariance_sqrt(X)
 
 
@@ -270,6 +289,7 @@ def test_a_second_derivative_is_refused() -> None:
         (torch.ones(2, 2, dtype=torch.long), {}, "floating dtype, got torch.int64"),
         (torch.ones(2, 2), {"eps": -1.0}, "eps must be 0 or more and finite, got -1.0"),
         (torch.ones(2, 2), {"eps": float("nan")}, "eps must be 0 or more and finite, got nan"),
+        (torch.ones(2, 2), {"eps": float("inf")}, "eps must be 0 or more and finite, got inf"),
         (torch.ones(2, 2), {"dtype": torch.float16}, "torch.float32, got torch.float16"),
     ],
 )

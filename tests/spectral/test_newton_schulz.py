@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from reference import by_condition, spectrum
 
 import orthocond as oc
-from orthocond.spectral.eigh import DecompositionError
+from orthocond.spectral.eigh import DecompositionError, Outcome
 from orthocond.spectral.newton_schulz import newton_schulz
+from orthocond.spectral.roots import root
 
 
 def plain(P: torch.Tensor, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,11 +78,28 @@ def test_it_is_a_solver_of_the_roots(root):
     assert P.grad.isfinite().all()
 
 
+@pytest.mark.parametrize(("power", "which"), [("sqrt", 0), ("inv_sqrt", 1)])
+def test_the_solver_takes_its_five_steps_on_the_sum_with_the_ridge(power, which):
+    P = torch.stack([by_condition(4, 1e4, seed=i) for i in range(6)]).view(2, 3, 4, 4)
+    expected = plain(P + 0.1 * torch.eye(4).double(), 5)[which]
+    strict = oc.matrix_sqrt if power == "sqrt" else oc.matrix_inv_sqrt
+    F, outcome = root(P, power, eps=0.1, solver="newton-schulz")
+    for ours in (F, strict(P, "newton-schulz", eps=0.1)):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-13)
+    assert outcome.shape == (2, 3) and outcome.dtype == torch.int8 and not outcome.any()
+
+
 def test_zero_has_the_root_zero():
     P = torch.zeros(2, 3, 3, requires_grad=True)
     Q, S = newton_schulz(P)
     (Q.sum() + S.sum()).backward()
     assert Q.eq(0).all() and S.isfinite().all() and P.grad.isfinite().all()
+    F, outcome = root(P, "sqrt", solver="newton-schulz")
+    assert F.eq(0).all() and outcome.tolist() == [Outcome.OK] * 2
+
+
+def test_an_empty_batch_stays_empty():
+    assert [root.shape for root in newton_schulz(torch.zeros(2, 0, 3, 3))] == [(2, 0, 3, 3)] * 2
 
 
 def test_bad_input_is_named():
@@ -91,5 +109,9 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="at least 1 step, got 0"):
         newton_schulz(torch.eye(2), 0)
     for value in (float("nan"), float("inf"), -1.0):
-        with pytest.raises(DecompositionError, match="failed on 1 of 2 matrices"):
+        with pytest.raises(
+            DecompositionError,
+            match=r"^the iteration failed on 1 of 2 matrices: they hold NaN or Inf or have a "
+            r"negative trace; check the features before the covariance$",
+        ):
             oc.matrix_sqrt(torch.stack([torch.eye(2), value * torch.eye(2)]), "newton-schulz")

@@ -97,9 +97,28 @@ def test_a_failed_or_wrong_eigendecomposition_is_replaced_by_the_svd(fault, monk
 
 
 @pytest.mark.parametrize("method", ["gram", "svd"])
-def test_methods_agree_and_take_batches(method):
-    G = torch.stack([drawn(6, 9, 50.0, seed) for seed in range(6)]).reshape(2, 3, 6, 9)
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_methods_agree_and_take_batches(shape, method):
+    G = torch.stack([drawn(*shape, 50.0, seed) for seed in range(6)]).reshape(2, 3, *shape)
     assert torch.allclose(oc.polar_factor(G, method), reference(G))
+
+
+def test_each_matrix_of_a_batch_has_its_own_scale():
+    G = torch.stack([drawn(3, 5, 10.0, seed) for seed in range(3)])
+    scaled = G * torch.tensor([1e-200, 1.0, 1e200], dtype=G.dtype).view(3, 1, 1)
+    assert torch.allclose(oc.polar_factor(scaled, "gram"), reference(G))
+
+
+def test_the_rank_tolerance_is_that_of_torch():
+    G = torch.zeros(50, 2, 3)
+    assert rank_tolerance(G) == rank_tolerance(G.mT) == 3 * 2**-23 == rank_tolerance(G.half())
+    assert rank_tolerance(G.double()) == 3 * 2**-52
+
+
+def test_the_method_svd_needs_no_eigendecomposition(monkeypatch):
+    G = drawn(4, 6, 10.0, 0)
+    monkeypatch.setattr(torch.linalg, "eigh", pytest.fail)
+    assert torch.allclose(oc.polar_factor(G, "svd"), reference(G))
 
 
 def test_a_rank_deficient_matrix_gives_a_partial_isometry():
@@ -131,7 +150,11 @@ def test_bad_input_is_named():
         oc.polar_factor(torch.eye(2), "qr")
     with pytest.raises(ValueError, match=r"got shape \(3,\)"):
         oc.polar_factor(torch.zeros(3))
-    with pytest.raises(DecompositionError, match="NaN or Inf"):
+    with pytest.raises(DecompositionError, match=r"^the matrix holds NaN or Inf and has no polar"):
         oc.polar_factor(torch.full((2, 2), float("nan")))
-    with pytest.raises(DecompositionError, match="use 'svd' or 'auto'"):
+    with pytest.raises(
+        DecompositionError,
+        match=r"^method 'gram' takes full rank and condition numbers up to about 1e6; "
+        r"use 'svd' or 'auto'$",
+    ):
         oc.polar_factor(torch.diag(torch.tensor([1.0, 0.0])), "gram")

@@ -1,15 +1,18 @@
 """Values and gradients of the roots, against closed forms, gradcheck and central differences."""
 
+from itertools import product
+
 import pytest
 import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import by_condition, derivative, spectrum
+from torch import Tensor
 
 import orthocond as oc
 from orthocond.spectral.eigh import DecompositionError, Outcome
-from orthocond.spectral.roots import root
+from orthocond.spectral.roots import divided_differences, reciprocal_gaps, root
 
 ROOTS = [oc.matrix_sqrt, oc.matrix_inv_sqrt]
 
@@ -65,6 +68,36 @@ def test_the_papers_rules_agree_where_eigenvalues_are_far_apart(matrix_root, rul
     assert torch.dist(exact, other) < 1e-12 * exact.norm()
 
 
+@pytest.mark.parametrize("rule", ["exact", "raw", "pade", "taylor"])
+def test_divided_differences_are_those_of_the_function(rule):
+    l = torch.tensor([[8.0, 2.0, 1.0], [27.0, 9.0, 3.0]], dtype=torch.float64).view(2, 1, 3)
+    for power, f, slope in (
+        ("sqrt", Tensor.sqrt, lambda x: x**-0.5 / 2),
+        ("inv_sqrt", Tensor.rsqrt, lambda x: -(x**-1.5) / 2),
+    ):
+        D = divided_differences(l, power, rule)
+        assert D.shape == (2, 1, 3, 3)
+        for x, ours in zip(l.view(2, 3), D.view(2, 3, 3), strict=True):
+            for i, j in product(range(3), repeat=2):
+                chord = (f(x[i]) - f(x[j])) / (x[i] - x[j]) if i != j else slope(x[i])
+                assert ours[i, j].item() == pytest.approx(chord.item(), rel=1e-13)
+        assert rule != "exact" or torch.equal(D, divided_differences(l, power))
+
+
+@pytest.mark.parametrize("x", [0.1, 0.5, 0.9, 0.99, 1 - 1e-6])
+def test_the_series_are_the_taylor_polynomial_and_the_fraction_itself(x):
+    """Of degree 100: (1 - x^101) / (1 - x); Pade's is 1 / (1 - x), rounded at 1e-16 / (1 - x)^2."""
+    l = torch.tensor([4 * x, 4.0], dtype=torch.float64)
+    for rule, value, relative in (
+        ("taylor", (1 - x**101) / (1 - x), 1e-9),
+        ("pade", 1 / (1 - x), 1e-13 + 1e-15 / (1 - x) ** 2),
+        ("raw", 1 / (1 - x), 1e-9),
+    ):
+        K = reciprocal_gaps(l, rule)
+        assert K.diagonal().eq(0).all() and torch.equal(K, -K.mT)
+        assert K[1, 0].item() == pytest.approx(value / 4, rel=relative)
+
+
 def test_ties_break_raw_cap_taylor_and_leave_exact_alone():
     P = torch.eye(3, dtype=torch.float64).requires_grad_()
     target = spectrum([1.0, 2.0, 3.0])
@@ -93,9 +126,26 @@ def test_for_layers_failures_are_zero_and_recorded(power, solver):
     F.sum().backward()
     assert outcome.tolist() == [Outcome.OK, Outcome.FAILED, Outcome.OK]
     assert F[1].eq(0).all() and P.grad[1].eq(0).all()
-    value = 2.0 if power == "sqrt" else 0.5
+    value, slope = (2.0, 1 / 4) if power == "sqrt" else (0.5, -1 / 16)
     assert torch.allclose(F[::2], value * torch.eye(2), rtol=1e-4)
-    assert P.grad[::2].diagonal(dim1=-2, dim2=-1).ne(0).all()
+    assert torch.allclose(P.grad[::2], torch.tensor(slope), rtol=1e-3)  # of all, the tie included
+
+
+def test_for_layers_one_singular_matrix_fails_alone():
+    P = torch.eye(3).repeat(2, 4, 1, 1)
+    P[1, 2, 0, 0] = 0
+    F, outcome = root(P, "inv_sqrt")
+    expected = [[Outcome.OK] * 4, [Outcome.OK, Outcome.OK, Outcome.FAILED, Outcome.OK]]
+    assert outcome.tolist() == expected and outcome.dtype == torch.int8
+    assert F[1, 2].eq(0).all() and torch.allclose(F[1, 3], torch.eye(3))
+
+
+def test_for_layers_the_backward_rule_is_the_one_asked_for():
+    P, target = torch.eye(3).double().requires_grad_(), spectrum([1.0, 2.0, 3.0])
+    for rule in ("exact", "taylor"):
+        (layer,) = torch.autograd.grad((root(P, "sqrt", rule)[0] * target).sum(), P)
+        (plain,) = torch.autograd.grad((oc.matrix_sqrt(P, backward=rule) * target).sum(), P)
+        assert torch.equal(layer, plain)
 
 
 def test_for_layers_eigenvalues_that_rounding_makes_negative_are_bounded():
@@ -103,7 +153,7 @@ def test_for_layers_eigenvalues_that_rounding_makes_negative_are_bounded():
     F, outcome = root(P, "inv_sqrt", eps=0.02)
     assert outcome == Outcome.OK and F[1, 1].item() == pytest.approx(10.0)
     assert root(P, "inv_sqrt")[1] == Outcome.FAILED
-    assert root(P, "sqrt")[0][1, 1] == 0
+    assert root(P, "sqrt")[0][1, 1] == root(P, "sqrt", eps=0.02)[0][1, 1] == 0
 
 
 def test_bad_input_is_named():
@@ -113,7 +163,11 @@ def test_bad_input_is_named():
         oc.matrix_sqrt(torch.eye(2), "newton")
     with pytest.raises(ValueError, match="own backward: use backward='exact', not 'pade'"):
         oc.matrix_sqrt(torch.eye(2), "newton-schulz", "pade")
-    with pytest.raises(ValueError, match="pass eps > 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"^the matrix has no inverse square root: smallest eigenvalue 0; "
+        r"pass eps > 0, which is added to the diagonal$",
+    ):
         oc.matrix_inv_sqrt(torch.zeros(2, 2))
     with pytest.raises(DecompositionError, match="1 of 1 matrices"):
         oc.matrix_sqrt(torch.full((2, 2), float("nan")))

@@ -12,6 +12,7 @@ from torch.optim import SGD
 from toys import Toy
 
 import orthocond as oc
+from orthocond.treatments import TREATMENTS, Options, Step
 
 PLAIN = partial(SGD, lr=0.1)
 
@@ -85,6 +86,25 @@ def test_the_guard_of_olr(rule: str, name: str) -> None:
     assert branches == {True, False}
 
 
+def test_the_guard_of_olr_is_open_at_both_ends() -> None:
+    """Eta = 0 where <W, G> = 0, and 1/3 for G = W: neither lies in (0, lr) at lr = 1/3."""
+    W, turn = torch.eye(2).double(), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()
+    lr = oc.optimal_lr(W, W).item()
+    for G, eta in ((turn, 0.0), (W, lr)):
+        step = Step(W, G, lr)
+        TREATMENTS["olr"](Options()).on_step(step)
+        assert step.eta == eta and step.rate is None
+
+
+def test_olr_exact_leaves_the_rate_where_none_below_it_is_better() -> None:
+    """Along G = -W the defect of W = I / 2 falls until eta = 1."""
+    W = torch.eye(2).double() / 2
+    for lr, rate in ((0.5, None), (2.0, 1.0)):
+        step = Step(W, -W, lr)
+        TREATMENTS["olr-exact"](Options()).on_step(step)
+        assert step.eta == pytest.approx(rate or lr) and step.rate == pytest.approx(rate)
+
+
 def test_last_tells_the_gradients_condition_numbers() -> None:
     toy = Toy("nog", PLAIN)
     assert toy.treated.last is None
@@ -112,6 +132,16 @@ def test_remove_keeps_the_present_weight_in_training_mode_too(treatments: str) -
     torch.testing.assert_close(layer.weight.detach().flatten(1), weight, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("treatment", ["sn", "ow", "ow-stiefel"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_weight_treatment_gives_and_takes_no_bias(treatment: str, bias: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=bias))
+    treated = oc.treat(model, "0", treatment)
+    assert (model[0].bias is not None) is bias
+    treated.remove()
+    assert (model[0].bias is not None) is bias
+
+
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (8, 3, 1, 1), (4, 12, 1, 1)])
 def test_ow_stiefel_stays_orthonormal_under_weight_decay(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -136,3 +166,10 @@ def test_ol_is_the_norm_of_eq_12(other: str) -> None:
     expected = 0.05 * np.linalg.norm(W @ W.T - np.eye(8))
     assert toy.treated.penalty().item() == pytest.approx(expected, rel=1e-12)
     assert Toy("nog+olr").treated.penalty() == 0
+
+
+def test_ol_weighs_1e_4_unless_told() -> None:
+    model = nn.Sequential(nn.Linear(3, 5, dtype=torch.float64))
+    W = model[0].weight.detach().numpy()
+    expected = 1e-4 * np.linalg.norm(W @ W.T - np.eye(5))
+    assert oc.treat(model, "0", "ol").penalty().item() == pytest.approx(expected, rel=1e-12)
