@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 
 def _kappa(G: Tensor) -> float:
+    if not G.isfinite().all():  # LAPACK would raise
+        return math.nan
     s = torch.linalg.svdvals(G.double())
     return (s.max() / s.min()).item()
 
@@ -32,7 +35,7 @@ class Last:
 
     @cached_property
     def gradient_kappa_before(self) -> float:
-        """Largest over smallest singular value of the gradient as it came."""
+        """Largest over smallest singular value of the gradient as it came, NaN if not finite."""
         return _kappa(self._before)
 
     @cached_property

@@ -120,15 +120,15 @@ def test_eps_is_added_to_the_diagonal():
 @pytest.mark.parametrize("solver", ["eigh", "newton-schulz"])
 @pytest.mark.parametrize("power", ["sqrt", "inv_sqrt"])
 def test_for_layers_failures_are_zero_and_recorded(power, solver):
-    P = torch.eye(2).repeat(3, 1, 1) * 4
-    P[1, 0, 0] = float("nan")
+    P = torch.eye(2).repeat(1, 3, 1, 1) * 4
+    P[0, 1, 0, 0] = float("nan")
     F, outcome = root(P.requires_grad_(), power, solver=solver)
     F.sum().backward()
-    assert outcome.tolist() == [Outcome.OK, Outcome.FAILED, Outcome.OK]
-    assert F[1].eq(0).all() and P.grad[1].eq(0).all()
+    assert outcome.tolist() == [[Outcome.OK, Outcome.FAILED, Outcome.OK]]
+    assert F[0, 1].eq(0).all() and P.grad[0, 1].eq(0).all()
     value, slope = (2.0, 1 / 4) if power == "sqrt" else (0.5, -1 / 16)
-    assert torch.allclose(F[::2], value * torch.eye(2), rtol=1e-4)
-    assert torch.allclose(P.grad[::2], torch.tensor(slope), rtol=1e-3)  # of all, the tie included
+    assert torch.allclose(F[0, ::2], value * torch.eye(2), rtol=1e-4)
+    assert torch.allclose(P.grad[0, ::2], torch.tensor(slope), rtol=1e-3)  # at a tie, off it too
 
 
 def test_for_layers_one_singular_matrix_fails_alone():

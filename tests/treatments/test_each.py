@@ -50,7 +50,9 @@ def test_a_gradient_of_zero_stays_and_one_that_is_not_finite_is_left_alone(treat
     gradient = toy.treated.parameter.grad.clone()
     toy.optimizer.step()
     assert torch.equal(toy.treated.parameter.grad.nan_to_num(7), gradient.nan_to_num(7))
-    assert not toy.treated.last.finite and toy.treated.last.eta is None
+    last = toy.treated.last
+    assert last.finite is False and last.eta is None
+    assert np.isnan(last.gradient_kappa_before) and np.isnan(last.gradient_kappa_after)
     toy.optimizer.zero_grad()
     toy.optimizer.step()  # without a gradient there is nothing to treat
 

@@ -62,6 +62,12 @@ def test_ow_refuses_what_a_skew_convolution_can_not_be(layer: nn.Module, words: 
     assert model[0] is layer
 
 
+CLOSURE = (
+    "^a closure computes the gradient inside the step, where it can't be treated: "
+    "call backward before the step, which takes no closure$"
+)
+
+
 @pytest.mark.parametrize("treatments", ["nog", "olr", "rescale+olr-exact"])
 def test_what_an_optimizer_hides_is_refused(treatments: str) -> None:
     toy = Toy(treatments)
@@ -69,8 +75,9 @@ def test_what_an_optimizer_hides_is_refused(treatments: str) -> None:
         toy.treated.bind(SGD(toy.model[4].parameters(), lr=0.1))
     toy.optimizer = LBFGS(toy.model.parameters())
     toy.treated.bind(toy.optimizer)
-    with pytest.raises(UserError, match="a closure computes the gradient inside the step"):
-        toy.optimizer.step(toy.backward)
+    for args, kwargs in (((toy.backward,), {}), ((), {"closure": toy.backward})):
+        with pytest.raises(UserError, match=CLOSURE):
+            toy.optimizer.step(*args, **kwargs)
 
 
 ALREADY = (
