@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 from study_factory import write_run
 
+from orthocond.config import resolve
 from orthocond.report import choices
 from orthocond.report.study import MissingRuns, Study
 
@@ -51,3 +53,14 @@ def test_no_comparison_is_said(tmp_path):
     write_run(tmp_path, "dbn", "svd", 0)
     with pytest.raises(MissingRuns, match="differ in one setting"):
         choices.build(Study(tmp_path))
+
+
+@pytest.mark.parametrize("preset", ["cifar-cpu", "tiny32-cpu"])
+def test_the_presets_have_what_was_chosen(preset):
+    folder = Path(__file__).parents[2] / "runs/settings"
+    if not folder.is_dir():
+        pytest.skip("the study of the settings is not here")
+    frame = choices.build(Study(folder))
+    config = resolve(preset=preset).config
+    for row in frame[frame["chosen"]].itertuples():
+        assert getattr(config, row.setting) == row.value
