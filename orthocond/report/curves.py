@@ -11,12 +11,12 @@ Note [Two condition numbers]
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.transforms import BboxTransformTo, ScaledTranslation, blended_transform_factory
 
 from orthocond.paper import STATED_KAPPAS, StatedKappa
 from orthocond.report.study import Selection
@@ -30,6 +30,7 @@ COLUMNS = (*FIELDS, *RANGES, *CONSTANTS, "n")
 ROWS = {"kappa": r"$\kappa$ as an SVD sees it", "kappa_support": r"$\kappa$ on the support"}
 WINDOWS = 25  # a curve is smoothed over one part in so many of its records
 LATE = 0.1  # the last part of training, over which a curve is summed up in words
+MARK = (0.05, 0.27)  # inches from the right edge: where a magnitude from the paper is drawn
 HUGE = np.finfo(float).max  # stands for inf in a rolling median, which would skip it
 
 
@@ -149,7 +150,7 @@ def draw_panel(
         frame: from ``curves``.
         field: kappa or kappa_support; an infinite one is drawn at the top of the axis.
         methods: in drawing order.
-        marks: magnitudes from the paper's text, drawn at the right edge.
+        marks: magnitudes from the paper's text, drawn beside the right edge.
     """
     columns = [field, f"{field}_low", f"{field}_high"]
     marks = list(marks)
@@ -169,13 +170,17 @@ def draw_panel(
     axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.margins(x=0.02)
     for mark in marks:
-        axes.plot(1.03, mark.value, **mark_style(mark.method), clip_on=False,
-                  transform=axes.get_yaxis_transform())  # fmt: skip
+        _draw_mark(axes, mark)
 
 
-def mark_style(method: str) -> dict[str, Any]:
-    """How a magnitude from the paper's text is drawn."""
-    return {"color": line_style(method)["color"], "marker": 4, "markersize": 5, "linestyle": ""}
+def _draw_mark(axes: Axes, mark: StatedKappa) -> None:
+    """A piece of the method's line, as long as in the legend, beside the axes."""
+    assert axes.figure is not None
+    right_edge = ScaledTranslation(1, 0, BboxTransformTo(axes.bbox))
+    place = blended_transform_factory(axes.figure.dpi_scale_trans + right_edge, axes.transData)
+    ends = [mark.value, mark.value]
+    style = line_style(mark.method)
+    axes.plot(MARK, ends, markevery=[1], clip_on=False, transform=place, **style)
 
 
 def stated(frame: pd.DataFrame) -> list[StatedKappa]:

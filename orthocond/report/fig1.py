@@ -56,7 +56,7 @@ def draw(study: Study) -> Figure:
         draw_rows(column, own, METHODS[task])
     for row, name in zip(axes[:, 0], ROWS.values(), strict=True):
         row.set_ylabel(name)
-    add_legend(figure, frame, _handles(frame))
+    add_legend(figure, _handles(frame))
     add_note(figure, frame)
     return figure
 

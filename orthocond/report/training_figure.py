@@ -16,7 +16,6 @@ from orthocond.report.curves import (
     curves,
     draw_rows,
     late,
-    mark_style,
     rank_text,
     stated,
     window,
@@ -48,26 +47,27 @@ def handle(method: str, rank: str) -> Line2D:
     return Line2D([], [], label=f"{label(method)} ({rank})", **line_style(method))
 
 
-def add_legend(figure: Figure, frame: pd.DataFrame, handles: list[Line2D]) -> None:
+def add_legend(figure: Figure, handles: list[Line2D]) -> None:
     """The legend above a figure, in two columns."""
-    if stated(frame):
-        text = "order of magnitude in the paper"
-        handles = [*handles, Line2D([], [], label=text, **mark_style("svd"))]
     figure.legend(
         handles=handles,
         title="method (rank of its covariance)",
         loc="outside upper center",
         ncols=2,
         handlelength=3.0,
+        handletextpad=0.5,
+        borderpad=0,
         columnspacing=1.0,
-        fontsize=6.5,
-        title_fontsize=6.5,
+        fontsize=6,
+        title_fontsize=6,
     )
 
 
 def add_note(figure: Figure, frame: pd.DataFrame) -> None:
     """The note and remarks under a figure."""
-    text = ". ".join([frame.attrs["note"], *frame.attrs["remarks"]])
+    marks = ["Pieces of line at the right edge: orders of magnitude that the paper states"]
+    parts = [frame.attrs["note"], *(marks if stated(frame) else ()), *frame.attrs["remarks"]]
+    text = ". ".join(parts)
     figure.supxlabel(fill(text, NOTE_WIDTH), fontsize=5.5, ha="left", x=0.01)
 
 
@@ -79,7 +79,7 @@ def draw_training(frame: pd.DataFrame, methods: Iterable[str]) -> Figure:
     for row, name in zip(axes, ROWS.values(), strict=True):
         row.set_ylabel(name)
     shown = [m for m in methods if m in set(frame["method"])]
-    add_legend(figure, frame, [handle(m, rank_text(frame, m)) for m in shown])
+    add_legend(figure, [handle(m, rank_text(frame, m)) for m in shown])
     add_note(figure, frame)
     return figure
 

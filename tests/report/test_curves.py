@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from orthocond.report.curves import WINDOWS, curves, draw_panel, late, rank_text, window
+from orthocond.report.curves import WINDOWS, curves, draw_panel, late, rank_text, stated, window
 from orthocond.report.study import Study
 from orthocond.runs import Run
 
@@ -45,6 +45,22 @@ def test_an_infinite_kappa_stays_infinite_and_is_drawn_at_the_top(
     axes = Figure().subplots()
     draw_panel(axes, frame, "kappa", ["svd"])
     assert set(axes.lines[0].get_ydata()) == {axes.get_ylim()[1]}
+
+
+def test_what_the_paper_states_is_drawn_beside_the_axes_as_the_methods_line_is(
+    study: Study,
+) -> None:
+    frame = curves(study.select("dbn", ["svd", "ns"]))
+    figure = Figure()
+    axes = figure.subplots()
+    draw_panel(axes, frame, "kappa", ["svd", "ns"], stated(frame))
+    figure.draw_without_rendering()
+    lines, marks = axes.lines[:2], axes.lines[2:]
+    assert [mark.get_ydata()[0] for mark in marks] == [1e12, 1e5]
+    for line, mark in zip(lines, marks, strict=True):
+        for look in ("linestyle", "marker", "color"):
+            assert getattr(mark, f"get_{look}")() == getattr(line, f"get_{look}")()
+        assert mark.get_window_extent().x0 > axes.bbox.x1
 
 
 def test_the_end_of_training_is_its_last_tenth() -> None:
