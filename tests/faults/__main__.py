@@ -57,7 +57,7 @@ def _hostile(folder: Path) -> Iterable[Count]:
 
 
 def _numbers(folder: Path) -> Iterable[Count]:
-    yield numbers.spoiled_steps(folder)
+    yield from numbers.spoiled_steps(folder)
 
 
 def _fuzz(folder: Path) -> Iterable[Count]:

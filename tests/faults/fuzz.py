@@ -185,7 +185,7 @@ def configurations_in_process(folder: Path, examples: int = 500) -> Count:
 
 def real_commands(folder: Path, examples: int = 20) -> Count:
     """Random command lines as processes of their own; what is sound is planned only."""
-    count, cases = Count("a random command line, as a command: the same"), []
+    count, cases = Count("a random command line as a process of its own: the same"), []
 
     @seed(1)
     @settings(max_examples=examples, database=None, deadline=None, phases=[Phase.generate])

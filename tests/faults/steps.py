@@ -51,7 +51,13 @@ def killed_within(real: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-ACTS = (full_disk, no_permission, killed_before, killed_after, killed_within)
+ACTS = {
+    full_disk: "the disk is full at one system call",
+    no_permission: "permission is refused at one system call",
+    killed_before: "SIGKILL before a system call",
+    killed_after: "SIGKILL after a system call",
+    killed_within: "SIGKILL in the middle of a system call",
+}
 
 
 @contextmanager
@@ -139,9 +145,10 @@ def run_steps(folder: Path, stride: int = 1) -> Iterator[Count]:
     """
     reference = Reference(folder / "reference")
     work = folder / "work" / small_run.NAME
-    for act in ACTS:
+    for act, words in ACTS.items():
         for lasting in (False, True) if act in (full_disk, no_permission) else (False,):
-            count = Count(f"{act.__name__}{' from then on' if lasting else ''}: old state or new")
+            when = words.replace("at one system call", "from one system call on")
+            count = Count(f"{when if lasting else words}: the old state or the new, complete")
             for start, step in ((None, 0), (reference.half, 2)):
                 for at in range(0, _steps(start, work), stride):
                     what = f"step {at} from {step}"
@@ -195,8 +202,8 @@ def timing_steps(folder: Path) -> Iterator[Count]:
     (folder / "reference").mkdir(parents=True)
     with injected(full_disk, at=-1) as steps:
         write_timing(folder / "reference", "svd", TIMING, {})
-    for act in ACTS:
-        count = Count(f"{act.__name__}: a timing is there completely or not at all")
+    for act, words in ACTS.items():
+        count = Count(f"{words}: a timing is there completely or not at all")
         for at in range(len(steps)):
             study = folder / f"{act.__name__}-{at}"
             study.mkdir()
