@@ -3,11 +3,16 @@
 Python imports this module at its start wherever this folder is on PYTHONPATH, so the real commands
 train these networks, whichever launcher starts their processes. Each process of a group also
 leaves a list of the files that it wrote, in the folder of $WRITTEN.
+
+With $HOLD training stands before its second step until that file is there or a signal has come, so
+that a test can be sure to meet it there.
 """
 
 import atexit
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -18,17 +23,30 @@ from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 
 
+def wait_while_held() -> None:
+    while "HOLD" in os.environ and not Path(os.environ["HOLD"]).exists():
+        stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # a StopSignal
+        if getattr(stop, "signum", 0):
+            return
+        time.sleep(0.05)
+
+
 class Plain(nn.Module):
     """A whitened stem and a classifier."""
 
     def __init__(self, classes: int, eps: float) -> None:
         super().__init__()
+        self.steps = 0
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         self.bn1 = DecorrelatedBatchNorm2d(8, eps=eps)
         self.avgpool = nn.AdaptiveAvgPool2d(4)
         self.fc = nn.Linear(8 * 16, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            if self.steps:
+                wait_while_held()
+            self.steps += 1
         x = torch.relu(self.bn1(self.conv1(x)))
         return self.fc(self.avgpool(x).flatten(1))
 
