@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -11,7 +12,28 @@ from pathlib import Path
 
 import torch
 
+from orthocond.allocator import keep_memory
+
 RESULTS = Path(__file__).parent / "results"
+
+
+def options(description: str, rounds: int, **flags: str) -> argparse.Namespace:
+    """What the command line says: rounds, threads, and each flag, given with its help."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=2)
+    for name, text in flags.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
+    return parser.parse_args()
+
+
+def begin(threads: int, fresh_memory: bool = False) -> str:
+    """Seed torch, set its threads, and keep freed memory as training does; returns the device."""
+    if not fresh_memory:
+        keep_memory()
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _synchronize() -> None:

@@ -7,14 +7,12 @@ python benchmarks/dbn.py [--rounds 30] [--threads 2] [--fresh-memory]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from common import interleaved, show, write
+from common import begin, interleaved, options, show, write
 from torch import Tensor, nn
 
-from orthocond.allocator import keep_memory
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.models import build_model
 
@@ -74,16 +72,8 @@ def step(norm: nn.Module, device: str) -> Callable[[], None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--fresh-memory", action="store_true", help="leave malloc as it comes")
-    arguments = parser.parse_args()
-    if not arguments.fresh_memory:
-        keep_memory()
-    torch.manual_seed(0)
-    torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments = options(__doc__, 30, fresh_memory="leave malloc as it comes")
+    device = begin(arguments.threads, arguments.fresh_memory)
     x = torch.randn(128, 64, 32, 32, device=device)
     mix = torch.eye(64, device=device) + 0.5 * torch.randn(64, 64, device=device) / 8
     x = torch.einsum("ij,bjhw->bihw", mix, x).contiguous().requires_grad_()

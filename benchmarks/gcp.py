@@ -8,16 +8,14 @@ python benchmarks/gcp.py [--rounds 9] [--threads 2]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from common import interleaved, show, write
+from common import begin, interleaved, options, show, write
 from torch import Tensor
 
-from orthocond.allocator import keep_memory
 from orthocond.spectral.lowrank import covariance_sqrt
 from orthocond.spectral.newton_schulz import newton_schulz
 from orthocond.spectral.roots import DEGREE, matrix_sqrt
@@ -147,14 +145,8 @@ def times(shape: str, rounds: int, device: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    keep_memory()
-    torch.manual_seed(0)
-    torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments = options(__doc__, 9)
+    device = begin(arguments.threads)
     wrong = {
         shape: {spectrum: errors(d, n, smallest) for spectrum, smallest in SPECTRA.items()}
         for shape, (_, d, n) in SHAPES.items()

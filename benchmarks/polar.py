@@ -5,15 +5,13 @@ python benchmarks/polar.py [--rounds 300] [--threads 2]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import interleaved, show, write
+from common import begin, interleaved, options, show, write
 from torch import Tensor
 
-from orthocond.allocator import keep_memory
 from orthocond.spectral.polar import polar_factor
 
 SHAPES = [(64, 27), (64, 576), (96, 128), (256, 512)]
@@ -48,14 +46,8 @@ def error(R: Tensor, exact: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    keep_memory()
-    torch.manual_seed(0)
-    torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments = options(__doc__, 300)
+    device = begin(arguments.threads)
     medians, wrong = {}, {}
     for m, n in SHAPES:
         shape = f"{m}x{n}"

@@ -8,18 +8,16 @@ python benchmarks/scaling.py [--rounds 5] [--threads 2]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from common import RESULTS, interleaved, machine
+from common import RESULTS, begin, interleaved, machine, options
 from gcp import full, iterated
 from torch import Tensor
 
-from orthocond.allocator import keep_memory
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.spectral import lowrank
 
@@ -124,18 +122,12 @@ def draw(table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--draw-only", action="store_true", help="the figure, from the data")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, 5, draw_only="the figure, from the data")
     plt.switch_backend("Agg")
     plt.rcParams["svg.hashsalt"] = "scaling"
     RESULTS.mkdir(exist_ok=True)
     if not arguments.draw_only:
-        keep_memory()
-        torch.manual_seed(0)
-        torch.set_num_threads(arguments.threads)
+        begin(arguments.threads)
         measure(arguments.rounds).to_csv(RESULTS / "scaling.csv", index=False)
     draw(pd.read_csv(RESULTS / "scaling.csv"))
 

@@ -8,15 +8,13 @@ python benchmarks/treatments.py [--rounds 20] [--threads 2]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from common import interleaved, show, write
+from common import begin, interleaved, options, show, write
 from torch import nn
 
 import orthocond as oc
-from orthocond.allocator import keep_memory
 from orthocond.models import build_model
 
 PROBE_EVERY = 10
@@ -73,13 +71,8 @@ def probed(device: str) -> Callable[[], None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments = options(__doc__, 20)
+    device = begin(arguments.threads)
     stems = {
         "plain": None,
         "ow": oc.SkewOrthogonalConv2d(3, 64, 3, bias=False),

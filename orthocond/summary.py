@@ -7,7 +7,8 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-Table = list[dict[str, Any]]
+from orthocond.tables import Table
+
 FIELDS = ("kappa", "negative", "kappa_eps", "rank", "kappa_support", "effective_rank")
 LAST_PART = 0.1  # of the steps: over these the conditioning is summarised
 
