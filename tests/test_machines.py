@@ -115,6 +115,7 @@ def test_a_machine_that_never_comes_is_one_line(
 ) -> None:
     meet = ["--nodes", "2", "--rendezvous", f"localhost:{free_port()}", "--timeout", "1"]
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or the launcher sets it, for all tests after this
     assert run(["train", "--out", str(tmp_path / "study"), *meet]) == 1
     error = capfd.readouterr().err
     assert "2 machines did not meet at localhost:" in error and error.count("\n") == 1

@@ -23,11 +23,11 @@ class Outcomes:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called for setup, test and teardown, each; what passed there is not a row of its own."""
         if report.when == "call" or not report.passed:
-            reason = report.longrepr[-1] if report.skipped else ""  # type: ignore[index]
+            skipped = report.longrepr[-1] if report.skipped else ""  # 'Skipped: reason'
             self.rows.append(
                 {
                     "test": report.nodeid.partition("gpu/")[2],
-                    "outcome": f"{report.outcome} {reason}".strip(),
+                    "outcome": skipped or report.outcome,
                     "seconds": report.duration,
                 }
             )
