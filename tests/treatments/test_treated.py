@@ -100,9 +100,8 @@ def test_a_second_weight_treatment_is_refused_in_a_second_call_too(first: str, s
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
 def test_a_weight_of_two_parameters_is_refused(norm: Callable[[nn.Module], nn.Module]) -> None:
     model = nn.Sequential(norm(nn.Conv2d(3, 4, 3)))
-    with pytest.raises(
-        UserError, match=r"is made of \S+ and \S+: a treatment acts on one parameter"
-    ):
+    both = " and ".join(name for name, _ in model[0].named_parameters() if name != "bias")
+    with pytest.raises(UserError, match=f"is made of {both}: a treatment acts on one parameter$"):
         oc.treat(model, "0", "nog")
 
 
@@ -116,6 +115,11 @@ def test_bind_moves_to_another_optimizer() -> None:
     assert toy.treated.last is None
 
 
+SHARDED = (
+    "the parameter of layer '0' is sharded: its singular values are not to be had on one process"
+)
+
+
 def _refusal_of_a_shard(rank: int) -> str:
     model = network()
     treated = oc.treat(model, "0", "nog")
@@ -127,10 +131,7 @@ def _refusal_of_a_shard(rank: int) -> str:
 
 def test_a_sharded_parameter_is_refused(tmp_path: Path) -> None:
     (message,) = in_forks(_refusal_of_a_shard, tmp_path, world=1)
-    assert message == (
-        "the parameter of layer '0' is sharded: "
-        "its singular values are not to be had on one process"
-    )
+    assert message == SHARDED
 
 
 @pytest.mark.parametrize("piece", [torch.zeros(27), None], ids=["flat", "taken out"])
@@ -139,5 +140,5 @@ def test_a_flattened_parameter_is_refused(piece: Tensor | None) -> None:
     model = network()
     treated = oc.treat(model, "0", "nog")
     model[0].weight = None if piece is None else nn.Parameter(piece)
-    with pytest.raises(UserError, match="the parameter of layer '0' is sharded"):
+    with pytest.raises(UserError, match=f"^{SHARDED}$"):
         treated.bind(SGD(model.parameters(), lr=0.1))
