@@ -36,7 +36,7 @@ faults: install
 gpu-check: install
 	cd tests && ../$(BIN)/python -m gpu
 
-# An hour and more; stopped, it goes on where it was: tests/mutants.md explains what survives.
+# An hour and more; stopped, it goes on where it was. tests/mutants.md says what survives.
 mutants: install
 	$(BIN)/python -m pip install --quiet 'mutmut>=3.8'
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
