@@ -12,7 +12,14 @@ from orthocond.report.curves import ROWS, curves, draw_rows, rank_text
 from orthocond.report.provenance import attach
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import COLUMN
-from orthocond.report.training_figure import add_legend, add_note, describe, handle, smoothing
+from orthocond.report.training_figure import (
+    add_legend,
+    add_note,
+    describe,
+    edge_marks,
+    handle,
+    smoothing,
+)
 
 METHODS = {"dbn": ("svd", "ns", "bn"), "gcp": ("svd", "ns", "gap")}
 TITLES = {"dbn": "decorrelated BN", "gcp": "GCP"}
@@ -57,7 +64,7 @@ def draw(study: Study) -> Figure:
     for row, name in zip(axes[:, 0], ROWS.values(), strict=True):
         row.set_ylabel(name)
     add_legend(figure, _handles(frame))
-    add_note(figure, frame)
+    add_note(figure, frame, edge_marks(frame))
     return figure
 
 

@@ -63,11 +63,15 @@ def add_legend(figure: Figure, handles: list[Line2D]) -> None:
     )
 
 
-def add_note(figure: Figure, frame: pd.DataFrame) -> None:
-    """The note and remarks under a figure."""
-    marks = ["Pieces of line at the right edge: orders of magnitude that the paper states"]
-    parts = [frame.attrs["note"], *(marks if stated(frame) else ()), *frame.attrs["remarks"]]
-    text = ". ".join(parts)
+def edge_marks(frame: pd.DataFrame) -> list[str]:
+    """What the pieces of line at the right edge are, for the note of curves that have them."""
+    text = "Pieces of line at the right edge: orders of magnitude that the paper states"
+    return [text] if stated(frame) else []
+
+
+def add_note(figure: Figure, frame: pd.DataFrame, more: Iterable[str] = ()) -> None:
+    """The note and remarks under a figure, and what else its readers must know."""
+    text = ". ".join([frame.attrs["note"], *more, *frame.attrs["remarks"]])
     figure.supxlabel(fill(text, NOTE_WIDTH), fontsize=5.5, ha="left", x=0.01)
 
 
@@ -80,7 +84,7 @@ def draw_training(frame: pd.DataFrame, methods: Iterable[str]) -> Figure:
         row.set_ylabel(name)
     shown = [m for m in methods if m in set(frame["method"])]
     add_legend(figure, [handle(m, rank_text(frame, m)) for m in shown])
-    add_note(figure, frame)
+    add_note(figure, frame, edge_marks(frame))
     return figure
 
 
