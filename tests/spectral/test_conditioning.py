@@ -124,6 +124,8 @@ def test_the_rank_tolerance_knows_features_and_covariance():
     assert conditioning(l).rank == 2
     assert conditioning(l, feature_dtype=torch.bfloat16).rank == 1
     assert conditioning(l.float()).rank == 1  # d = 2: 9.5e-7
+    assert conditioning(l).rank_tol == 4 * 2 * 2**-52
+    assert conditioning(l, feature_dtype=torch.bfloat16).rank_tol == (2**-7 / 8) ** 2
 
 
 def test_many_spectra_at_once_are_each_of_them_alone():
@@ -148,6 +150,7 @@ def test_a_driver_that_raises_for_the_batch_loses_no_other_matrix(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigvalsh", raises)
     l = covariance_eigenvalues(poisoned)
     assert l[:2].tolist() == [[2, 2, 2], [1, 2, 3]] and l[2].isnan().all()
+    assert covariance_eigenvalues(P.float()).dtype == torch.float32  # as where nothing raises
     monkeypatch.setattr(torch.linalg, "eigh", raises)
     monkeypatch.setattr(torch.linalg, "svd", raises)
     assert covariance_eigenvalues(P).isnan().all()

@@ -90,6 +90,37 @@ def test_mixed_singular_vectors_are_not_taken_for_eigenvectors(monkeypatch):
     assert eigh(P).outcome == Outcome.FAILED
 
 
+def test_the_jitter_alone_saves_a_matrix_of_any_size(monkeypatch):
+    refusals, lapack = iter("12"), torch.linalg.eigh  # of the batch, and of its one matrix
+
+    def refuse(P):
+        if next(refusals, None):
+            raise torch.linalg.LinAlgError("did not converge")
+        return lapack(P)
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    monkeypatch.setattr(torch.linalg, "svd", pytest.fail)
+    P = by_condition(5, 10.0, 1e100)  # beyond float32
+    l, U, outcome = eigh(P)
+    assert outcome == Outcome.RETRIED
+    assert torch.dist(U @ torch.diag(l) @ U.mT, P) < 1e-11 * 1e100
+
+
+def test_singular_vectors_of_a_null_space_may_be_any(monkeypatch):
+    def refuse(P):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    assert eigh(torch.zeros(3, 3)).outcome == Outcome.RETRIED
+    P = torch.diag(torch.tensor([2.0, 0.0, 0.0])).double()
+    U = torch.eye(3).double()
+    crossed = U, P.diagonal(), U[[0, 2, 1]]  # <u, v> = 0 on the null space, and U S V^T = P
+    monkeypatch.setattr(torch.linalg, "svd", lambda _: crossed)
+    l, U, outcome = eigh(P)
+    assert outcome == Outcome.RETRIED and l.tolist() == [0, 0, 2]
+    assert torch.equal(U @ torch.diag(l) @ U.mT, P)
+
+
 def test_when_everything_refuses_the_outcome_says_so(monkeypatch):
     def refuse(*args):
         raise torch.linalg.LinAlgError("did not converge")

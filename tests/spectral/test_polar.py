@@ -103,6 +103,14 @@ def test_methods_agree_and_take_batches(shape, method):
     assert torch.allclose(oc.polar_factor(G, method), reference(G))
 
 
+@pytest.mark.parametrize(("dtype", "kappa"), [(torch.float32, 1e5), (torch.float64, 5e5)])
+def test_the_method_gram_takes_the_condition_numbers_that_it_states(dtype, kappa):
+    G = drawn(5, 7, kappa, 0).to(dtype)
+    R = oc.polar_factor(G, "gram").double()
+    # eps kappa^2 in float64 as above, and the rounding of the answer
+    assert torch.dist(R, reference(G)) < 1e-14 * 7 * kappa**2 + 8 * torch.finfo(dtype).eps
+
+
 def test_each_matrix_of_a_batch_has_its_own_scale():
     G = torch.stack([drawn(3, 5, 10.0, seed) for seed in range(3)])
     scaled = G * torch.tensor([1e-200, 1.0, 1e200], dtype=G.dtype).view(3, 1, 1)

@@ -179,6 +179,17 @@ def test_autocast_leaves_the_weight_and_the_penalty_in_full_precision(treatments
 
 
 @every
+def test_in_float32_the_weight_and_the_penalty_are_those_of_float64(treatments: str) -> None:
+    toy = Toy(treatments, dtype=torch.float32)
+    toy.model.eval()
+    weight, penalty = toy.treated.weight().double(), toy.treated.penalty().double()
+    toy.model.double()
+    # sums of some hundred products, and ten terms of a series: far below bfloat16's 4e-3
+    torch.testing.assert_close(weight, toy.treated.weight(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(penalty, toy.treated.penalty(), rtol=0, atol=1e-5)
+
+
+@every
 @either
 def test_an_overflow_skips_the_step(treatments: str, fused: bool) -> None:
     toy = Toy(treatments, partial(OPTIMIZERS["sgd"], fused=fused))
