@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cluster.slurm import missing, slurm
@@ -87,15 +88,14 @@ def call(environment: dict[str, str], *command: object) -> str:
 def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     if missing():
         pytest.skip(f"there is no Slurm here ({', '.join(missing())}): install slurm-wlm and munge")
-    folder = tmp_path / "slurm"
-    folder.mkdir()
     plain = {
         "PYTHONPATH": str(NETWORKS),
         "HOLD": str(tmp_path / "go"),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    with slurm(folder) as environment:
+    # Slurm's sockets lie here, and the path of one has 107 characters at most: not in tmp_path.
+    with TemporaryDirectory(prefix="slurm-") as folder, slurm(Path(folder)) as environment:
         yield environment | plain
 
 
