@@ -32,8 +32,8 @@ def test_the_roots_solve_their_equations(d, kappa, scale, dtype, seed):
     assert Q.dtype == S.dtype == gradient.dtype == dtype
     P, Q, S, gradient = (t.detach().double() for t in (P, Q, S, gradient))
     rounding = d * torch.finfo(dtype).eps
-    # Q Q - P has the residual of the eigenvectors and twice what they lack in orthogonality, and the
-    # rounding of three products, whose factors' norms multiply to sqrt(d) times that of P at most.
+    # Q Q - P has the residual of the eigenvectors and twice what they lack in orthogonality, and
+    # the rounding of three products, whose factors' norms multiply to sqrt(d) |P| at most.
     assert torch.dist(Q @ Q, P) <= (3 + 3 * d**0.5) * rounding * P.norm()
     assert torch.dist(S @ P @ S, torch.eye(d, dtype=P.dtype)) <= 16 * rounding * d * kappa
     # tr P^(1/2) has the gradient P^(-1/2) / 2.
