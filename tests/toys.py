@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 import orthocond as oc
-from orthocond.treatments import Treated
+from orthocond.treatments import TREATMENTS, Treated
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+Build = Callable[..., Optimizer]
+
+OPTIMIZERS: dict[str, Build] = {
     "sgd": partial(SGD, lr=0.2, momentum=0.9, weight_decay=5e-3),
     "adamw": partial(AdamW, lr=0.02, weight_decay=0.1),
 }
+
+EACH = [*TREATMENTS, "nog+ow+olr", "nog+sn+ol+olr-exact", "ol+ow-stiefel+olr-newton+rescale"]
+every = pytest.mark.parametrize("treatments", EACH)
+optimizers = pytest.mark.parametrize("build", OPTIMIZERS.values(), ids=OPTIMIZERS)
+either = pytest.mark.parametrize("fused", [False, True], ids=["foreach", "fused"])
 
 
 def network(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:

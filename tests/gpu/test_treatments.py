@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from torch.optim import Optimizer
-from toys import OPTIMIZERS, Toy, assert_same, network
+from toys import OPTIMIZERS, Build, Toy, assert_same, either, every, network, optimizers
 
 import orthocond as oc
-from orthocond.treatments import TREATMENTS
 
 pytestmark = pytest.mark.gpu
 
 ROUNDING = 1e-10  # as in tests/treatments/test_conformance.py
-EACH = [*TREATMENTS, "nog+ow+olr", "nog+sn+ol+olr-exact", "ol+ow-stiefel+olr-newton"]
-every = pytest.mark.parametrize("treatments", EACH)
-optimizers = pytest.mark.parametrize("build", OPTIMIZERS.values(), ids=OPTIMIZERS)
-either = pytest.mark.parametrize("fused", [False, True], ids=["foreach", "fused"])
-Build = Callable[..., Optimizer]
 
 
 @every

@@ -7,7 +7,6 @@ after a few steps of a network in which nothing is amplified by more than 1e6.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
@@ -19,8 +18,19 @@ from accelerate import Accelerator
 from processes import in_processes, treated_steps
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.optim import SGD, Optimizer
-from toys import OPTIMIZERS, Toy, assert_same, batch, network
+from torch.optim import SGD
+from toys import (
+    EACH,
+    OPTIMIZERS,
+    Build,
+    Toy,
+    assert_same,
+    batch,
+    either,
+    every,
+    network,
+    optimizers,
+)
 
 import orthocond as oc
 from orthocond.errors import UserError
@@ -37,19 +47,12 @@ def makes_sense(names: tuple[str, ...]) -> bool:
         return False
 
 
-MOST = range(1, len(get_args(Acts)) + 1)  # one of each kind
+MOST = len(get_args(Acts))  # one of each kind
 SUMS = [
     "+".join(names)
-    for names in chain.from_iterable(
-        combinations(TREATMENTS, n) for n in range(1, len(get_args(Acts)) + 1)
-    )
+    for names in chain.from_iterable(combinations(TREATMENTS, n + 1) for n in range(MOST))
     if makes_sense(names)
 ]
-EACH = [*TREATMENTS, "nog+ow+olr", "nog+sn+ol+olr-exact", "ol+ow-stiefel+olr-newton+rescale"]
-every = pytest.mark.parametrize("treatments", EACH)
-optimizers = pytest.mark.parametrize("build", OPTIMIZERS.values(), ids=OPTIMIZERS)
-either = pytest.mark.parametrize("fused", [False, True], ids=["foreach", "fused"])
-Build = Callable[..., Optimizer]
 
 
 @every
