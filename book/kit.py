@@ -18,7 +18,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from orthocond.report import choices, hours, ledger, ranks
+from orthocond.report import choices, hours, ledger, overview
 from orthocond.report.registry import TABLES, FigureModule
 from orthocond.report.render import render
 from orthocond.report.saving import plot, save_figure
@@ -112,25 +112,20 @@ def study_figure(name: str, module: FigureModule | None = None) -> HTML:
 
 def study_table(name: str) -> HTML:
     """A table of the paper beside ours, from the runs that are committed."""
-
-    def show() -> HTML:
-        frame = TABLES[name].build(study())
-        FILES.mkdir(parents=True, exist_ok=True)
-        (FILES / f"{name}.csv").write_text(render(frame, "csv"))
-        rows = render(frame, "html")
-        return _element(name, f'<div class="wide">{rows}</div>', "", (".csv",))
-
-    return _from_root(name, show)
+    return _from_root(name, lambda: _rendered(name, TABLES[name].build(study())))
 
 
-def study_ranks() -> HTML:
-    """Ranks and condition numbers at the end of training, from the runs that are committed."""
+def _rendered(name: str, frame: pd.DataFrame) -> HTML:
+    """A table with its title and notes, as the command line writes it."""
+    FILES.mkdir(parents=True, exist_ok=True)
+    (FILES / f"{name}.csv").write_text(render(frame, "csv"))
+    return _element(name, f'<div class="wide">{render(frame, "html")}</div>', "", (".csv",))
 
-    def show() -> HTML:
-        frame = ranks.build(study())
-        return show_table("ranks", frame, frame.attrs["note"])
 
-    return _from_root("ranks", show)
+def study_overview(task: str) -> HTML:
+    """A row a method: errors, rank and condition numbers, from the runs that are committed."""
+    name = f"overview-{task}"
+    return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task)))
 
 
 def study_choices() -> HTML:

@@ -108,10 +108,10 @@ def measure(
 ) -> int:
     """Measure how well conditioned covariances are, or how long a training step takes.
 
-    Of RUNS it verifies every file and prints the median and the range of each field of their
-    conditioning, in training and in evaluation; a run that is not complete is measured by its
-    newest checkpoint. With --model and --layer it measures a layer of any torchvision model over
-    images. With --timing it times methods in turns, as Table 6 does.
+    Of RUNS it verifies every file and prints their conditioning: of one run the median and the
+    range of each field, in training and in evaluation; of several a line each. A run that is not
+    complete is measured by its newest checkpoint. With --model and --layer it measures a layer of
+    any torchvision model over images. With --timing it times methods in turns, as Table 6 does.
 
     Examples: orthocond measure runs/demo;
     orthocond measure --model resnet18 --layer conv1 --data folder:PATH --weights FILE;

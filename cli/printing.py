@@ -73,9 +73,10 @@ def print_phases(phases: Mapping[str, Mapping[str, Any]]) -> None:
 def _cells(value: Any) -> list[str]:
     """Median and range, or a number that is the same in all records."""
     if isinstance(value, Mapping):
-        return [_number(value[end]) for end in ("median", "min", "max")]
-    return [_number(value), "", ""]
+        return [number(value[end]) for end in ("median", "min", "max")]
+    return [number(value), "", ""]
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Four digits, or a dash where there is none."""
     return "-" if value is None else f"{value:.4g}"

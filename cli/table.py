@@ -9,7 +9,7 @@ import typer
 
 
 def table(
-    tables: Annotated[list[str], typer.Argument(help="tab1 to tab6, or all.")],
+    tables: Annotated[list[str], typer.Argument(help="overview, tab1 to tab6, or all.")],
     runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="Write files there, and not to the standard output.")
@@ -18,12 +18,14 @@ def table(
     format: Annotated[str, typer.Option(help="md, csv, latex or html.")] = "md",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> int:
-    """Put the paper's tables beside the same numbers from runs.
+    """Sum up a study, or put the paper's tables beside the same numbers from runs.
 
-    Mean and standard deviation over the seeds, minimum and count, with the moving averages first
+    The overview has a row a method: errors, rank and condition numbers. In the paper's tables:
+    mean and standard deviation over the seeds, minimum and count, with the moving averages first
     and recalibrated statistics beside them; the best of each column is marked.
 
-    Example: orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex
+    Examples: orthocond table overview --runs runs/demo;
+    orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex
     """
     from orthocond.report.registry import TABLES, chosen
     from orthocond.report.render import to_records

@@ -1,4 +1,4 @@
-"""The paper's figures and tables, each by its name and its module."""
+"""The paper's figures and tables and the overview, each by its name and its module."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from orthocond.report import (
     fig5,
     fig6,
     fig7,
+    overview,
     tab1,
     tab2,
     tab3,
@@ -41,7 +42,7 @@ class FigureModule(Protocol):
 
 
 class TableModule(Protocol):
-    """A table: the paper's numbers beside those of a study."""
+    """A table of a study's numbers, beside the paper's where it has them."""
 
     def build(self, study: Study) -> pd.DataFrame:
         """The numbers; ``render`` writes them out."""
@@ -57,6 +58,7 @@ FIGURES: Mapping[str, FigureModule] = {
     "fig7": fig7,
 }
 TABLES: Mapping[str, TableModule] = {
+    "overview": overview,
     "tab1": tab1,
     "tab2": tab2,
     "tab3": tab3,

@@ -22,6 +22,9 @@ HEADINGS = {
     "Failure Times": "failures",
     "Top-1 Acc. (%)": "top-1",
     "Top-5 Acc. (%)": "top-5",
+    "kappa": "κ",
+    "kappa_support": "κ on the support",
+    "kappa_eps": "κ with ε",
 }
 """What stands above a column, where it is not the statistic's name."""
 
@@ -31,8 +34,11 @@ SPREADS = {"mean": ("std",), "median": ("q1", "q3")}
 FIRST = ("error", "top-1", "Top-1 Acc. (%)", "FP (ms)")
 """The column of a group that says what is not there."""
 
-WHOLE = ("n", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)")
+WHOLE = ("n", "rank", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)")
 """Shown without decimals that they do not have."""
+
+MAGNITUDES = ("kappa", "kappa_support", "kappa_eps")
+"""Shown with two digits and a power of ten."""
 
 
 def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -43,7 +49,7 @@ def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _flat(frame: pd.DataFrame) -> pd.Index[str]:
     """The columns in one line each."""
-    return pd.Index([f"{group}: {name}" for group, name in _keys(frame)])
+    return pd.Index([f"{group}: {name}" if group else name for group, name in _keys(frame)])
 
 
 def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
@@ -62,6 +68,8 @@ def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
     value, *spread = numbers
+    if name in MAGNITUDES:
+        return f"{value:.1e}"
     text = f"{value:g}" if name in WHOLE and not spread else f"{value:.2f}"
     if not spread or np.isnan(spread).any():
         return text
@@ -98,10 +106,11 @@ def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:
-    notes = [frame.attrs["note"], *frame.attrs["remarks"]]
-    best = "The best error or accuracy of a column is marked"
-    lost = f"{LOST}: our source of the paper's text does not have this cell"
-    return [f"{note.rstrip('.')}." for note in [*notes, f"{best}; {lost}"]]
+    marks = "The best error or accuracy of a column is marked"
+    if any(LOST in cells.values() for cells in frame.attrs["cells"].values()):
+        marks += f"; {LOST}: our source of the paper's text does not have this cell"
+    notes = [frame.attrs["note"], *frame.attrs["remarks"], marks]
+    return [f"{note.rstrip('.')}." for note in notes]
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from orthocond.report.provenance import attach
-from orthocond.report.study import MissingRuns, Selection, Study
+from orthocond.report.study import Selection, Study
 from orthocond.report.style import label
 from orthocond.runs import Run
 
@@ -154,12 +154,8 @@ def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run
     """The runs that a contrast's method is compared with: those that differ in the stem alone."""
     if contrast.control is None:
         return own.runs.get(contrast.baseline, ())
-    try:
-        other = study.select(own.task, [contrast.baseline], own.data, stem_kernel=contrast.control)
-    except MissingRuns:
-        return ()
-    varied = dict(other.settings) | {"stem_kernel": own.settings["stem_kernel"]}
-    return other.runs[contrast.baseline] if varied == own.settings else ()
+    other = study.beside(own, stem_kernel=contrast.control)
+    return other.runs.get(contrast.baseline, ()) if other else ()
 
 
 def contrasts(

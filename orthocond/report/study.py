@@ -190,6 +190,18 @@ class Study:
             set_aside=len(of_data) - len(chosen),
         )
 
+    def beside(self, own: Selection, **changed: Any) -> Selection | None:
+        """The runs that differ from a selection's in these settings alone, such as another stem.
+
+        None where there are none.
+        """
+        try:
+            other = self.select(own.task, data=own.data, **changed)
+        except MissingRuns:
+            return None
+        undone = dict(other.settings) | {key: own.settings[key] for key in changed}
+        return other if undone == own.settings else None
+
     def missing(
         self, task: str, methods: Iterable[str], settings: Mapping[str, Any] | None = None
     ) -> MissingRuns:

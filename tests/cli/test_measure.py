@@ -56,6 +56,15 @@ def test_a_study_is_all_its_runs_and_an_incomplete_one_its_checkpoint(study, mea
     assert told == json.loads(measured(study.parent, "--json"))
 
 
+def test_of_several_runs_each_has_a_line(study, measured):
+    lines = measured(study).splitlines()
+    assert lines[0].split() == ["run", "status", "rank", "kappa", "kappa_support", "kappa_eps"]
+    told = {line.split()[0]: line.split()[1:] for line in lines[2:5]}
+    assert told["dbn-cifar10-jpeg-small-svd-s0"][:2] == ["complete", "27"]
+    assert told[small_run.NAME][0] == "incomplete"
+    assert lines[-1].startswith("3 runs, verified")
+
+
 def test_what_is_not_finite_is_still_json(tmp_path, measured):
     from orthocond.runs import RunWriter
     from orthocond.tables import CONDITIONING

@@ -34,7 +34,8 @@ def test_table_prints_markdown(runs: Path) -> None:
 @pytest.mark.parametrize(("format", "suffix"), [("md", "md"), ("csv", "csv"), ("latex", "tex")])
 def test_table_writes_files(format: str, suffix: str, runs: Path, tmp_path: Path) -> None:
     files = run("all", "--runs", runs, "--format", format, "--out", tmp_path).split()
-    assert [Path(f).name for f in files][:4] == [f"tab{i}.{suffix}" for i in (1, 2, 3, 4)]
+    names = ["overview", "tab1", "tab2", "tab3", "tab4"]
+    assert [Path(f).name for f in files][:5] == [f"{name}.{suffix}" for name in names]
     assert all(Path(f).read_text() for f in files)
 
 
@@ -47,7 +48,7 @@ def test_table_as_json_is_numbers(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tab22"], "unknown table 'tab22': allowed are tab1.*did you mean 'tab2'"),
+        (["tab22"], "unknown table 'tab22': allowed are overview, tab1.*did you mean 'tab2'"),
         (["tab1", "--format", "xls"], "unknown format 'xls': allowed are md, csv, latex, html"),
         (["tab5"], "no runs of task 'gcp'.*: orthocond train "),
     ],
@@ -59,4 +60,4 @@ def test_wrong_usage_is_one_line(arguments: list[str], message: str, runs: Path)
 
 
 def test_help_shows_an_example() -> None:
-    assert "Example: orthocond table tab1" in " ".join(run("--help").split())
+    assert "Examples: orthocond table overview" in " ".join(run("--help").split())
