@@ -12,6 +12,7 @@ from contextlib import chdir
 from html import escape
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -22,6 +23,7 @@ from orthocond.report import choices, hours, ledger, overview
 from orthocond.report.registry import TABLES, FigureModule
 from orthocond.report.render import render
 from orthocond.report.saving import plot, save_figure
+from orthocond.report.statistics import contrasts
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 
@@ -126,6 +128,32 @@ def study_overview(task: str) -> HTML:
     """A row a method: errors, rank and condition numbers, from the runs that are committed."""
     name = f"overview-{task}"
     return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task)))
+
+
+def study_contrasts(task: str) -> HTML:
+    """Differences in error between methods at equal seeds, with their intervals."""
+
+    def show() -> HTML:
+        frame = contrasts(study(), task)
+        table = pd.DataFrame(
+            {
+                "family": frame["family"],
+                "contrast": frame["contrast"],
+                "points of error [95% interval]": frame.apply(_interval, axis=1),
+                "seeds": frame["n"],
+                "p (Holm)": frame["p_holm"].map("{:.3f}".format),
+                "detectable": frame["detectable"].map("{:.2f}".format),
+            }
+        )
+        return show_table(f"contrasts-{task}", table.replace("nan", ""), frame.attrs["note"] + ".")
+
+    return _from_root(f"contrasts-{task}", show)
+
+
+def _interval(row: pd.Series[Any]) -> str:
+    if row["n"] < 2:
+        return f"{row['mean']:+.2f}" if row["n"] else "not run here"
+    return f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
 
 def study_choices() -> HTML:

@@ -43,6 +43,21 @@ def test_a_figure_has_its_provenance_and_its_files(kit: ModuleType, tmp_path: Pa
         assert (tmp_path / f"files/fig2{suffix}").stat().st_size > 0
 
 
+def test_differences_have_intervals_where_seeds_allow_and_else_say_so(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "runs/mine", ("svd", "svd+nog"))
+    write_study(tmp_path / "runs/mine", ("ns",), seeds=1)
+    rows = [row.split("</tr>")[0] for row in kit.study_contrasts("dbn").data.split("<tr>")]
+    nog, ow, ns = (
+        next(row for row in rows if f"<td>{name} − SVD" in row)
+        for name in ("SVD + NOG", "SVD + OW", "Newton-Schulz")
+    )
+    assert "primary" in nog and nog.count("[") == 1
+    assert "not run here" in ow and "nan" not in ow
+    assert "exploratory" in ns and "[" not in ns
+
+
 def test_an_altered_run_stops_the_page_with_its_name(kit: ModuleType, tmp_path: Path) -> None:
     write_study(tmp_path / "runs/mine")
     table = tmp_path / "runs/mine/dbn-cifar10-jpeg-small-svd-s1/conditioning.csv"

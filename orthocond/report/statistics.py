@@ -54,6 +54,14 @@ PRIMARY = (
     Contrast("svd+ow", control=11),
     Contrast("svd+nog+ow+olr"),
 )
+CONTROLS = (
+    Contrast("svd+nog", "svd+rescale"),
+    Contrast("svd+olr", "svd+slow"),
+    Contrast("svd+ow", "svd+ow-stiefel"),
+    Contrast("svd", control=11),
+    Contrast("bn", "bn", control=11),
+)
+"""What tells orthogonality from width and direction from step size; exploratory."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run
 def contrasts(
     study: Study, task: str = "dbn", data: str | None = None, key: str = "error"
 ) -> pd.DataFrame:
-    """Every method of a study against its baseline, the primary family first.
+    """Every method of a study against its baselines: primary family, controls, the rest to SVD.
 
     Args:
         study: the runs.
@@ -182,7 +190,7 @@ def contrasts(
     named = {contrast.method for contrast in family if contrast.control is None}
     others = [Contrast(m) for m in own.runs if m not in named and m != "svd"]
     rows = []
-    for contrast in (*family, *others):
+    for contrast in (*family, *CONTROLS, *others):
         base = baseline_runs(study, own, contrast)
         found = paired(own.runs.get(contrast.method, ()), base, of_summary(key))
         primary = contrast in family
