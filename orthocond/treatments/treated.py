@@ -78,8 +78,7 @@ class Treated:
         return self._trained()[0]
 
     def _trained(self) -> list[nn.Parameter]:
-        named = self.layer.named_parameters()
-        return [p for name, p in named if p.requires_grad and not name.endswith("bias")]
+        return list(_weight_parameters(self.layer).values())
 
     @torch.no_grad()
     def weight(self) -> Tensor:
@@ -198,6 +197,12 @@ class Treated:
         return self.layer
 
 
+def _weight_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """What a layer trains, but for its bias, parametrized or not."""
+    named = layer.named_parameters()
+    return {n: p for n, p in named if p.requires_grad and "bias" not in n.split(".")}
+
+
 def treat(
     model: nn.Module,
     layer: str,
@@ -252,8 +257,7 @@ def treat(
         )
     if not weight.requires_grad:
         raise UserError(f"the weight of layer {layer!r} is frozen: there is nothing to treat")
-    named = module.named_parameters()
-    trained = [n for n, p in named if p.requires_grad and not n.endswith("bias")]
+    trained = _weight_parameters(module)
     if len(trained) > 1:
         raise UserError(
             f"the weight of layer {layer!r} is made of {' and '.join(trained)}: "

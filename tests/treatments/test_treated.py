@@ -12,7 +12,9 @@ from forked import in_forks
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.utils.parametrize import register_parametrization
 from torch.optim import LBFGS, SGD
+from torch.testing import assert_close
 from toys import Toy, network
 
 import orthocond as oc
@@ -103,6 +105,19 @@ def test_a_weight_of_two_parameters_is_refused(norm: Callable[[nn.Module], nn.Mo
     both = " and ".join(name for name, _ in model[0].named_parameters() if name != "bias")
     with pytest.raises(UserError, match=f"is made of {both}: a treatment acts on one parameter$"):
         oc.treat(model, "0", "nog")
+
+
+def test_a_parametrized_bias_is_no_part_of_the_weight() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    register_parametrization(model[0], "bias", nn.Tanh())
+    treated = oc.treat(model, "0", "nog")
+    optimizer = SGD(model.parameters(), lr=0.1)
+    treated.bind(optimizer)
+    model(torch.rand(2, 3, 8, 8)).square().sum().backward()
+    before = model[0].weight.detach().clone()
+    optimizer.step()
+    moved = torch.linalg.svdvals((model[0].weight.detach() - before).flatten(1))
+    assert_close(moved, torch.full_like(moved, 0.1), rtol=1e-4, atol=1e-5)
 
 
 def test_bind_moves_to_another_optimizer() -> None:
