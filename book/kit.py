@@ -156,14 +156,15 @@ def _interval(row: pd.Series[Any]) -> str:
     return f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
 
-def study_choices() -> HTML:
+def study_choices(task: str) -> HTML:
     """The settings that were chosen on held-out images, from ``runs/settings``."""
+    name = f"choices-{task}"
 
     def show() -> HTML:
-        frame = choices.build(Study("runs/settings"))
-        return show_table("choices", frame.round(3), frame.attrs["note"])
+        frame = choices.build(Study("runs/settings"), task)
+        return show_table(name, frame.round(3), frame.attrs["note"])
 
-    return _from_root("choices", show)
+    return _from_root(name, show)
 
 
 def _link(name: str) -> str:

@@ -9,9 +9,9 @@ from orthocond.report.style import label
 from orthocond.runs import Run
 
 NOTE = (
-    "Error in percent on the {part:.0%} of the training images of {data} that were held out, with "
-    "the moving averages: mean and sample standard deviation over seeds. {epochs} epochs. The test "
-    "images were not read. Chosen is the smallest mean"
+    "Error in percent on the {part:.0%} of the training images of {data} that were held out: mean "
+    "and sample standard deviation over seeds. {epochs} epochs. The test images were not read. "
+    "Chosen is the smallest mean"
 )
 
 
@@ -30,7 +30,7 @@ def _compared(runs: list[Run], setting: str) -> pd.DataFrame:
             "error": [run.summary["error"] for run in runs],
             "recalibrated error": [run.summary["recalibrated_error"] for run in runs],
         }
-    )
+    ).dropna(axis="columns")  # pooling has nothing to recalibrate
     values = errors.groupby("value")
     means = values.mean().add_suffix(" mean")
     spread = values["error"].std().rename("error std")
@@ -39,20 +39,25 @@ def _compared(runs: list[Run], setting: str) -> pd.DataFrame:
     return frame
 
 
-def build(study: Study) -> pd.DataFrame:
+def build(study: Study, task: str) -> pd.DataFrame:
     """Every setting that runs of one method differ in, a row a value.
 
     Args:
         study: a folder whose parts differ in one setting for each method, ``runs/settings``.
+        task: ``dbn``, where errors are those with the moving averages, or ``gcp``.
 
     Returns:
-        Columns method, setting, value, error mean, recalibrated error mean, error std, n, chosen;
-        ``attrs["note"]`` says how the numbers were made.
+        Columns method, setting, value, error mean, recalibrated error mean (``dbn``), error std, n,
+        chosen; ``attrs["note"]`` says how the numbers were made.
 
     Raises:
         MissingRuns: no method has runs that differ in one setting.
     """
-    ended = [run for run in study.runs if run.summary["status"] == "complete"]
+    ended = [
+        run
+        for run in study.runs
+        if run.config["task"] == task and run.summary["status"] == "complete"
+    ]
     parts = []
     for method in dict.fromkeys(run.config["method"] for run in ended):
         own = [run for run in ended if run.config["method"] == method]

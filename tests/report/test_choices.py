@@ -23,7 +23,7 @@ def settings(tmp_path):
 
 def test_the_rows_are_the_values_of_the_one_setting_that_differs(settings):
     study = Study(settings)
-    frame = choices.build(study)
+    frame = choices.build(study, "dbn")
     errors = {
         eps: [run.summary["error"] for run in study.runs if run.config["seed"] in seeds]
         for eps, seeds in SEEDS.items()
@@ -39,20 +39,28 @@ def test_the_rows_are_the_values_of_the_one_setting_that_differs(settings):
 
 def test_a_diverged_run_is_no_choice(settings):
     write_run(settings / "eps-1", "dbn", "svd", 0, eps=1.0, holdout=0.1, status="diverged")
-    assert 1.0 not in set(choices.build(Study(settings))["value"])
+    assert 1.0 not in set(choices.build(Study(settings), "dbn")["value"])
 
 
 def test_methods_whose_runs_differ_in_no_setting_or_in_two_are_left_out(settings):
     write_run(settings / "one", "dbn", "bn", 0)
     write_run(settings / "two", "dbn", "svd+ol", 0, ol_weight=0.1)
     write_run(settings / "two-b", "dbn", "svd+ol", 0, ol_weight=0.2, eps=0.2)
-    assert set(choices.build(Study(settings))["method"]) == {"SVD"}
+    assert set(choices.build(Study(settings), "dbn")["method"]) == {"SVD"}
 
 
 def test_no_comparison_is_said(tmp_path):
     write_run(tmp_path, "dbn", "svd", 0)
     with pytest.raises(MissingRuns, match="differ in one setting"):
-        choices.build(Study(tmp_path))
+        choices.build(Study(tmp_path), "dbn")
+
+
+def test_pooling_has_a_choice_of_its_own(settings):
+    for seed, weight in enumerate((0.1, 0.2)):
+        write_run(settings / f"ol-{weight}", "gcp", "svd+ol", seed, ol_weight=weight, holdout=0.1)
+    frame = choices.build(Study(settings), "gcp")
+    assert set(frame["method"]) == {"SVD + OL"} and "recalibrated error mean" not in frame
+    assert set(choices.build(Study(settings), "dbn")["method"]) == {"SVD"}
 
 
 @pytest.mark.parametrize("preset", ["cifar-cpu", "tiny32-cpu"])
@@ -60,7 +68,7 @@ def test_the_presets_have_what_was_chosen(preset):
     folder = Path(__file__).parents[2] / "runs/settings"
     if not folder.is_dir():
         pytest.skip("the study of the settings is not here")
-    frame = choices.build(Study(folder))
     config = resolve(preset=preset).config
+    frame = choices.build(Study(folder), config.task)
     for row in frame[frame["chosen"]].itertuples():
         assert getattr(config, row.setting) == row.value
