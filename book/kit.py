@@ -12,11 +12,11 @@ from contextlib import chdir
 from html import escape
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
 from orthocond.report import choices, hours, ledger, overview
@@ -27,6 +27,7 @@ from orthocond.report.statistics import contrasts
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 
+Shown = TypeVar("Shown", HTML, Markdown)
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / "book/_build/html/files"  # a page of the book calls it files/
 
@@ -38,7 +39,7 @@ def study() -> Study:
     return Study(folder)
 
 
-def _from_root(name: str, show: Callable[[], HTML]) -> HTML:
+def _from_root(name: str, show: Callable[[], Shown]) -> Shown | HTML:
     """Show something that is made of runs, or say in its place how to make the runs.
 
     Paths and commands are those of the repository's root.
@@ -128,6 +129,31 @@ def study_overview(task: str) -> HTML:
     """A row a method: errors, rank and condition numbers, from the runs that are committed."""
     name = f"overview-{task}"
     return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task)))
+
+
+def study_text(name: str, write: Callable[[Study], str]) -> HTML | Markdown:
+    """Sentences about the runs that are committed.
+
+    Args:
+        name: of the admonition, where a method that they speak of has no runs.
+        write: the sentences, in Markdown, with their numbers taken from the runs. It checks what
+            it says: runs that contradict it stop the build.
+    """
+
+    def show() -> Markdown:
+        runs = study()
+        try:
+            return Markdown(write(runs))
+        except KeyError as absent:
+            raise runs.missing("dbn", absent.args) from None
+
+    return _from_root(name, show)
+
+
+def power(value: float) -> str:
+    """Two digits and a power of ten, as Markdown sets it."""
+    digits, exponent = f"{value:.1e}".split("e")
+    return rf"${digits}\cdot10^{{{int(exponent)}}}$"
 
 
 def study_contrasts(task: str) -> HTML:

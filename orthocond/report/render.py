@@ -125,7 +125,7 @@ def to_csv(frame: pd.DataFrame) -> str:
     """The numbers as they are, one header line."""
     flat = frame.astype(object)
     for group, name in _keys(frame):
-        if frame[(group, name)].isna().all():
+        if group in frame.attrs["cells"] and frame[(group, name)].isna().all():
             flat[(group, name)] = pd.Series(frame.attrs["cells"][group])
     flat.columns = _flat(frame)
     flat.insert(0, "label", [frame.attrs["labels"][m] for m in frame.index])

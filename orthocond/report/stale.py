@@ -11,7 +11,7 @@ from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, label, line_style
 from orthocond.report.training_figure import add_note
 
-METHODS = ("svd", "svd+nog+ow+olr", "bn")
+METHODS = ("svd", "svd+nog", "svd+nog+ow+olr", "bn")
 KINDS = {"eval_top1": "moving averages", "recalibrated_top1": "re-estimated"}
 REMARK = "Mean over seeds. Recalibrated: statistics from training images, the weights as they are"
 
@@ -39,8 +39,9 @@ def draw(study: Study) -> Figure:
     """A panel a method, with a line a kind of statistics; in the current theme."""
     frame = data(study)
     methods = list(frame["method"].unique())
+    size = (COLUMN, 1.5 * len(methods))
     figure, axes = plt.subplots(
-        len(methods), 1, sharex=True, sharey=True, squeeze=False, figsize=(COLUMN, 4.6)
+        len(methods), 1, sharex=True, sharey=True, squeeze=False, figsize=size
     )
     for axis, method in zip(axes.flat, methods, strict=True):
         own, style = frame[frame["method"] == method], line_style(method) | {"marker": ""}

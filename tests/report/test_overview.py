@@ -7,7 +7,7 @@ import pytest
 from study_factory import write_run, write_study
 
 from orthocond.report.overview import of_task
-from orthocond.report.render import render
+from orthocond.report.render import FORMATS, render
 from orthocond.report.study import Study
 
 
@@ -51,3 +51,9 @@ def test_pooling_has_no_recalibration_and_what_is_shown_is_legible(study: Study)
     row = next(line for line in text.splitlines() if line.startswith("| SVD  "))
     cells = [cell.strip() for cell in row.split("|")]
     assert cells[2] == "2" and cells[4] == "63" and cells[5].endswith(("e+15", "e+16"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_one_seed_has_an_error_and_no_deviation(tmp_path: Path, format: str) -> None:
+    text = render(of_task(Study(write_study(tmp_path, ("svd",), seeds=1)), "dbn"), format)
+    assert "27" in text and "nan" not in text
