@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint book faults gpu-check mutants clean
+.PHONY: install demo test lint book readme faults gpu-check mutants clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,9 @@ lint: install
 book: install
 	rm -rf book/_build
 	$(BIN)/jupyter-book build book -W --keep-going
+
+readme: install
+	cd tests && ../$(BIN)/python -m readme
 
 faults: install
 	cd tests && ../$(BIN)/python -m faults
