@@ -188,7 +188,9 @@ def study_choices(task: str) -> HTML:
 
     def show() -> HTML:
         frame = choices.build(Study("runs/settings"), task)
-        return show_table(name, frame.round(3), frame.attrs["note"])
+        table = frame.astype({"value": str}).round(2)
+        table["chosen"] = frame["chosen"].map({True: "chosen", False: ""})
+        return show_table(name, table, f"{frame.attrs['note']}.")
 
     return _from_root(name, show)
 
