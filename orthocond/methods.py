@@ -13,6 +13,8 @@ LABELS = {
     "ow-stiefel": "OW (Stiefel)",
     "olr-newton": "OLR (Newton)",
     "olr-exact": "OLR (exact)",
+    "rescale": "rescale",
+    "slow": "slow",
 }
 """Labels of the treatments whose name in capitals is not what people say."""
 
