@@ -50,7 +50,7 @@ def test_differences_have_intervals_where_seeds_allow_and_else_say_so(
     write_study(tmp_path / "runs/mine", ("ns",), seeds=1)
     rows = [row.split("</tr>")[0] for row in kit.study_contrasts("dbn").data.split("<tr>")]
     nog, ow, ns = (
-        next(row for row in rows if f"<td>{name} − SVD" in row)
+        next(row for row in rows if f"<td>{name} against SVD" in row)
         for name in ("SVD + NOG", "SVD + OW", "Newton-Schulz")
     )
     assert "primary" in nog and nog.count("[") == 1

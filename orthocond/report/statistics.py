@@ -45,7 +45,7 @@ class Contrast:
     def label(self) -> str:
         """What is compared, for tables."""
         stem = f" ({self.control}×{self.control} stem)" if self.control else ""
-        return f"{label(self.method)} − {label(self.baseline)}{stem}"
+        return f"{label(self.method)} against {label(self.baseline)}{stem}"
 
 
 PRIMARY = (

@@ -72,11 +72,11 @@ def test_the_primary_family_comes_first_and_alone_has_p_values(study: Study) -> 
     table = contrasts(study)
     assert list(table["family"]) == ["primary"] * 4 + ["exploratory"] * 3
     assert list(table["contrast"][:3]) == [
-        "SVD + NOG − SVD",
-        "SVD + OLR − SVD",
-        "SVD + OW − SVD (11×11 stem)",
+        "SVD + NOG against SVD",
+        "SVD + OLR against SVD",
+        "SVD + OW against SVD (11×11 stem)",
     ]
-    others = ["SVD − SVD (11×11 stem)", "BN − SVD", "SVD + OW − SVD"]
+    others = ["SVD against SVD (11×11 stem)", "BN against SVD", "SVD + OW against SVD"]
     assert list(table["contrast"][4:]) == others
     assert table["p"][4:].isna().all() and table["low"][5:].notna().all()
     tested = table[table["p"].notna()]
@@ -91,10 +91,10 @@ def test_a_contrast_pairs_equal_seeds_and_takes_the_control_it_names(study: Stud
         a.summary["recalibrated_error"] - b.summary["recalibrated_error"]
         for a, b in zip(runs["svd+nog"], runs["svd"], strict=True)
     ]
-    assert table.at["SVD + NOG − SVD", "mean"] == pytest.approx(np.mean(expected))
-    assert table.at["SVD + NOG − SVD", "n"] == 3
-    assert table.at["SVD + OW − SVD (11×11 stem)", "n"] == 2
-    assert table.at["SVD + OLR − SVD", "n"] == 0
+    assert table.at["SVD + NOG against SVD", "mean"] == pytest.approx(np.mean(expected))
+    assert table.at["SVD + NOG against SVD", "n"] == 3
+    assert table.at["SVD + OW against SVD (11×11 stem)", "n"] == 2
+    assert table.at["SVD + OLR against SVD", "n"] == 0
 
 
 def test_a_control_that_differs_in_more_than_its_stem_is_none(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_control_that_differs_in_more_than_its_stem_is_none(tmp_path: Path) ->
     for seed in range(2):
         write_run(tmp_path, "dbn", "svd", seed, stem_kernel=11, lr=0.05)
     table = contrasts(Study(tmp_path)).set_index("contrast")
-    assert table.at["SVD + OW − SVD (11×11 stem)", "n"] == 0
+    assert table.at["SVD + OW against SVD (11×11 stem)", "n"] == 0
 
 
 def test_what_the_seeds_can_show_is_said_in_words(study: Study) -> None:
