@@ -145,7 +145,7 @@ def study_text(name: str, write: Callable[[Study], str]) -> HTML | Markdown:
         try:
             return Markdown(write(runs))
         except KeyError as absent:
-            raise runs.missing("dbn", absent.args) from None
+            raise runs.missing("dbn", [str(name).split()[0] for name in absent.args]) from None
 
     return _from_root(name, show)
 
