@@ -63,7 +63,7 @@ def test_pooling_has_a_choice_of_its_own(settings):
     assert set(choices.build(Study(settings), "dbn")["method"]) == {"SVD"}
 
 
-@pytest.mark.parametrize("preset", ["cifar-cpu", "tiny32-cpu"])
+@pytest.mark.parametrize("preset", ["cifar-cpu", "tiny32-cpu", "gcp-cpu"])
 def test_the_presets_have_what_was_chosen(preset):
     folder = Path(__file__).parents[2] / "runs/settings"
     if not folder.is_dir():
