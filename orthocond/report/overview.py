@@ -13,7 +13,7 @@ from orthocond.report.tables import moments, summaries
 from orthocond.runs import Run
 
 TASKS = {"dbn": "Decorrelated BN", "gcp": "Global covariance pooling"}
-CONDITIONING = ("rank", "kappa", "kappa_support", "kappa_eps")
+CONDITIONING = ("rank", "kappa", "kappa_support")
 WIDE = 11  # the stem of the controls: as wide as the skew orthogonal convolution
 REMARK = (
     "Error in percent, mean ± sample standard deviation over n seeds{kinds}. Rank and κ: medians "
@@ -32,7 +32,8 @@ def _row(task: str, runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     for group, key in kinds.items():
         row |= {(group, k): v for k, v in moments(summaries(runs, key), "error").items()}
     late = pd.DataFrame([run.summary["conditioning"] for run in runs])
-    return row | {("", field): late[field].astype(float).median() for field in CONDITIONING}
+    fields = (*CONDITIONING, "kappa_eps") if task == "dbn" else CONDITIONING  # pooling has no eps
+    return row | {("", field): late[field].astype(float).median() for field in fields}
 
 
 def of_task(study: Study, task: str) -> pd.DataFrame:
