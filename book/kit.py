@@ -131,11 +131,11 @@ def study_overview(task: str) -> HTML:
     return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task)))
 
 
-def study_text(name: str, write: Callable[[Study], str]) -> HTML | Markdown:
+def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
     """Sentences about the runs that are committed.
 
     Args:
-        name: of the admonition, where a method that they speak of has no runs.
+        task: what makes the runs of a method that they speak of, where there are none.
         write: the sentences, in Markdown, with their numbers taken from the runs. It checks what
             it says: runs that contradict it stop the build.
     """
@@ -145,9 +145,9 @@ def study_text(name: str, write: Callable[[Study], str]) -> HTML | Markdown:
         try:
             return Markdown(write(runs))
         except KeyError as absent:
-            raise runs.missing("dbn", [str(name).split()[0] for name in absent.args]) from None
+            raise runs.missing(task, [str(name).split()[0] for name in absent.args]) from None
 
-    return _from_root(name, show)
+    return _from_root(f"{task}-{write.__name__}", show)
 
 
 def power(value: float) -> str:

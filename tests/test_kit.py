@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from study_factory import write_study
 
+from orthocond.report.study import Study
 from orthocond.runs import CorruptRun
 
 pytest.importorskip("IPython", reason="the book extra is not installed")
@@ -56,6 +57,18 @@ def test_differences_have_intervals_where_seeds_allow_and_else_say_so(
     assert "primary" in nog and nog.count("[") == 1
     assert "not run here" in ow and "nan" not in ow
     assert "exploratory" in ns and "[" not in ns
+
+
+def test_sentences_have_their_numbers_or_the_command_that_makes_them(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    def rank(runs: Study) -> str:
+        return f"rank {kit.overview.of_task(runs, 'dbn').at['svd+ow', ('', 'rank')]:.0f}"
+
+    write_study(tmp_path / "runs/mine", ("svd",))
+    assert "--method ow" in kit.study_text("dbn", rank).data
+    write_study(tmp_path / "runs/mine", ("svd+ow",))
+    assert kit.study_text("dbn", rank).data == "rank 64"
 
 
 def test_an_altered_run_stops_the_page_with_its_name(kit: ModuleType, tmp_path: Path) -> None:
