@@ -177,7 +177,7 @@ def study_contrasts(task: str) -> HTML:
 
 
 def _interval(row: pd.Series[Any]) -> str:
-    if row["n"] < 2:
+    if isnan(row["low"]):
         return f"{row['mean']:+.2f}" if row["n"] else "not run here"
     return f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 

@@ -21,6 +21,7 @@ from orthocond.report.style import label
 from orthocond.runs import Run
 
 LEVEL, POWER = 0.05, 0.8
+ROUNDING = 1e-9  # of the numbers compared
 
 Reading = Callable[[Run], float | None]
 """One number of a run; None or not finite where the run has none."""
@@ -83,7 +84,8 @@ def difference(a: ArrayLike, b: ArrayLike) -> Difference:
         a, b: equally many numbers, pairwise from equal seeds.
 
     Returns:
-        With less than two pairs, or equal differences, what is not defined is NaN.
+        What is not defined is NaN: with less than two pairs, or with differences that are equal
+        up to rounding, as those of accuracies can be, which are counts of images.
 
     Example:
         >>> round(difference([2.0, 3.0, 4.1], [1.0, 2.0, 3.0]).mean, 4)
@@ -92,9 +94,11 @@ def difference(a: ArrayLike, b: ArrayLike) -> Difference:
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     d = a - b
     mean = float(d.mean()) if len(d) else np.nan
-    std = float(d.std(ddof=1)) if len(d) > 1 else np.nan
-    if not std > 0:
-        return Difference(mean, std, len(d), np.nan, np.nan, np.nan)
+    if len(d) < 2:
+        return Difference(mean, np.nan, len(d), np.nan, np.nan, np.nan)
+    if np.ptp(d) <= ROUNDING * np.abs([a, b]).max():
+        return Difference(mean, 0.0, len(d), np.nan, np.nan, np.nan)
+    std = float(d.std(ddof=1))
     test = stats.ttest_rel(a, b)
     interval = test.confidence_interval(1 - LEVEL)
     return Difference(

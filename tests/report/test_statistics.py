@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,17 @@ def test_a_paired_difference_is_a_one_sample_t_test_of_the_differences() -> None
     low, high = plain.confidence_interval(0.95)
     assert (found.p, found.low, found.high) == pytest.approx((plain.pvalue, low, high))
     assert (found.mean, found.std) == pytest.approx(((a - b).mean(), (a - b).std(ddof=1)))
+
+
+def test_differences_that_are_equal_up_to_rounding_have_no_interval() -> None:
+    a, b = [0.3, 0.2], [0.2, 0.1]
+    assert a[0] - b[0] != a[1] - b[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # scipy's, of cancellation
+        found = difference(a, b)
+    assert (found.mean, found.std) == (pytest.approx(0.1), 0) and np.isnan(
+        [found.low, found.high, found.p]
+    ).all()
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0]])
