@@ -19,6 +19,8 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
+from orthocond.errors import UserError
+from orthocond.methods import Method
 from orthocond.report import choices, hours, ledger, overview
 from orthocond.report.registry import TABLES, FigureModule
 from orthocond.report.render import render
@@ -145,7 +147,12 @@ def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
         try:
             return Markdown(write(runs))
         except KeyError as absent:
-            raise runs.missing(task, [str(name).split()[0] for name in absent.args]) from None
+            method = str(absent.args[0]).split()[0]
+            try:
+                Method.parse(method)
+            except UserError:  # a mistake in the page, and not a method without runs
+                raise absent from None
+            raise runs.missing(task, [method]) from None
 
     return _from_root(f"{task}-{write.__name__}", show)
 

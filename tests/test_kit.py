@@ -69,6 +69,8 @@ def test_sentences_have_their_numbers_or_the_command_that_makes_them(
     assert "--method ow" in kit.study_text("dbn", rank).data
     write_study(tmp_path / "runs/mine", ("svd+ow",))
     assert kit.study_text("dbn", rank).data == "rank 64"
+    with pytest.raises(KeyError, match="ranks"):
+        kit.study_text("dbn", lambda runs: {}["ranks"])
 
 
 def test_an_altered_run_stops_the_page_with_its_name(kit: ModuleType, tmp_path: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from orthocond.report.provenance import attach
+from orthocond.report.statistics import WIDE
 from orthocond.report.study import Selection, Study
-from orthocond.report.style import STYLES, label
+from orthocond.report.style import STYLES, TASKS, label
 from orthocond.report.tables import moments, summaries
 from orthocond.runs import Run
 
-TASKS = {"dbn": "Decorrelated BN", "gcp": "Global covariance pooling"}
 CONDITIONING = ("rank", "kappa", "kappa_support")
-WIDE = 11  # the stem of the controls: as wide as the skew orthogonal convolution
 REMARK = (
     "Error in percent, mean ± sample standard deviation over n seeds{kinds}. Rank and κ: medians "
     "over the last tenth of training and then over the seeds"
@@ -65,8 +65,16 @@ def of_task(study: Study, task: str) -> pd.DataFrame:
         raise study.missing(task, own.diverged, own.settings)
     frame = pd.DataFrame(rows).T  # its keys are pairs
     frame.index.name, frame.columns.names = "method", ["source", "statistic"]
-    attach(frame, own, remark=REMARK.format(kinds=KINDS if task == "dbn" else ""))
-    frame.attrs |= {"title": f"{TASKS[task]} on {own.data}", "labels": labels, "cells": {}}
+    # What stands in the table was not set aside.
+    shown = sum(len(s.all_runs) + sum(s.diverged.values()) for s, _ in parts[1:])
+    sources = [replace(own, set_aside=own.set_aside - shown)]
+    sources += [replace(s, set_aside=0) for s, _ in parts[1:]]
+    attach(frame, *sources, remark=REMARK.format(kinds=KINDS if task == "dbn" else ""))
+    frame.attrs |= {
+        "title": f"Overview of {TASKS[task]} on {own.data}",
+        "labels": labels,
+        "cells": {},
+    }
     return frame
 
 

@@ -22,6 +22,7 @@ from orthocond.runs import Run
 
 LEVEL, POWER = 0.05, 0.8
 ROUNDING = 1e-9  # of the numbers compared
+WIDE = 11  # the stem of the controls: as wide as the skew orthogonal convolution
 
 Reading = Callable[[Run], float | None]
 """One number of a run; None or not finite where the run has none."""
@@ -34,8 +35,8 @@ class Contrast:
     Args:
         method: canonical name.
         baseline: canonical name.
-        control: width of the baseline's stem where it differs: 11 has the receptive field that the
-            skew orthogonal convolution gives to ``ow``, without its orthogonality.
+        control: width of the baseline's stem where it differs: ``WIDE`` has the receptive field
+            that the skew orthogonal convolution gives to ``ow``, without its orthogonality.
     """
 
     method: str
@@ -52,15 +53,15 @@ class Contrast:
 PRIMARY = (
     Contrast("svd+nog"),
     Contrast("svd+olr"),
-    Contrast("svd+ow", control=11),
+    Contrast("svd+ow", control=WIDE),
     Contrast("svd+nog+ow+olr"),
 )
 CONTROLS = (
     Contrast("svd+nog", "svd+rescale"),
     Contrast("svd+olr", "svd+slow"),
     Contrast("svd+ow", "svd+ow-stiefel"),
-    Contrast("svd", control=11),
-    Contrast("bn", "bn", control=11),
+    Contrast("svd", control=WIDE),
+    Contrast("bn", "bn", control=WIDE),
 )
 """What tells orthogonality from width and direction from step size; exploratory."""
 

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from orthocond.methods import SOLVERS, Method
 
+TASKS = {"dbn": "decorrelated BN", "gcp": "global covariance pooling"}
 COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone
 INK, PAPER = "#1a1a1a", "#ffffff"
 DARK_INK, DARK_PAPER = "#e6e6e6", "#121212"

@@ -22,10 +22,9 @@ from orthocond.report.curves import (
 )
 from orthocond.report.provenance import attach
 from orthocond.report.study import Study
-from orthocond.report.style import COLUMN, label, line_style
+from orthocond.report.style import COLUMN, TASKS, label, line_style
 
 NOTE_WIDTH = 82  # characters of a note in one column
-TASKS = {"dbn": "decorrelated BN", "gcp": "global covariance pooling"}
 
 
 def smoothing(frame: pd.DataFrame) -> str:
