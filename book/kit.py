@@ -189,12 +189,17 @@ def _interval(row: pd.Series[Any]) -> str:
     return f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
 
+def held_out(task: str) -> pd.DataFrame:
+    """Errors on held-out images, a row a value of a setting, from ``runs/settings``."""
+    return choices.build(Study("runs/settings"), task)
+
+
 def study_choices(task: str) -> HTML:
     """The settings that were chosen on held-out images, from ``runs/settings``."""
     name = f"choices-{task}"
 
     def show() -> HTML:
-        frame = choices.build(Study("runs/settings"), task)
+        frame = held_out(task)
         table = frame.astype({"value": str}).round(2)
         table["chosen"] = frame["chosen"].map({True: "chosen", False: ""})
         return show_table(name, table, f"{frame.attrs['note']}.")
