@@ -127,10 +127,10 @@ def _rendered(name: str, frame: pd.DataFrame) -> HTML:
     return _element(name, f'<div class="wide">{render(frame, "html")}</div>', "", (".csv",))
 
 
-def study_overview(task: str) -> HTML:
+def study_overview(task: str, data: str | None = None) -> HTML:
     """A row a method: errors, rank and condition numbers, from the runs that are committed."""
-    name = f"overview-{task}"
-    return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task)))
+    name = "-".join(filter(None, ("overview", task, data)))
+    return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task, data)))
 
 
 def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
@@ -163,11 +163,12 @@ def power(value: float) -> str:
     return rf"${digits}\cdot10^{{{int(exponent)}}}$"
 
 
-def study_contrasts(task: str) -> HTML:
+def study_contrasts(task: str, data: str | None = None) -> HTML:
     """Differences in error between methods at equal seeds, with their intervals."""
+    name = "-".join(filter(None, ("contrasts", task, data)))
 
     def show() -> HTML:
-        frame = contrasts(study(), task)
+        frame = contrasts(study(), task, data)
         table = pd.DataFrame(
             {
                 "family": frame["family"],
@@ -178,9 +179,9 @@ def study_contrasts(task: str) -> HTML:
                 "detectable": frame["detectable"].map("{:.2f}".format),
             }
         )
-        return show_table(f"contrasts-{task}", table.replace("nan", ""), frame.attrs["note"] + ".")
+        return show_table(name, table.replace("nan", ""), frame.attrs["note"] + ".")
 
-    return _from_root(f"contrasts-{task}", show)
+    return _from_root(name, show)
 
 
 def _interval(row: pd.Series[Any]) -> str:

@@ -36,12 +36,13 @@ def _row(task: str, runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     return row | {("", field): late[field].astype(float).median() for field in fields}
 
 
-def of_task(study: Study, task: str) -> pd.DataFrame:
+def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
     """One task's methods, and plain networks whose stem is as wide as OW's.
 
     Args:
         study: the runs.
         task: ``dbn`` or ``gcp``.
+        data: name of the data set; None takes the one with most runs.
 
     Returns:
         A table as ``render`` writes it out.
@@ -49,7 +50,7 @@ def of_task(study: Study, task: str) -> pd.DataFrame:
     Raises:
         MissingRuns: the task has no runs that came to their end.
     """
-    own = study.select(task)
+    own = study.select(task, data=data)
     wide = study.beside(own, stem_kernel=WIDE)
     parts: list[tuple[Selection, str]] = [(own, "")]
     if wide is not None and wide.hash != own.hash:

@@ -8,7 +8,7 @@ from study_factory import write_run, write_study
 
 from orthocond.report.overview import of_task
 from orthocond.report.render import FORMATS, render
-from orthocond.report.study import Study
+from orthocond.report.study import MissingRuns, Study
 
 
 def test_errors_stand_beside_the_ranks_and_condition_numbers_of_late_training(study: Study) -> None:
@@ -52,6 +52,15 @@ def test_pooling_has_no_recalibration_and_what_is_shown_is_legible(study: Study)
     row = next(line for line in text.splitlines() if line.startswith("| SVD  "))
     cells = [cell.strip() for cell in row.split("|")]
     assert cells[2] == "2" and cells[4] == "63" and cells[5].endswith(("e+15", "e+16"))
+
+
+def test_the_data_set_with_most_runs_is_shown_unless_another_is_asked_for(tmp_path: Path) -> None:
+    write_study(tmp_path / "first", ("svd", "svd+nog"))
+    study = Study(write_study(tmp_path / "second", ("svd", "bn"), seeds=1, data="other").parent)
+    assert list(of_task(study, "dbn").index) == ["svd", "svd+nog"]
+    assert list(of_task(study, "dbn", "other").index) == ["svd", "bn"]
+    with pytest.raises(MissingRuns):
+        of_task(study, "dbn", "absent")
 
 
 @pytest.mark.parametrize("format", FORMATS)
