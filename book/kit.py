@@ -230,6 +230,16 @@ def study_ledger() -> HTML:
     return _from_root("ledger", show)
 
 
+def study_verdicts() -> HTML:
+    """How many of the paper's claims have which verdict, with links into the ledger."""
+
+    def show() -> HTML:
+        table = ledger.summary_html(ledger.build(study()), "ledger.html")
+        return HTML(f'<figure class="kit" id="verdicts">{table}</figure>')
+
+    return _from_root("verdicts", show)
+
+
 def study_hours() -> HTML:
     """The hours that the presets need, from the speed of the runs that are committed."""
 

@@ -118,6 +118,26 @@ def _claim(rows: pd.DataFrame, link: Callable[[str], str]) -> str:
     return f'<tr id="claim-{number}" style="vertical-align: top">{cells}</tr>'
 
 
+def summary_html(frame: pd.DataFrame, page: str = "") -> str:
+    """Which claims have which verdict, as a table: a row a verdict, a link a claim.
+
+    Args:
+        frame: from ``build``.
+        page: that ``to_html`` is on; nothing for the same page.
+    """
+    claims = frame.drop_duplicates("number")
+    rows = []
+    for verdict in map(str, Verdict):
+        own = claims[claims["verdict"] == verdict]
+        links = " ".join(
+            f'<a href="{page}#claim-{number}" title="{escape(claim)}">{number}</a>'
+            for number, claim in zip(own["number"], own["claim"], strict=True)
+        )
+        rows.append(f"<tr><td><b>{verdict}</b></td><td>{len(own)}</td><td>{links}</td></tr>")
+    head = "".join(f"<th>{name}</th>" for name in ("Verdict", "Claims", "Which"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
 def to_html(frame: pd.DataFrame, link: Callable[[str], str]) -> str:
     """The ledger as a table, a row a claim.
 

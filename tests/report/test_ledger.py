@@ -238,6 +238,21 @@ def test_the_page_has_every_claim_with_its_links(table: pd.DataFrame) -> None:
     assert "[eq-20b]" in page and "&lt; 0" in page and "<b>does not hold</b>" in page
 
 
+def test_the_summary_names_every_claim_once_under_its_verdict(table: pd.DataFrame) -> None:
+    rows = re.findall(
+        r"<tr><td><b>(.*?)</b></td><td>(.*?)</td><td>(.*?)</td></tr>",
+        ledger.summary_html(table, "page"),
+    )
+    assert [verdict for verdict, _, _ in rows] == [str(verdict) for verdict in Verdict]
+    found = {
+        int(number): verdict
+        for verdict, _, links in rows
+        for number in re.findall(r'href="page#claim-(\d+)"', links)
+    }
+    assert found == dict(zip(table["number"], table["verdict"], strict=True))
+    assert sum(int(count) for _, count, _ in rows) == len(CLAIMS)
+
+
 def test_the_evidence_of_every_claim_is_in_the_book() -> None:
     book = "".join(path.read_text() for path in (ROOT / "book").glob("*.md"))
     kinds = {"eq-": "$$ ({})", "fig": 'study_figure("{}")', "tab": 'study_table("{}")'}
