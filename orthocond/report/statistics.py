@@ -60,6 +60,7 @@ CONTROLS = (
     Contrast("svd+nog", "svd+rescale"),
     Contrast("svd+olr", "svd+slow"),
     Contrast("svd+ow", "svd+ow-stiefel"),
+    Contrast("svd+nog+ow", "svd+ow+slow"),
     Contrast("svd+nog+ow", "svd+nog+ow+slow"),
     Contrast("svd", control=WIDE),
     Contrast("bn", "bn", control=WIDE),
