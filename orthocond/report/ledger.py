@@ -118,12 +118,12 @@ def _claim(rows: pd.DataFrame, link: Callable[[str], str]) -> str:
     return f'<tr id="claim-{number}" style="vertical-align: top">{cells}</tr>'
 
 
-def summary_html(frame: pd.DataFrame, page: str = "") -> str:
+def summary_html(frame: pd.DataFrame, page: str) -> str:
     """Which claims have which verdict, as a table: a row a verdict, a link a claim.
 
     Args:
         frame: from ``build``.
-        page: that ``to_html`` is on; nothing for the same page.
+        page: that ``to_html`` is on.
     """
     claims = frame.drop_duplicates("number")
     rows = []
