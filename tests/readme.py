@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 from pathlib import Path
 
 import matplotlib
+from typer.testing import CliRunner
 
 from orthocond.files import write_bytes
-from orthocond.report.registry import TABLES
-from orthocond.report.render import render
 from orthocond.report.saving import plot
 from orthocond.report.study import Study
+from orthocond_cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 FIGURES = ROOT / "book/_static/readme"
-TABLE = re.compile(r"(<!-- orthocond table (\w+) --runs (\S+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- orthocond (table [^>]*) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"<!-- orthocond plot (\w+) --runs (\S+) -->")
 
 
@@ -24,8 +26,10 @@ def with_tables(text: str) -> str:
     """The text with each table as the command above it prints it."""
 
     def table(match: re.Match[str]) -> str:
-        command, name, runs = match.groups()
-        return f"{command}\n{render(TABLES[name].build(Study(ROOT / runs)))}\n"
+        comment, command = match.groups()
+        with contextlib.chdir(ROOT):
+            printed = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+        return f"{comment}\n{printed.stdout}"
 
     return TABLE.sub(table, text)
 

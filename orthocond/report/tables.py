@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from orthocond.errors import unknown
+from orthocond.methods import Method
 from orthocond.paper import TABLES, published
 from orthocond.report.provenance import attach
 from orthocond.report.study import MissingRuns, Selection, Study
@@ -142,6 +144,24 @@ def assemble(
     papers = dict.fromkeys(parts[0].columns.get_level_values(0), lost)
     frame.attrs["cells"] = papers | {group: dict(texts) for group, texts in cells.items()}
     return frame
+
+
+def only(frame: pd.DataFrame, methods: Iterable[str]) -> pd.DataFrame:
+    """The rows of some methods, a method with another stem among them.
+
+    Args:
+        frame: from a table module's ``build``.
+        methods: in any spelling that ``Method.parse`` reads.
+
+    Raises:
+        UserError: no such method, or no row of it.
+    """
+    wanted = [str(Method.parse(method)) for method in methods]
+    own = pd.Index([str(name).partition(" ")[0] for name in frame.index])
+    for method in wanted:
+        if method not in own:
+            raise unknown("row", method, own.unique())
+    return frame[own.isin(wanted)]
 
 
 def not_run_remark(paper: str) -> str:

@@ -45,9 +45,16 @@ def test_table_as_json_is_numbers(runs: Path) -> None:
     assert row["method"] == "svd" and row["here: cifar10-jpeg: n"] == 2
 
 
+def test_table_of_some_methods(runs: Path) -> None:
+    rows = json.loads(run("tab2", "--runs", runs, "--method", "nog", "--json"))
+    assert [row["method"] for row in rows["tables"]["tab2"]["rows"]] == ["svd+nog"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["overview", "--method", "nig"], "unknown method 'nig'.*did you mean 'nog'"),
+        (["overview", "--method", "ow"], r"unknown row 'svd\+ow': allowed are svd, svd\+nog"),
         (["tab22"], "unknown table 'tab22': allowed are overview, tab1.*did you mean 'tab2'"),
         (["tab1", "--format", "xls"], "unknown format 'xls': allowed are md, csv, latex, html"),
         (["tab5"], "no runs of task 'gcp'.*: orthocond train "),

@@ -9,6 +9,7 @@ from study_factory import write_run, write_study
 from orthocond.report.overview import of_task
 from orthocond.report.render import FORMATS, render
 from orthocond.report.study import MissingRuns, Study
+from orthocond.report.tables import only
 
 
 def test_errors_stand_beside_the_ranks_and_condition_numbers_of_late_training(study: Study) -> None:
@@ -39,6 +40,7 @@ def test_the_controls_with_a_wide_stem_have_rows_and_a_longer_training_has_none(
     assert list(frame.index) == ["svd", "svd+ow", "svd (11×11 stem)"]
     assert list(frame[("", "n")]) == [2, 2, 1]
     assert frame.attrs["remarks"] == [] and len(frame.attrs["runs"]) == 5
+    assert list(only(frame, ["svd"]).index) == ["svd", "svd (11×11 stem)"]
     write_run(tmp_path, "dbn", "bn", 0, stem_kernel=11, epochs=9)
     write_run(tmp_path, "dbn", "bn", 1, stem_kernel=11, epochs=9)
     assert list(of_task(Study(tmp_path), "dbn").index) == ["svd", "svd+ow"]
