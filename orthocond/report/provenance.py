@@ -42,6 +42,13 @@ def _remarks(selection: Selection) -> list[str]:
     if selection.missing:
         names = ", ".join(label(method) for method in selection.missing)
         remarks.append(f"{selection.data}: not run here: {names}")
+    seeds = {tuple(run.config["seed"] for run in own) for own in selection.runs.values() if own}
+    if len(seeds) > 1:
+        fewest, most = (pick(map(len, seeds)) for pick in (min, max))
+        remarks.append(
+            f"{selection.data}: not all methods have the same seeds ({fewest} to {most} each): two "
+            "are compared fairly by their differences at equal seeds"
+        )
     for method, count in sorted(selection.diverged.items()):
         if method in selection.runs:
             total = count + len(selection.runs[method])

@@ -236,10 +236,13 @@ def detectable_remark(selection: Selection, key: str) -> str | None:
     found = [d for d in found if d.std > 0]
     if not found:
         return None
-    n = min(d.n for d in found)
-    pooled = float(np.sqrt(np.mean([d.std**2 for d in found])))
+    freedom = [d.n - 1 for d in found]
+    pooled = float(np.sqrt(np.average([d.std**2 for d in found], weights=freedom)))
+    shown = ", ".join(
+        f"{smallest_detectable(pooled, n):.2g} points with {n} paired seeds"
+        for n in sorted({d.n for d in found})
+    )
     return (
-        f"{selection.data}: {n} paired seeds show a true difference to SVD of "
-        f"{smallest_detectable(pooled, n):.2g} points with power {POWER:.0%} (unadjusted level "
-        f"{LEVEL:.0%}; differences vary by {pooled:.2g})"
+        f"{selection.data}: the smallest true difference to SVD that is shown with power "
+        f"{POWER:.0%} is {shown} (unadjusted level {LEVEL:.0%}; differences vary by {pooled:.2g})"
     )

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,5 +122,18 @@ def test_a_control_that_differs_in_more_than_its_stem_is_none(tmp_path: Path) ->
 
 def test_what_the_seeds_can_show_is_said_in_words(study: Study) -> None:
     text = detectable_remark(study.select("dbn"), "error")
-    assert text is not None and "3 paired seeds show a true difference to SVD of" in text
+    size = smallest_detectable(0.45, 3)
+    assert text is not None and f"is {size:.2g} points with 3 paired seeds (" in text
     assert detectable_remark(study.select("dbn", ["svd"]), "error") is None
+
+
+def test_methods_with_more_seeds_weigh_more_in_how_far_differences_vary(study: Study) -> None:
+    errors = {"svd": [30, 30, 30, 30], "svd+nog": [29, 31], "svd+ow": [30, 31, 32, 33]}
+    runs: Any = {
+        method: [SimpleNamespace(summary={"seed": s, "error": e}) for s, e in enumerate(values)]
+        for method, values in errors.items()
+    }
+    text = detectable_remark(replace(study.select("dbn"), runs=runs), "error")
+    pooled = np.sqrt((2.0 + 5.0) / (1 + 3))  # sums of squares over degrees of freedom
+    sizes = [f"{smallest_detectable(pooled, n):.2g} points with {n}" for n in (2, 4)]
+    assert text is not None and f"is {', '.join(f'{s} paired seeds' for s in sizes)} (" in text
