@@ -62,6 +62,7 @@ CONTROLS = (
     Contrast("svd+ow", "svd+ow-stiefel"),
     Contrast("svd+nog+ow", "svd+ow+slow"),
     Contrast("svd+nog+ow", "svd+nog+ow+slow"),
+    Contrast("svd+nog+ow+olr", "svd+slow"),
     Contrast("svd", control=WIDE),
     Contrast("bn", "bn", control=WIDE),
 )
