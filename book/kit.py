@@ -12,7 +12,7 @@ from contextlib import chdir
 from html import escape
 from math import isnan
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -21,11 +21,10 @@ from matplotlib.figure import Figure
 
 from orthocond.errors import UserError
 from orthocond.methods import Method
-from orthocond.report import choices, hours, ledger, overview
+from orthocond.report import choices, differences, hours, ledger, overview
 from orthocond.report.registry import TABLES, FigureModule
 from orthocond.report.render import render
 from orthocond.report.saving import plot, save_figure
-from orthocond.report.statistics import contrasts
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 
@@ -163,31 +162,10 @@ def power(value: float) -> str:
     return rf"${digits}\cdot10^{{{int(exponent)}}}$"
 
 
-def study_contrasts(task: str, data: str | None = None) -> HTML:
-    """Differences in error between methods at equal seeds, with their intervals."""
-    name = "-".join(filter(None, ("contrasts", task, data)))
-
-    def show() -> HTML:
-        frame = contrasts(study(), task, data)
-        table = pd.DataFrame(
-            {
-                "family": frame["family"],
-                "contrast": frame["contrast"],
-                "points of error [95% interval]": frame.apply(_interval, axis=1),
-                "seeds": frame["n"],
-                "p (Holm)": frame["p_holm"].map("{:.3f}".format),
-                "detectable": frame["detectable"].map("{:.2f}".format),
-            }
-        )
-        return show_table(name, table.replace("nan", ""), frame.attrs["note"] + ".")
-
-    return _from_root(name, show)
-
-
-def _interval(row: pd.Series[Any]) -> str:
-    if isnan(row["low"]):
-        return f"{row['mean']:+.2f}" if row["n"] else "not run here"
-    return f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+def study_differences(task: str, data: str | None = None) -> HTML:
+    """Differences in error between methods at equal seeds, from the runs that are committed."""
+    name = "-".join(filter(None, ("differences", task, data)))
+    return _from_root(name, lambda: _rendered(name, differences.of_task(study(), task, data)))
 
 
 def held_out(task: str) -> pd.DataFrame:

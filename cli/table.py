@@ -9,7 +9,7 @@ import typer
 
 
 def table(
-    tables: Annotated[list[str], typer.Argument(help="overview, tab1 to tab6, or all.")],
+    tables: Annotated[list[str], typer.Argument(help="overview, differences, tab1 to tab6, all.")],
     runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="Write files there, and not to the standard output.")
@@ -23,7 +23,8 @@ def table(
 ) -> int:
     """Sum up a study, or put the paper's tables beside the same numbers from runs.
 
-    The overview has a row a method: errors, rank and condition numbers. In the paper's tables:
+    The overview has a row a method: errors, rank and condition numbers; differences a row a
+    contrast, at equal seeds, with its interval. In the paper's tables:
     mean and standard deviation over the seeds, minimum and count, with the moving averages first
     and recalibrated statistics beside them; the best of each column is marked.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
 from orthocond.report.provenance import attach
 from orthocond.report.statistics import WIDE
-from orthocond.report.study import Selection, Study
+from orthocond.report.study import Study, shown_together
 from orthocond.report.style import STYLES, TASKS, label
 from orthocond.report.tables import moments, summaries
 from orthocond.runs import Run
@@ -51,13 +50,11 @@ def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
         MissingRuns: the task has no runs that came to their end.
     """
     own = study.select(task, data=data)
-    wide = study.beside(own, stem_kernel=WIDE)
-    parts: list[tuple[Selection, str]] = [(own, "")]
-    if wide is not None and wide.hash != own.hash:
-        parts.append((wide, f" ({WIDE}×{WIDE} stem)"))
+    parts = shown_together(own, study.beside(own, stem_kernel=WIDE))
     rows: dict[str, dict[tuple[str, str], float]] = {}
     labels: dict[str, str] = {}
-    for selection, suffix in parts:
+    for selection in parts:
+        suffix = "" if selection.hash == own.hash else f" ({WIDE}×{WIDE} stem)"
         for method in sorted(selection.runs, key=_place):
             if selection.runs[method]:
                 rows[method + suffix] = _row(task, selection.runs[method])
@@ -66,11 +63,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
         raise study.missing(task, own.diverged, own.settings)
     frame = pd.DataFrame(rows).T  # its keys are pairs
     frame.index.name, frame.columns.names = "method", ["source", "statistic"]
-    # What stands in the table was not set aside.
-    shown = sum(len(s.all_runs) + sum(s.diverged.values()) for s, _ in parts[1:])
-    sources = [replace(own, set_aside=own.set_aside - shown)]
-    sources += [replace(s, set_aside=0) for s, _ in parts[1:]]
-    attach(frame, *sources, remark=REMARK.format(kinds=KINDS if task == "dbn" else ""))
+    attach(frame, *parts, remark=REMARK.format(kinds=KINDS if task == "dbn" else ""))
     frame.attrs |= {
         "title": f"Overview of {TASKS[task]} on {own.data}",
         "labels": labels,
@@ -91,4 +84,4 @@ def build(study: Study) -> pd.DataFrame:
     Raises:
         MissingRuns: there are no runs.
     """
-    return of_task(study, "dbn" if study.data_sets("dbn") or not study.data_sets("gcp") else "gcp")
+    return of_task(study, study.main_task)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from orthocond.report.study import Selection
@@ -23,7 +25,7 @@ def attach(frame: pd.DataFrame, *selections: Selection, remark: str = "") -> pd.
     """
     notes = "; ".join(selection.note for selection in selections)
     frame.attrs["note"] = ". ".join(part for part in (notes, remark) if part)
-    frame.attrs["remarks"] = [remark for s in selections for remark in _remarks(s)]
+    frame.attrs["remarks"] = _of_seeds(selections) + [r for s in selections for r in _remarks(s)]
     frame.attrs["commands"] = [s.command for s in selections if s.missing]
     frame.attrs["runs"] = [
         {
@@ -37,18 +39,25 @@ def attach(frame: pd.DataFrame, *selections: Selection, remark: str = "") -> pd.
     return frame
 
 
+def _of_seeds(selections: Iterable[Selection]) -> list[str]:
+    """Where the means of a data set's methods are over different seeds."""
+    seeds: dict[str, set[tuple[int, ...]]] = {}
+    for selection in selections:
+        own = [tuple(r.config["seed"] for r in runs) for runs in selection.runs.values() if runs]
+        seeds.setdefault(selection.data, set()).update(own)
+    return [
+        f"{data}: not all methods have the same seeds ({min(map(len, found))} to "
+        f"{max(map(len, found))} each): two are compared fairly by their differences at equal seeds"
+        for data, found in seeds.items()
+        if len(found) > 1
+    ]
+
+
 def _remarks(selection: Selection) -> list[str]:
     remarks = []
     if selection.missing:
         names = ", ".join(label(method) for method in selection.missing)
         remarks.append(f"{selection.data}: not run here: {names}")
-    seeds = {tuple(run.config["seed"] for run in own) for own in selection.runs.values() if own}
-    if len(seeds) > 1:
-        fewest, most = (pick(map(len, seeds)) for pick in (min, max))
-        remarks.append(
-            f"{selection.data}: not all methods have the same seeds ({fewest} to {most} each): two "
-            "are compared fairly by their differences at equal seeds"
-        )
     for method, count in sorted(selection.diverged.items()):
         if method in selection.runs:
             total = count + len(selection.runs[method])

@@ -1,4 +1,4 @@
-"""The paper's figures and tables and the overview, each by its name and its module."""
+"""The paper's figures and tables and what sums up a study, each by its name and its module."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from orthocond.errors import unknown
 from orthocond.report import (
+    differences,
     fig1,
     fig2,
     fig3,
@@ -59,6 +60,7 @@ FIGURES: Mapping[str, FigureModule] = {
 }
 TABLES: Mapping[str, TableModule] = {
     "overview": overview,
+    "differences": differences,
     "tab1": tab1,
     "tab2": tab2,
     "tab3": tab3,

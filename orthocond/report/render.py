@@ -22,20 +22,27 @@ HEADINGS = {
     "Failure Times": "failures",
     "Top-1 Acc. (%)": "top-1",
     "Top-5 Acc. (%)": "top-5",
+    "difference": "difference [95% interval]",
     "kappa": "κ",
     "kappa_support": "κ on the support",
     "kappa_eps": "κ with ε",
 }
 """What stands above a column, where it is not the statistic's name."""
 
-SPREADS = {"mean": ("std",), "median": ("q1", "q3")}
+SPREADS = {"mean": ("std", "low", "high"), "median": ("q1", "q3")}
 """What is shown in one cell with a statistic."""
 
-FIRST = ("error", "top-1", "Top-1 Acc. (%)", "FP (ms)")
+FIRST = ("error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)")
 """The column of a group that says what is not there."""
 
 WHOLE = ("n", "rank", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)")
 """Shown without decimals that they do not have."""
+
+SIGNED = ("difference",)
+"""Shown with a plus where it is one."""
+
+P_VALUE = "p (Holm)"
+"""Shown with two digits."""
 
 MAGNITUDES = ("kappa", "kappa_support", "kappa_eps")
 """Shown with two digits and a power of ten."""
@@ -66,16 +73,24 @@ def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     return columns
 
 
+def _best_is(group: str, name: str) -> bool | None:
+    """Whether the lowest of a shown column is the best; None where none is."""
+    return LOWER_IS_BETTER.get(HEADINGS.get(name, name) if group == "paper" else name)
+
+
 def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
     value, *spread = numbers
     if name in MAGNITUDES:
         return f"{value:.1e}"
-    text = f"{value:g}" if name in WHOLE and not spread else f"{value:.2f}"
+    if name == P_VALUE:
+        return f"{value:.2g}"
+    sign = "+" if name in SIGNED else ""
+    text = f"{value:g}" if name in WHOLE and not spread else f"{value:{sign}.2f}"
     if not spread or np.isnan(spread).any():
         return text
     if len(spread) == 1:
         return f"{text} {plus_minus} {spread[0]:.2f}"
-    return f"{text} [{spread[0]:.2f}, {spread[1]:.2f}]"
+    return f"{text} [{spread[0]:{sign}.2f}, {spread[1]:{sign}.2f}]"
 
 
 def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±") -> pd.DataFrame:
@@ -89,7 +104,7 @@ def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±
     columns: dict[tuple[str, str], list[str]] = {}
     for group, name, numbers in _shown_columns(frame):
         values = numbers.iloc[:, 0]
-        lower = LOWER_IS_BETTER.get(HEADINGS.get(name, name) if group == "paper" else name)
+        lower = _best_is(group, name)
         best = None if lower is None else values.min() if lower else values.max()
         texts = []
         for method, cell in zip(frame.index, numbers.to_numpy(dtype=float), strict=True):
@@ -106,10 +121,11 @@ def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:
-    marks = "The best error or accuracy of a column is marked"
+    notes = [frame.attrs["note"], *frame.attrs["remarks"]]
+    if any(_best_is(group, name) is not None for group, name, _ in _shown_columns(frame)):
+        notes.append("The best error or accuracy of a column is marked")
     if any(LOST in cells.values() for cells in frame.attrs["cells"].values()):
-        marks += f"; {LOST}: our source of the paper's text does not have this cell"
-    notes = [frame.attrs["note"], *frame.attrs["remarks"], marks]
+        notes.append(f"{LOST}: our source of the paper's text does not have this cell")
     return [f"{note.rstrip('.')}." for note in notes]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from orthocond.report.provenance import attach
-from orthocond.report.study import Selection, Study
+from orthocond.report.study import Selection, Study, shown_together
 from orthocond.report.style import label
 from orthocond.runs import Run
 
@@ -44,10 +44,18 @@ class Contrast:
     control: int | None = None
 
     @property
+    def _stem(self) -> str:
+        return f" ({self.control}×{self.control} stem)" if self.control else ""
+
+    @property
+    def name(self) -> str:
+        """What is compared, by canonical names."""
+        return f"{self.method} - {self.baseline}{self._stem}"
+
+    @property
     def label(self) -> str:
         """What is compared, for tables."""
-        stem = f" ({self.control}×{self.control} stem)" if self.control else ""
-        return f"{label(self.method)} against {label(self.baseline)}{stem}"
+        return f"{label(self.method)} against {label(self.baseline)}{self._stem}"
 
 
 PRIMARY = (
@@ -186,9 +194,9 @@ def contrasts(
         key: of the summaries: ``error``, ``recalibrated_error``, ``top1`` and so on.
 
     Returns:
-        One row a contrast: family (primary, exploratory), contrast, method, baseline, mean, std,
-        n, low, high (95% t interval), p and p_holm (primary only), detectable (the smallest true
-        difference that so many seeds would show with power 80%).
+        One row a contrast: family (primary, exploratory), name, contrast, method, baseline, mean,
+        std, n, low, high (95% t interval), p and p_holm (primary only), detectable (the smallest
+        true difference that so many seeds would show with power 80%).
 
     Raises:
         MissingRuns: the task has no runs.
@@ -207,6 +215,7 @@ def contrasts(
         rows.append(
             {
                 "family": "primary" if primary else "exploratory",
+                "name": contrast.name,
                 "contrast": contrast.label,
                 "method": contrast.method,
                 "baseline": contrast.baseline,
@@ -226,7 +235,8 @@ def contrasts(
         f"Paired differences of {key} over equal seeds; primary: p adjusted by Holm over "
         f"{int(frame['p'].notna().sum())} contrasts; exploratory: unadjusted 95% t intervals"
     )
-    return attach(frame, own, remark=remark)
+    wide = study.beside(own, stem_kernel=WIDE)
+    return attach(frame, *shown_together(own, wide), remark=remark)
 
 
 def detectable_remark(selection: Selection, key: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,11 @@ class Study:
         """The timing artifacts, verified."""
         return [timing for part in self._parts for timing in find_timings(part)]
 
+    @property
+    def main_task(self) -> str:
+        """Decorrelated BN, or the only task that there are runs of."""
+        return "dbn" if self.data_sets("dbn") or not self.data_sets("gcp") else "gcp"
+
     def data_sets(self, task: str) -> list[str]:
         """Names of a task's data sets, the one with most runs first."""
         names = Counter(r.config["data"]["name"] for r in self.runs if r.config["task"] == task)
@@ -208,6 +213,14 @@ class Study:
         """The error that tells how to make the runs of these methods."""
         command = train_command(task, methods, self.folder, settings)
         return MissingRuns(f"no runs of task {task!r} for this in {str(self.folder)!r}: {command}")
+
+
+def shown_together(own: Selection, other: Selection | None) -> list[Selection]:
+    """Two selections of one task and data set, neither of which counts the other as set aside."""
+    if other is None or other.hash == own.hash:
+        return [own]
+    shown = len(other.all_runs) + sum(other.diverged.values())
+    return [replace(own, set_aside=own.set_aside - shown), replace(other, set_aside=0)]
 
 
 def _by_seed(runs: list[Run], method: str) -> tuple[Run, ...]:

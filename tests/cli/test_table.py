@@ -34,8 +34,8 @@ def test_table_prints_markdown(runs: Path) -> None:
 @pytest.mark.parametrize(("format", "suffix"), [("md", "md"), ("csv", "csv"), ("latex", "tex")])
 def test_table_writes_files(format: str, suffix: str, runs: Path, tmp_path: Path) -> None:
     files = run("all", "--runs", runs, "--format", format, "--out", tmp_path).split()
-    names = ["overview", "tab1", "tab2", "tab3", "tab4"]
-    assert [Path(f).name for f in files][:5] == [f"{name}.{suffix}" for name in names]
+    names = ["overview", "differences", "tab1", "tab2", "tab3", "tab4"]
+    assert [Path(f).name for f in files][:6] == [f"{name}.{suffix}" for name in names]
     assert all(Path(f).read_text() for f in files)
 
 
@@ -55,7 +55,10 @@ def test_table_of_some_methods(runs: Path) -> None:
     [
         (["overview", "--method", "nig"], "unknown method 'nig'.*did you mean 'nog'"),
         (["overview", "--method", "ow"], r"unknown row 'svd\+ow': allowed are svd, svd\+nog"),
-        (["tab22"], "unknown table 'tab22': allowed are overview, tab1.*did you mean 'tab2'"),
+        (
+            ["tab22"],
+            "unknown table 'tab22': allowed are overview.*tab1.*did you mean 'tab2'",
+        ),
         (["tab1", "--format", "xls"], "unknown format 'xls': allowed are md, csv, latex, html"),
         (["tab5"], "no runs of task 'gcp'.*: orthocond train "),
     ],
