@@ -122,7 +122,8 @@ def test_a_control_that_differs_in_more_than_its_stem_is_none(tmp_path: Path) ->
 
 def test_what_the_seeds_can_show_is_said_in_words(study: Study) -> None:
     text = detectable_remark(study.select("dbn"), "error")
-    size = smallest_detectable(0.45, 3)
+    pooled = np.sqrt((contrasts(study).query("baseline == 'svd' and n == 3")["std"] ** 2).mean())
+    size = smallest_detectable(pooled, 3)
     assert text is not None and f"is {size:.2g} points with 3 paired seeds (" in text
     assert detectable_remark(study.select("dbn", ["svd"]), "error") is None
 
