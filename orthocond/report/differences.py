@@ -20,9 +20,9 @@ COLUMNS = {
 """A column of ``contrasts``: what it is called here."""
 
 REMARK = (
-    "In points, with 95% t intervals. Rows with a p are the primary family, named before the runs; "
-    "the others are exploratory. Detectable: the smallest true difference that n seeds would show "
-    "with a power of 80%"
+    "In points, with 95% t intervals. The primary family, named before the runs: {family}; all "
+    "others are exploratory. Detectable: the smallest true difference that n seeds would show with "
+    "a power of 80%"
 )
 
 
@@ -42,6 +42,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
     """
     data = study.select(task, data=data).data
     found = contrasts(study, task, data).set_index("name")
+    family = "; ".join(found.loc[found["family"] == "primary", "contrast"])
     frame = found[list(COLUMNS)].rename(columns=COLUMNS)
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
     frame.index.name = "method"
@@ -49,7 +50,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
         "title": f"Differences in error of {TASKS[task]} on {data}",
         "labels": found["contrast"].to_dict(),
         "cells": {"": dict.fromkeys(found.index, NOT_RUN)},
-        "remarks": [REMARK, *found.attrs["remarks"]],
+        "remarks": [REMARK.format(family=family), *found.attrs["remarks"]],
     }
     return frame
 

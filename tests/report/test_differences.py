@@ -48,6 +48,8 @@ def test_signs_p_values_and_what_was_not_run_are_legible(study: Study) -> None:
     assert difference[0] in "+-" and difference.count("[") == 1
     assert nog[4].strip() and not rows["SVD + OW against SVD"][4].strip()  # p of the family only
     assert [cell.strip() for cell in olr[2:6]] == ["not run here", "0", "", ""]
+    family = "SVD + NOG against SVD; SVD + OLR against SVD; SVD + OW against SVD (11×11 stem); "
+    assert f"named before the runs: {family}" in text
     assert "best" not in text  # of differences none is
 
 
