@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from orthocond.errors import UserError
 from orthocond.methods import Method
 from orthocond.report import choices, differences, hours, ledger, overview
-from orthocond.report.registry import TABLES, FigureModule
+from orthocond.report.registry import FIGURES, TABLES, FigureModule
 from orthocond.report.render import render
 from orthocond.report.saving import plot, save_figure
 from orthocond.report.study import MissingRuns, Study
@@ -104,12 +104,17 @@ def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
 
 
 def study_figure(name: str, module: FigureModule | None = None) -> HTML:
-    """A figure of the paper, or another module's, from the runs that are committed."""
+    """A figure of the paper, or another module's, from the runs that are committed.
+
+    Its runs are drawn under it and end its text for those who do not see it; the caption is the
+    module's own title.
+    """
 
     def show() -> HTML:
         drawn = plot(study(), name, FILES, ["svg", "pdf"], module)
-        caption = ". ".join([drawn["note"], *drawn["remarks"]]) + "."
-        return _element(name, _images(name, drawn["alt"]), caption, (".svg", ".pdf", ".csv"))
+        title = str((module or FIGURES[name]).__doc__).splitlines()[0]
+        alt = f"{drawn['alt']} {'. '.join([drawn['note'], *drawn['remarks']])}."
+        return _element(name, _images(name, alt), title, (".svg", ".pdf", ".csv"))
 
     return _from_root(name, show)
 

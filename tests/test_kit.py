@@ -37,6 +37,7 @@ def test_without_runs_a_page_has_the_command_that_makes_them(kit: ModuleType) ->
 def test_a_figure_has_its_provenance_and_its_files(kit: ModuleType, tmp_path: Path) -> None:
     write_study(tmp_path / "runs/mine")
     page = kit.study_figure("fig2").data
+    assert "<figcaption>Figure 2: " in page
     for part in ("mine: cifar10-jpeg, small", "seeds 0-1", "commit 0123456", "config "):
         assert part in page
     for suffix in (".svg", ".pdf", ".csv", "-dark.svg"):

@@ -1,4 +1,4 @@
-"""Accuracy with the moving averages and with re-estimated statistics, over training."""
+"""Accuracy over training, with the moving averages and with re-estimated statistics."""
 
 from __future__ import annotations
 
