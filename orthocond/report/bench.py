@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -199,14 +200,18 @@ def judged(
 
 
 def numbers(found: Difference, unit: str, p: float | None = None) -> str:
-    """A difference as it stands in the ledger.
+    """A difference as it stands in the ledger: two decimals, and more where it is small.
 
     Example:
         >>> numbers(Difference(-0.5, 0.2, 5, -0.7, -0.3, 0.01), "points")
         '−0.50 [−0.70, −0.30] points, n = 5'
+        >>> numbers(Difference(0.002, 0.001, 5, 0.001, 0.003, 0.01), "")
+        '0.0020 [0.0010, 0.0030], n = 5'
     """
-    text = f"{found.mean:.2f}"
-    if not np.isnan(found.low):
-        text += f" [{found.low:.2f}, {found.high:.2f}]"
-    family = "" if p is None else f", p = {p:.2g} (Holm)"
+    values = [value for value in (found.mean, found.low, found.high) if not np.isnan(value)]
+    largest = max(map(abs, values))
+    places = 2 if largest == 0 else max(2, 1 - math.floor(math.log10(largest)))
+    mean, *interval = (f"{value:.{places}f}" for value in values)
+    text = f"{mean} [{', '.join(interval)}]" if interval else mean
+    family = "" if p is None or np.isnan(p) else f", p = {p:.2g} (Holm)"
     return f"{text} {unit}".rstrip().replace("-", "−") + f", n = {found.n}{family}"
