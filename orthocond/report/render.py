@@ -163,7 +163,7 @@ def to_latex(frame: pd.DataFrame) -> str:
 
 
 def to_html(frame: pd.DataFrame) -> str:
-    """A table element with a caption, in a scrollable box with its notes."""
+    """A table element with a caption, in a scrollable box, and its notes under that."""
     texts = shown(frame, lambda text: f"<b>{text}</b>")
     texts.index = texts.index.map(html.escape)
     texts.columns = texts.columns.map(lambda pair: tuple(html.escape(part) for part in pair))
@@ -171,7 +171,7 @@ def to_html(frame: pd.DataFrame) -> str:
     caption = f"<caption>{html.escape(frame.attrs['title'])}</caption>"
     table = re.sub(r"(<table[^>]*>)", lambda match: match[1] + caption, table, count=1)
     notes = "".join(f"<p><small>{html.escape(note)}</small></p>\n" for note in _notes(frame))
-    return f'<div style="overflow-x: auto">\n{table}\n{notes}</div>\n'
+    return f'<div>\n<div style="overflow-x: auto">\n{table}\n</div>\n{notes}</div>\n'
 
 
 FORMATS = {"md": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
