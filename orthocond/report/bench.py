@@ -211,7 +211,7 @@ def numbers(found: Difference, unit: str, p: float | None = None) -> str:
     values = [value for value in (found.mean, found.low, found.high) if not np.isnan(value)]
     largest = max(map(abs, values))
     places = 2 if largest == 0 else max(2, 1 - math.floor(math.log10(largest)))
-    mean, *interval = (f"{value:.{places}f}" for value in values)
+    mean, *interval = (f"{value:z.{places}f}" for value in values)
     text = f"{mean} [{', '.join(interval)}]" if interval else mean
     family = "" if p is None or np.isnan(p) else f", p = {p:.2g} (Holm)"
     return f"{text} {unit}".rstrip().replace("-", "−") + f", n = {found.n}{family}"

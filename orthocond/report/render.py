@@ -84,7 +84,7 @@ def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
         return f"{value:.1e}"
     if name == P_VALUE:
         return f"{value:.2g}"
-    sign = "+" if name in SIGNED else ""
+    sign = "+z" if name in SIGNED else ""
     text = f"{value:g}" if name in WHOLE and not spread else f"{value:{sign}.2f}"
     if not spread or np.isnan(spread).any():
         return text

@@ -68,6 +68,9 @@ def test_html_is_well_formed_and_escaped(study: Study) -> None:
     root = ET.fromstring(render(table, "html"))
     assert root.findtext(".//caption") == "a < b & c"
     assert len(root.findall(".//tbody/tr")) == len(table)
+    box = root.find("div")  # scrolls; the notes stay in sight
+    assert box is not None and box.find("table") is not None and box.find(".//p") is None
+    assert root.find("p") is not None
 
 
 def test_latex_escapes_what_latex_would_read(study: Study) -> None:
