@@ -104,7 +104,8 @@ def _cells(columns: tuple[str, ...], data: bytes) -> list[list[str]]:
 def _value(column: str, cell: str) -> str | int | float | None:
     if column in TEXT or not cell:
         return cell or None
-    return int(cell) if re.fullmatch(r"-?\d{1,18}", cell) else float(cell)
+    # -0 is a float: an int would lose its sign, and with it the bytes of a resumed run.
+    return int(cell) if re.fullmatch(r"0|-?[1-9]\d{,17}", cell) else float(cell)
 
 
 def from_csv(columns: tuple[str, ...], data: bytes) -> Table:
