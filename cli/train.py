@@ -75,7 +75,7 @@ def train(
     while the others go on. Settings come from the defaults, the preset, the file, the flags and
     --set, each overriding the one before.
 
-    Example: orthocond train --preset quick --method svd --method nog+olr --seeds 0-2 --out runs/a
+    Example: orthocond train --preset quick --method svd --method nog+ow+olr --seeds 0-2
     """
     from orthocond.config import resolve
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
+import pytest
 import readme
 
+from orthocond.report import differences
 from orthocond.report.claims import CLAIMS
+from orthocond.report.study import Study
 
 matplotlib.use("agg")
 
@@ -26,3 +30,33 @@ def test_figures_are_drawn_from_the_numbers_that_the_runs_have(tmp_path: Path) -
             assert (readme.FIGURES / name).read_bytes() == file.read_bytes()
         else:
             assert f"{readme.FIGURES.relative_to(readme.ROOT)}/{name}" in readme.README.read_text()
+
+
+def _against_svd(study: str, task: str) -> pd.DataFrame:
+    """Differences in error between each method and plain SVD, a row a method."""
+    frame = differences.of_task(Study(readme.ROOT / "runs" / study), task)[""]
+    frame = frame[frame.index.str.endswith(" - svd")]
+    return frame.set_index(frame.index.str.removesuffix(" - svd"))
+
+
+@pytest.mark.parametrize(
+    ("study", "task", "better", "worse"),
+    [
+        ("cifar10-cpu", "dbn", ["svd+nog+ow+olr", "svd+sn"], ["svd+nog", "svd+nog+olr"]),
+        ("tiny-imagenet-cpu", "gcp", ["svd+nog"], ["svd+nog+ow+olr"]),
+        ("tiny32-cpu", "dbn", [], ["svd+nog"]),
+    ],
+)
+def test_the_runs_support_the_treatments_that_it_recommends(
+    study: str, task: str, better: list[str], worse: list[str]
+) -> None:
+    found = _against_svd(study, task)
+    assert (found.loc[better, "difference high"] < 0).all()
+    assert (found.loc[worse, "difference low"] > 0).all()
+
+
+def test_no_treatment_helped_on_a_hundred_classes() -> None:
+    found = _against_svd("tiny32-cpu", "dbn")
+    treated = found[found.index.str.startswith("svd+")]
+    assert {"svd+nog", "svd+olr", "svd+ow", "svd+nog+ow+olr"} <= set(treated.index)
+    assert (treated["difference mean"] > 0).all()
