@@ -72,6 +72,9 @@ class Config(_Strict):
     olr_target: Literal["parameter", "weight"] = "parameter"
     probe_every: Positive = 10  # steps between two conditioning records
     recalibration_batches: Positive = 20
+    # The random stream that orders the recalibration's images; shared: with the crops of its first
+    # batch, as in runs of format 1 (orthocond.history).
+    calibration_stream: Literal["own", "shared"] = "own"
     checkpoint_every: Positive = 200  # steps; a checkpoint is also written after each epoch
 
     @field_validator("method")

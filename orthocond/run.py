@@ -23,6 +23,7 @@ from orthocond import checkpoints
 from orthocond.checkpoints import Checkpoint
 from orthocond.errors import UserError
 from orthocond.files import MAX_JSON, canonical_json
+from orthocond.history import FORMAT, completed
 from orthocond.manifests import (
     MANIFEST,
     CorruptRun,
@@ -96,6 +97,11 @@ class Run:
     # What is there
 
     @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self._has(CONFIG) or self._has(MANIFEST)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the run has been finished.
 
@@ -145,8 +151,13 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All settings, and their ``hash``."""
+        """All settings as they were stored, and their ``hash``."""
         return self._parsed(CONFIG, self._read_config())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings, without their hash; of an older run with the historical values."""
+        return completed({key: value for key, value in self.config.items() if key != "hash"})
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -183,9 +194,9 @@ class Run:
             UserError: it has others; the line names them key by key.
             CorruptRun: its settings can't be read.
         """
-        if not (self._has(CONFIG) or self._has(MANIFEST)):
+        if not self.exists:
             return
-        differing = differences(self.config, config)
+        differing = differences(self.settings, completed(config))
         if differing:
             raise UserError(
                 f"run {str(self.path)!r} has another configuration: {'; '.join(differing)}"
@@ -207,12 +218,21 @@ class Run:
                 )
             try:
                 manifest, files = read_sealed(self.path, {"run": self.name}, LIMITS)
+                self._require_known_format(manifest)
                 if self._parsed(CONFIG, files[CONFIG])["hash"] != manifest["config"]:
                     raise Damage(CONFIG, f"is not the configuration that {MANIFEST} is of")
             except Damage as damage:
                 raise self.corrupt(damage) from None
             self._files = files
         return self._files[name]
+
+    def _require_known_format(self, manifest: Mapping[str, Any]) -> None:
+        version = manifest.get("format", 1)
+        if version not in range(1, FORMAT + 1):
+            raise UserError(
+                f"run {self.name!r} has format {version}, written by a newer orthocond: this one "
+                f"reads formats up to {FORMAT}"
+            )
 
     def _read_config(self) -> bytes:
         if self._has(MANIFEST) or not self.path.is_dir():

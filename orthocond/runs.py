@@ -25,6 +25,7 @@ from orthocond.files import (
     safe_name,
     write_bytes,
 )
+from orthocond.history import FORMAT
 from orthocond.locks import Lock
 from orthocond.manifests import (
     MANIFEST,
@@ -144,7 +145,8 @@ class RunWriter:
         parent = self.path / CHECKPOINTS
         if parent.is_symlink():
             raise UserError(f"{str(parent)!r} is a link: a run is written into its study only")
-        data = with_hash(config, "hash")
+        # A run that is taken up again keeps its stored settings, and with them its checkpoints.
+        data = with_hash(self.run.config if self.run.exists else config, "hash")
         self._config_hash = parse_hashed(data, "hash")["hash"]
         try:
             checkpoint = checkpoints.newest(parent, self.run.name, self._config_hash)
@@ -206,7 +208,7 @@ class RunWriter:
         self._write_tables(tables)
         self._write(SUMMARY, canonical_json(summary))
         checkpoints.keep_newest(self.path / CHECKPOINTS, self.run.name, self._config_hash)
-        about = {"run": self.run.name, "config": self._config_hash}
+        about = {"run": self.run.name, "config": self._config_hash, "format": FORMAT}
         write_bytes(self.path / MANIFEST, seal(about, self._written))
 
     def _write_tables(self, tables: Mapping[str, Table]) -> None:

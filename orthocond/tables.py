@@ -1,7 +1,8 @@
 """The tables of a run: their columns, and their one way to be written as CSV.
 
 Numbers have 9 significant digits, what is missing is blank, infinity is ``inf``. What is read and
-written again is the same bytes.
+written again is the same bytes. Tables may gain columns: one that an older file lacks reads as
+blank.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ CONDITIONING = (
 )
 TABLES = {"metrics": METRICS, "timings": TIMINGS, "conditioning": CONDITIONING}
 TEXT = ("phase",)  # the columns that are no numbers
+ADDED: frozenset[str] = frozenset()
+"""Columns that format 1 does not have: files without them are older, not damaged."""
 MAX_CSV = 128 << 20  # bytes
 
 
@@ -87,18 +90,28 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+def _header(columns: tuple[str, ...], data: bytes) -> list[str]:
+    """Return the columns of a file: all of them in order, or all but some that were added."""
+    line, newline, _ = data[: len(",".join(columns)) + 1].partition(b"\n")
+    named = line.decode(errors="replace").split(",")
+    if not newline or named != [c for c in columns if c in named or c not in ADDED]:
+        raise ValueError(f"does not begin with the columns {','.join(columns)}")
+    return named
+
+
 def _cells(columns: tuple[str, ...], data: bytes) -> list[list[str]]:
-    """The cells below the header, as many in each row as there are columns."""
-    header = ",".join(columns)
-    if not data.startswith(f"{header}\n".encode()):
-        raise ValueError(f"does not begin with the columns {header}")
+    """The cells below the header, one in each row for each of the columns."""
+    named = _header(columns, data)
     try:
         rows = list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]
     except (ValueError, csv.Error) as error:
         raise ValueError(f"is not a table: {error}") from None
-    if any(len(row) != len(columns) for row in rows):
-        raise ValueError(f"is not a table: not every row has {len(columns)} cells")
-    return rows
+    if any(len(row) != len(named) for row in rows):
+        raise ValueError(f"is not a table: not every row has {len(named)} cells")
+    if len(named) == len(columns):
+        return rows
+    places = [named.index(column) if column in named else None for column in columns]
+    return [["" if i is None else row[i] for i in places] for row in rows]
 
 
 def _value(column: str, cell: str) -> str | int | float | None:

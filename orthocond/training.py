@@ -185,7 +185,11 @@ class Trainer:
         """The same with population statistics in place of moving averages."""
         config = self.config
         batches = self.data.calibration_batches(
-            config.seed, config.batch_size, config.recalibration_batches, *self.share
+            config.seed,
+            config.batch_size,
+            config.recalibration_batches,
+            *self.share,
+            shared_stream=config.calibration_stream == "shared",
         )
         on_device = (x for batch in batches for x, _ in self.stepper.micro_batches(*batch))
         with buffers_restored(self.model):

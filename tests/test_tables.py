@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from orthocond import tables
 from orthocond.tables import CONDITIONING, METRICS, from_csv, to_csv, to_frame
 
 COLUMNS = ("phase", "step", "kappa")
@@ -89,3 +90,28 @@ HEADER = b"phase,step,kappa\n"
 def test_what_is_no_such_table_is_refused(read, data):
     with pytest.raises(ValueError, match=r"^(does not begin with the columns|is not a table)"):
         read(COLUMNS, data)
+
+
+def test_a_column_that_was_added_later_reads_as_blank_in_an_older_file(monkeypatch):
+    older = to_csv(COLUMNS, [{"phase": "train", "step": 1, "kappa": 2.0}])
+    newer = ("phase", "step", "gap", "kappa", "rate")
+    with pytest.raises(ValueError, match="does not begin with the columns phase,step,gap"):
+        from_csv(newer, older)
+    monkeypatch.setattr(tables, "ADDED", frozenset({"gap", "rate"}))
+    expected = {"phase": "train", "step": 1, "gap": None, "kappa": 2, "rate": None}
+    assert from_csv(newer, older) == [expected]
+    frame = to_frame(newer, older)
+    assert frame.columns.tolist() == list(newer) and frame["kappa"][0] == 2
+    assert frame[["gap", "rate"]].isna().all(axis=None)
+    both = to_csv(newer, [{"phase": "eval", "step": 2, "gap": 0.5, "kappa": 1.0, "rate": 3.0}])
+    assert from_csv(newer, both)[0]["gap"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"phase,kappa\n", b"step,phase,kappa\n", b"phase,step,step,kappa\n", b"phase,step,x\n"],
+)
+def test_other_columns_than_added_ones_may_not_be_absent(monkeypatch, header):
+    monkeypatch.setattr(tables, "ADDED", frozenset({"gap"}))
+    with pytest.raises(ValueError, match="does not begin with the columns"):
+        from_csv(("phase", "step", "gap", "kappa"), header)

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from orthocond.data.protocol import Batch, generator, share
 
-SHUFFLE, AUGMENT, CALIBRATE = range(3)  # purposes of random numbers
+SHUFFLE, AUGMENT, CALIBRATE, ORDER = range(4)  # purposes of random numbers
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,18 @@ class InMemoryData:
             yield self._normalized(self.evaluation.images[mine]), self.evaluation.labels[mine]
 
     def calibration_batches(
-        self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
+        self,
+        seed: int,
+        batch_size: int,
+        count: int,
+        rank: int = 0,
+        world: int = 1,
+        shared_stream: bool = False,
     ) -> Iterator[Batch]:
         """The first ``count`` batches of an order of their own, augmented as in training."""
-        order = torch.randperm(len(self.train), generator=generator(seed, CALIBRATE))
+        # (seed, CALIBRATE) is the stream of (seed, CALIBRATE, 0), from which batch 0 is augmented.
+        random = generator(seed, CALIBRATE if shared_stream else ORDER)
+        order = torch.randperm(len(self.train), generator=random)
         for step, index in enumerate(order[: count * batch_size].split(batch_size)):
             yield self._augmented(index, generator(seed, CALIBRATE, step), rank, world)
 

@@ -64,20 +64,30 @@ class ImageData(Protocol):
         """All evaluation images in order."""
 
     def calibration_batches(
-        self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
+        self,
+        seed: int,
+        batch_size: int,
+        count: int,
+        rank: int = 0,
+        world: int = 1,
+        shared_stream: bool = False,
     ) -> Iterator[Batch]:
         """Some training images, augmented as in training.
 
         The layers behind the one that is recalibrated have statistics of augmented images, so
         unaugmented ones would reach them with features that they never saw.
+
+        Args:
+            shared_stream: draw the order from the stream of the first batch's crops, as runs of
+                format 1 did for images in memory.
         """
 
 
 def generator(*counters: int) -> torch.Generator:
     """A stream of random numbers, the same for the same counters.
 
-    Tuples of one length have streams of their own; a 0 more at the end of a short one changes
-    nothing, as numpy has it.
+    Tuples of equal length have independent streams. Trailing zeros do not count (numpy pads with
+    them), so tuples of different lengths must differ in a counter that is not zero in either.
 
     Example:
         >>> [torch.rand(1, generator=generator(0, 1)).item() for _ in range(2)].count(0)

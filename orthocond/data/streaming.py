@@ -120,7 +120,13 @@ class StreamedData:
         yield from self._load(self.evaluation, views, batch_size, rank, world)
 
     def calibration_batches(
-        self, seed: int, batch_size: int, count: int, rank: int = 0, world: int = 1
+        self,
+        seed: int,
+        batch_size: int,
+        count: int,
+        rank: int = 0,
+        world: int = 1,
+        shared_stream: bool = False,
     ) -> Iterator[Batch]:
         """The first ``count`` batches of an order of their own, augmented as in training."""
         random = generator(seed, CALIBRATE)

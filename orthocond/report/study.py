@@ -11,11 +11,12 @@ from typing import Any
 
 from orthocond.errors import UserError, unknown
 from orthocond.files import canonical_json, sha256
+from orthocond.history import reduced
 from orthocond.report.commands import as_ranges, train_command
 from orthocond.runs import Run, find_runs
 from orthocond.timings import Timing, find_timings
 
-OWN = ("method", "seed", "hash")  # what differs between runs that are compared
+OWN = ("method", "seed")  # what differs between runs that are compared
 
 
 class MissingRuns(UserError):
@@ -23,13 +24,13 @@ class MissingRuns(UserError):
 
 
 def shared_settings(run: Run) -> dict[str, Any]:
-    """A run's configuration without what may differ within a comparison."""
-    return {key: value for key, value in run.config.items() if key not in OWN}
+    """Return a run's settings without those that may differ within a comparison."""
+    return {key: value for key, value in run.settings.items() if key not in OWN}
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that name a shared configuration."""
-    return sha256(canonical_json(settings))[:12]
+    """Return twelve hexadecimal digits that name a shared configuration."""
+    return sha256(canonical_json(reduced(settings)))[:12]
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Study:
             for r in self.runs
             if r.config["task"] == task
             and r.config["data"]["name"] == data
-            and all(r.config.get(key) == value for key, value in settings.items())
+            and all(r.settings.get(key) == value for key, value in settings.items())
         ]
         alike: dict[tuple[Path, str], list[Run]] = {}
         for run in of_data:

@@ -5,7 +5,8 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from orthocond.data import InMemoryData, load_data
-from orthocond.data.memory import augment
+from orthocond.data.memory import CALIBRATE, ORDER, augment
+from orthocond.data.protocol import generator
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,18 @@ def test_an_epoch_has_every_image_once_and_another_order_than_the_next(data):
         labelled.copy_(torch.arange(50) % 4)
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len(set(map(tuple, orders))) == 3
+
+
+def test_the_calibration_order_has_a_stream_of_its_own(data):
+    """Its first numbers are not those that crop its first batch."""
+    order, crops = generator(7, ORDER), generator(7, CALIBRATE, 0)
+    assert torch.rand(64, generator=order).eq(torch.rand(64, generator=crops)).sum() == 0
+    shared = generator(7, CALIBRATE), generator(7, CALIBRATE, 0)
+    assert torch.equal(*(torch.rand(64, generator=stream) for stream in shared))  # as format 1 had
+
+
+def test_the_shared_stream_of_format_1_is_still_to_be_had(data):
+    images, labels = next(data.calibration_batches(7, 12, 1, shared_stream=True))
+    order = torch.randperm(len(data.train), generator=generator(7, CALIBRATE))
+    assert torch.equal(labels, data.train.labels[order[:12]])
+    assert not torch.equal(images, next(data.calibration_batches(7, 12, 1))[0])
