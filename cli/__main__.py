@@ -1,5 +1,5 @@
 """``python -m orthocond_cli``: what a process that was started for others runs."""
 
-from orthocond_cli.main import main
+from .main import main
 
 main()

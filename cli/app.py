@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from orthocond_cli.measure import measure
-from orthocond_cli.plot import plot
-from orthocond_cli.table import table
-from orthocond_cli.train import train
+from .measure import measure
+from .plot import plot
+from .table import table
+from .train import train
 
 app = typer.Typer(
     help="Train, measure, plot and tabulate networks with spectral layers.",

@@ -20,7 +20,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _warn(message: Warning | str, *_: object) -> None:
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
     print(f"orthocond: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
@@ -38,7 +38,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     import typer
 
-    from orthocond_cli.app import app
+    from .app import app
 
     warnings.showwarning = _warn  # a line, without the place in the source
     try:

@@ -126,11 +126,11 @@ def measure(
         )
     _refuse_strays(context, next(kind for kind in asked if asked[kind]))
     if runs:
-        from orthocond_cli.measure_runs import measure_runs
+        from .measure_runs import measure_runs
 
         measure_runs(runs, as_json)
     elif timing:
-        from orthocond_cli.measure_time import measure_time
+        from .measure_time import measure_time
 
         flags: dict[str, Any] = {"task": task, "model": model, "batch_size": batch_size}
         flags = {name: value for name, value in flags.items() if value is not None}
@@ -138,7 +138,7 @@ def measure(
             flags["data"] = {"size": size}
         measure_time(flags, method, set_ or [], repeats, out, as_json)
     else:
-        from orthocond_cli.measure_layer import measure_model
+        from .measure_layer import measure_model
 
         if model is None or layer is None:
             raise UserError("--model needs --layer: which layer is measured?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import cast
 
 import torch
 import typer
@@ -13,13 +14,14 @@ from orthocond.conditioning import Side
 from orthocond.data import load_data
 from orthocond.measuring import by_phase, measure_layer
 from orthocond.zoo import torchvision_model
-from orthocond_cli.printing import print_json, print_phases, progress
+
+from .printing import print_json, print_phases, progress
 
 
 def measure_model(
     name: str,
     layer: str,
-    side: Side,
+    side: str,
     per_sample: bool,
     data: str,
     size: int | None,
@@ -40,7 +42,9 @@ def measure_model(
     total = math.ceil(source.train_count / batch_size)
     with progress(f"{name} {layer}") as report:
         images = (batch.to(device) for batch, _ in drawn)
-        records = measure_layer(network, layer, images, side, per_sample, total, report)
+        records = measure_layer(
+            network, layer, images, cast("Side", side), per_sample, total, report
+        )
     phases = by_phase(DataFrame([record.row() for record in records]))
     kind = "weights of " + str(weights) if weights else "random weights"
     if as_json:

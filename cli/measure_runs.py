@@ -8,7 +8,8 @@ from typing import Any
 import typer
 
 from orthocond.measuring import measure_run, named_runs
-from orthocond_cli.printing import number, print_json, print_phases
+
+from .printing import number, print_json, print_phases
 
 SHOWN = ("rank", "kappa", "kappa_support", "kappa_eps")
 

@@ -15,7 +15,8 @@ from orthocond.errors import UserError
 from orthocond.paper import TABLES
 from orthocond.timing import case_name, time_cases, timed_cases
 from orthocond.timings import write_timing
-from orthocond_cli.printing import print_json, progress
+
+from .printing import print_json, progress
 
 PHASES = ("forward", "backward", "update")
 
@@ -41,8 +42,9 @@ def measure_time(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with progress("timing") as report:
         rows = time_cases(cases, device, repeats, report)
-    for row in rows if out is not None else ():
-        write_timing(out, row["case"], row, describe(device, config.precision, 1))
+    if out is not None:
+        for row in rows:
+            write_timing(out, row["case"], row, describe(device, config.precision, 1))
     if as_json:
         print_json(rows)
         return

@@ -30,7 +30,8 @@ def plot(
     from orthocond.report.registry import FIGURES, chosen
     from orthocond.report.saving import FORMATS, draw_all
     from orthocond.report.study import Study
-    from orthocond_cli.printing import print_json, print_skipped
+
+    from .printing import print_json, print_skipped
 
     matplotlib.use("agg")
     names = chosen("figure", figures, FIGURES)

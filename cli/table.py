@@ -36,7 +36,8 @@ def table(
     from orthocond.report.saving import build_all, write_table
     from orthocond.report.study import Study
     from orthocond.report.tables import only
-    from orthocond_cli.printing import print_json, print_skipped
+
+    from .printing import print_json, print_skipped
 
     names = chosen("table", tables, TABLES)
     built, skipped = build_all(Study(runs, data), names, strict="all" not in tables)

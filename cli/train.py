@@ -79,7 +79,7 @@ def train(
     """
     from orthocond.config import resolve
 
-    flags = {"task": task, "methods": method, "seeds": seeds}
+    flags: dict[str, Any] = {"task": task, "methods": method, "seeds": seeds}
     flags = {name: value for name, value in flags.items() if value is not None}
     if data is not None:
         flags["data"] = {"name": data}
@@ -94,7 +94,7 @@ def train(
     if cluster is not None:
         if cluster != "slurm":
             raise typer.BadParameter(f"unknown cluster {cluster!r}: allowed is slurm")
-        from orthocond_cli.cluster import hand_over
+        from .cluster import hand_over
 
         common = [f"--timeout={timeout:g}"]
         common += [f"--num-processes={num_processes}"] if num_processes else []
@@ -108,7 +108,7 @@ def train(
     if rendezvous and not re.fullmatch(r"[^\s:]+:\d{1,5}", rendezvous):
         raise typer.BadParameter(f"--rendezvous {rendezvous!r}: expected HOST:PORT")
 
-    from orthocond_cli.launch import inside_launcher, launch
+    from .launch import inside_launcher, launch
 
     processes = num_processes or 1
     if (processes > 1 or rendezvous) and not inside_launcher():
