@@ -1,79 +1,69 @@
-"""A lock on a file that belongs to a living process and to no other."""
+"""A lock on a file that belongs to a living process and to no other.
+
+filelock gives the guarantees: the kernel frees the lock of a killed process, a forked data worker
+does not inherit it, and a link in the file's place is refused. Added here: the file goes with the
+lock, and what fails is one line that names it.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from orthocond.errors import UserError
 from orthocond.files import naming
 
-_held: set[int] = set()
-
-
-def _close_in_child() -> None:
-    """A forked data worker must not go on holding the lock of a parent that was killed."""
-    for fd in _held:
-        os.close(fd)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # from flock, on such a file system
 
 
 class Lock:
-    """An exclusive lock (flock); the file is there only while somebody holds it or was killed.
+    """An exclusive lock; its file is there only while a process holds it, or if one was killed.
 
     Args:
-        path: the lock's file, in a folder that exists.
+        path: the lock's file; a missing folder is made.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._fd = path, -1
+        self.path = path
+        # The fallback, a file that locks by being there, would outlive a holder that is killed.
+        self._lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> bool:
-        """Take the lock if it is free, without waiting.
+        """Take the lock if it is free, without waiting; a lock that is held is not taken again.
 
         Raises:
             UserError: the file can't be made, or this file system has no locks.
         """
-        while True:
-            with naming("write", self.path):
-                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        while not self.held:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                return False
-            except OSError as error:
-                os.close(fd)
-                raise UserError(
-                    f"cannot lock {str(self.path)!r}: {error.strerror}; "
-                    "write to a file system that has locks (flock)"
-                ) from error
-            if self._is_at_path(fd):
-                self._fd = fd
-                _held.add(fd)
+                self._lock.acquire()
                 return True
-            os.close(fd)  # its holder removed it between our open and our lock
-
-    def _is_at_path(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), os.stat(self.path, follow_symlinks=False))
-        except FileNotFoundError:
-            return False
+            except Timeout:
+                if os.path.lexists(self.path):
+                    return False  # else its holder removed it after we had opened it: try again
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    raise UserError(
+                        f"cannot lock {str(self.path)!r}: {error.strerror}; "
+                        "write to a file system that has locks (flock)"
+                    ) from error
+                with naming("write", self.path):
+                    raise
+        return False
 
     @property
     def held(self) -> bool:
         """Whether this object holds the lock."""
-        return self._fd >= 0
+        return self._lock.is_locked
 
     def release(self) -> None:
         """Give the lock back, if it is held.
 
         Raises:
-            UserError: its file can't be removed; it does not hold all the same.
+            UserError: its file can't be removed; the lock is given back all the same.
         """
         if not self.held:
             return
@@ -81,6 +71,4 @@ class Lock:
             with naming("remove", self.path):
                 self.path.unlink(missing_ok=True)
         finally:
-            _held.discard(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+            self._lock.release()

@@ -109,3 +109,23 @@ def test_a_link_in_its_place_is_not_followed(tmp_path):
     with pytest.raises(UserError, match=r"^cannot write '.*lock'"):
         Lock(tmp_path / "lock").acquire()
     assert not (tmp_path / "outside").exists()
+
+
+def test_a_forked_child_can_neither_use_the_lock_nor_end_it(tmp_path):
+    lock = Lock(tmp_path / "lock")
+    assert lock.acquire()
+    child = os.fork()
+    if child == 0:
+        held = lock.held
+        lock.release()
+        os._exit(held)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # it was not held there
+    assert not Lock(lock.path).acquire()
+    lock.release()
+
+
+def test_a_lock_that_is_held_is_not_taken_again(tmp_path):
+    lock = Lock(tmp_path / "lock")
+    assert lock.acquire() and not lock.acquire()
+    lock.release()
+    assert not lock.held and Lock(lock.path).acquire()
