@@ -2,15 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# For what is installed and, by the second name from pip 25.3 on, for what builds this package.
+PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: install demo test lint book readme faults gpu-check mutants clean
+.PHONY: install lock demo test lint book wheel-check readme faults gpu-check mutants clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,book]'
+	$(PINNED) $(BIN)/python -m pip install --quiet --editable '.[dev,book]'
 	touch $@
+
+# The newest versions that go together become the tested ones. With PYTHON=python3.11, the oldest
+# that is supported, they are versions that every later Python has too. Run the tests after it.
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade setuptools
+	build/lock/bin/python -m pip install --quiet '.[dev,book,mutants]'
+	cd tests && ../build/lock/bin/python -m lock > ../build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/lock
 
 demo: install
 	$(BIN)/orthocond train --preset quick --out runs/demo
@@ -30,6 +43,10 @@ book: install
 	rm -rf book/_build
 	$(BIN)/jupyter-book build book -W --keep-going
 
+# Minutes, since it installs torch anew.
+wheel-check: install
+	$(PINNED) tests/wheel_check.sh $(BIN)/python
+
 readme: install
 	cd tests && ../$(BIN)/python -m readme
 
@@ -41,7 +58,7 @@ gpu-check: install
 
 # An hour and more; stopped, it goes on where it was. tests/mutants.md says what survives.
 mutants: install
-	$(BIN)/python -m pip install --quiet 'mutmut>=3.8'
+	$(PINNED) $(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
 
