@@ -10,9 +10,9 @@ import torch
 import typer
 from pandas import DataFrame
 
-from orthocond.conditioning import Side
 from orthocond.data import load_data
 from orthocond.measuring import by_phase, measure_layer
+from orthocond.probes.probe import Side
 from orthocond.zoo import torchvision_model
 
 from .printing import print_json, print_phases, progress

@@ -1,23 +1,41 @@
 """Spectral layers, treatments of the layer before them, and honest condition numbers."""
 
-from orthocond.conditioning import Conditioning, ConditioningProbe, conditioning
-from orthocond.layers.covariance_pool import GlobalCovariancePool2d
-from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.layers.recalibrate import recalibrate
-from orthocond.layers.skew import SkewOrthogonalConv2d
-from orthocond.spectral.learning_rate import optimal_lr
-from orthocond.spectral.lowrank import covariance_sqrt
-from orthocond.spectral.polar import polar_factor
-from orthocond.spectral.roots import matrix_inv_sqrt, matrix_sqrt
+from importlib.metadata import PackageNotFoundError, version
+
+from orthocond.errors import DecompositionError, UserError
+from orthocond.layers import (
+    DecorrelatedBatchNorm2d,
+    GlobalCovariancePool2d,
+    SkewOrthogonalConv2d,
+    recalibrate,
+)
+from orthocond.probes import ConditioningProbe, structural_rank
+from orthocond.spectral import (
+    Conditioning,
+    covariance_sqrt,
+    matrix_inv_sqrt,
+    matrix_sqrt,
+    optimal_lr,
+    polar_factor,
+)
+from orthocond.spectral.conditioning import conditioning
 from orthocond.treatments import Treated, treat
+
+try:
+    __version__ = version("orthocond")
+except PackageNotFoundError:  # a source tree on the path that was never installed
+    __version__ = "unknown"
 
 __all__ = [
     "Conditioning",
     "ConditioningProbe",
+    "DecompositionError",
     "DecorrelatedBatchNorm2d",
     "GlobalCovariancePool2d",
     "SkewOrthogonalConv2d",
     "Treated",
+    "UserError",
+    "__version__",
     "conditioning",
     "covariance_sqrt",
     "matrix_inv_sqrt",
@@ -25,5 +43,6 @@ __all__ = [
     "optimal_lr",
     "polar_factor",
     "recalibrate",
+    "structural_rank",
     "treat",
 ]

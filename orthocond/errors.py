@@ -8,9 +8,21 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+from torch import Tensor
+
 
 class UserError(ValueError):
-    """Something that was asked for can't be done; the message is one line, meant for a person."""
+    """Bad input: one line that names the value, what is allowed and what to do.
+
+    Every public function and layer raises it for bad arguments. It is a ValueError.
+
+    Example:
+        >>> try:
+        ...     oc.optimal_lr(torch.eye(2), torch.eye(2), rule="newtn")
+        ... except oc.UserError as error:
+        ...     print(error)
+        unknown rule 'newtn': allowed are paper, newton, exact; did you mean 'newton'?
+    """
 
     exit_code = 2  # of the command line
     told = False  # by another process of the group, so that the line is printed once
@@ -18,6 +30,32 @@ class UserError(ValueError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process with the message, whatever ``__init__`` takes."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
+
+
+class DecompositionError(ArithmeticError):
+    """A matrix could not be decomposed, and the caller asked for a value rather than a record.
+
+    Example:
+        >>> try:
+        ...     oc.matrix_sqrt(torch.full((2, 2), torch.nan))
+        ... except oc.DecompositionError as error:
+        ...     print(str(error).partition(":")[0])
+        1 of 1 matrices could not be decomposed
+    """
+
+
+def require_floating(x: Tensor, what: str) -> None:
+    """Raise a UserError where x is not a tensor of a real floating dtype.
+
+    Example:
+        >>> require_floating(torch.eye(2, dtype=torch.complex64), "matrices")
+        Traceback (most recent call last):
+        orthocond.errors.UserError: expected matrices of a real floating dtype, got torch.complex64
+    """
+    if not isinstance(x, Tensor):
+        raise UserError(f"expected {what} as a torch.Tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise UserError(f"expected {what} of a real floating dtype, got {x.dtype}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from orthocond.conditioning import ConditioningProbe, ProbeRecord, Side
 from orthocond.errors import UserError, images_taken
+from orthocond.probes.probe import ConditioningProbe, ProbeRecord, Side
 from orthocond.run import CHECKPOINTS, CONFIG
 from orthocond.runs import Run, find_runs
 from orthocond.spectral.conditioning import MEASURED

@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from orthocond.checkpoints import Checkpoint
 from orthocond.config import Config
+from orthocond.errors import DecompositionError
 from orthocond.interruption import StopSignal
 from orthocond.network import build_network
-from orthocond.spectral.eigh import DecompositionError
 
 
 class Diverged(Exception):

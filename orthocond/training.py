@@ -19,15 +19,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from orthocond.checkpoints import Checkpoint
-from orthocond.conditioning import ConditioningProbe
 from orthocond.config import Config
 from orthocond.data import ImageData
 from orthocond.errors import UserError
 from orthocond.evaluation import buffers_restored, evaluate
 from orthocond.interruption import Interrupted, StopSignal
-from orthocond.layers.recalibrate import recalibrate
+from orthocond.layers.recalibration import recalibrate
 from orthocond.models import meta_layer
 from orthocond.peak_memory import forget_peak, peak_memory_mb
+from orthocond.probes import ConditioningProbe
 from orthocond.stepper import Diverged, Stepper
 from orthocond.tables import Table
 

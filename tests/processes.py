@@ -58,7 +58,7 @@ def train_step(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Te
 
 def whitening_step(rank: int, world: int, images: Tensor, labels: Tensor) -> tuple[dict, dict]:
     """A DDP step on an equal share, then population statistics from an unequal one."""
-    from orthocond.layers.recalibrate import recalibrate
+    from orthocond.layers.recalibration import recalibrate
 
     model = DistributedDataParallel(whitened_network())
     share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)

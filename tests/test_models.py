@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from orthocond.conditioning import ConditioningProbe, structural_rank
 from orthocond.errors import UserError
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.models import LAYERS, MODELS, SOLVERS, build_model, meta_layer, pre_svd
+from orthocond.probes import ConditioningProbe, structural_rank
 
 CASES = [
     (task, model, solver) for task in MODELS for model in MODELS[task] for solver in SOLVERS[task]

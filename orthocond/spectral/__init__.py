@@ -1,1 +1,23 @@
-"""Mathematics on tensors: no modules, no state."""
+"""Mathematics on tensors: no modules, no state.
+
+The functions ``conditioning``, ``eigh`` and ``newton_schulz`` are in the modules of their names,
+which an export from here would hide.
+"""
+
+from orthocond.spectral.conditioning import Conditioning
+from orthocond.spectral.eigh import Eigh, Outcome
+from orthocond.spectral.learning_rate import optimal_lr
+from orthocond.spectral.lowrank import covariance_sqrt
+from orthocond.spectral.polar import polar_factor
+from orthocond.spectral.roots import matrix_inv_sqrt, matrix_sqrt
+
+__all__ = [
+    "Conditioning",
+    "Eigh",
+    "Outcome",
+    "covariance_sqrt",
+    "matrix_inv_sqrt",
+    "matrix_sqrt",
+    "optimal_lr",
+    "polar_factor",
+]

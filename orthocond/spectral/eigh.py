@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from orthocond.errors import DecompositionError
+
 JITTER = 2.0**-40  # relative to the largest entry: far above float64 rounding, far below float32's
 
 
@@ -25,10 +27,6 @@ class Outcome(IntEnum):
     OK = 0
     RETRIED = 1
     FAILED = 2
-
-
-class DecompositionError(ArithmeticError):
-    """A matrix could not be decomposed, and the caller asked for a value rather than a record."""
 
 
 class Eigh(NamedTuple):

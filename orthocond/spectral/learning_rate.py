@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from orthocond.errors import unknown
+
 Rule = Literal["paper", "newton", "exact"]
 
 
@@ -94,7 +96,7 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
         (0.3333, 0.0)
     """
     if rule not in get_args(Rule):
-        raise ValueError(f"unknown rule {rule!r}: allowed are {', '.join(get_args(Rule))}")
+        raise unknown("rule", rule, get_args(Rule))
     if W.shape != G.shape or W.dim() < 2:
         raise ValueError(
             f"weight and gradient must have one shape of at least 2 dimensions, "

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from orthocond.spectral.eigh import DecompositionError, Outcome, eigh
+from orthocond.errors import DecompositionError
+from orthocond.spectral.eigh import Outcome, eigh
 
 
 def by_positions(d: int, n: int) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from orthocond.spectral.eigh import DecompositionError
+from orthocond.errors import DecompositionError
 
 Method = Literal["auto", "gram", "svd"]
 

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from orthocond.errors import UserError, unknown
-from orthocond.spectral.eigh import DecompositionError, Eigh, Outcome, eigh
+from orthocond.errors import DecompositionError, UserError, unknown
+from orthocond.spectral.eigh import Eigh, Outcome, eigh
 from orthocond.spectral.newton_schulz import newton_schulz
 
 Solver = Literal["eigh", "newton-schulz"]

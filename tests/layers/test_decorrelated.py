@@ -11,7 +11,7 @@ from reference import by_condition, derivative, spectrum, whiten
 from torch import nn
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.layers.recalibrate import recalibrate
+from orthocond.layers.recalibration import recalibrate
 
 NAN = float("nan")
 

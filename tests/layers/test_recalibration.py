@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.layers.recalibrate import recalibrate
+from orthocond.layers.recalibration import recalibrate
 from orthocond.spectral.eigh import DecompositionError
 
 

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from orthocond.errors import UserError, unknown
+from orthocond.errors import DecompositionError, UserError, unknown
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.layers.moments import Moments, is_distributed, moments, no_moments
-from orthocond.spectral.eigh import DecompositionError
 
 Batch = Tensor | Sequence[Tensor]
 Norm = DecorrelatedBatchNorm2d | nn.BatchNorm2d | nn.SyncBatchNorm

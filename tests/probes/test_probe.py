@@ -12,10 +12,10 @@ from forked import in_forks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from orthocond.conditioning import ConditioningProbe, conditioning, structural_rank
 from orthocond.errors import UserError
 from orthocond.layers.skew import SkewOrthogonalConv2d
-from orthocond.spectral.conditioning import MEASURED
+from orthocond.probes import ConditioningProbe, structural_rank
+from orthocond.spectral.conditioning import MEASURED, conditioning
 
 
 def stem() -> nn.Sequential:

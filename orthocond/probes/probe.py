@@ -7,61 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from orthocond.covariance import batch_covariance, gathered, sample_covariances
 from orthocond.errors import UserError, nearest
+from orthocond.probes.covariance import batch_covariance, gathered, sample_covariances
+from orthocond.probes.rank import structural_rank
 from orthocond.spectral.conditioning import (
     MEASURED,
     Conditioning,
     as_record,
-    conditioning,
     covariance_eigenvalues,
     measures,
     rank_tolerance,
 )
 
-__all__ = ["Conditioning", "ConditioningProbe", "ProbeRecord", "conditioning", "structural_rank"]
-
 Side = Literal["input", "output"]
 CHANNELS_LAST = (nn.Linear, nn.LayerNorm)  # layers whose channels are the last dimension
-
-
-def structural_rank(layer: nn.Module, positions: int) -> int:
-    """The largest rank that the covariance of a layer's output can have.
-
-    min(d, fan-in, n - 1), where a grouped convolution counts by its groups. It holds up to the
-    next nonlinearity: a ReLU can raise the rank again.
-
-    Args:
-        layer: the Pre-SVD layer, a convolution or nn.Linear.
-        positions: n, the number of samples that the covariance is over.
-
-    Raises:
-        UserError: the layer has no fan-in.
-
-    Example:
-        >>> structural_rank(torch.nn.Conv2d(3, 64, kernel_size=3), positions=4096)
-        27
-    """
-    about: Any = layer
-    if isinstance(layer, nn.Linear):
-        groups, d, fan_in = 1, layer.out_features, layer.in_features
-    elif hasattr(layer, "kernel_size") and hasattr(layer, "out_channels"):
-        # An orthogonal convolution that is composed of several reaches farther than its kernel.
-        kernel = getattr(layer, "effective_kernel_size", None) or about.kernel_size
-        groups, d = about.groups, about.out_channels
-        fan_in = about.in_channels // groups * prod(kernel)
-    else:
-        raise UserError(
-            f"a {type(layer).__name__} has no fan-in: name a convolution or a linear layer"
-        )
-    return max(0, min(groups * min(d // groups, fan_in), positions - 1))
 
 
 @dataclass(frozen=True)

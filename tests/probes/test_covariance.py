@@ -7,8 +7,8 @@ from forked import in_forks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthocond import covariance
-from orthocond.covariance import batch_covariance, gathered, sample_covariances
+from orthocond.probes import covariance
+from orthocond.probes.covariance import batch_covariance, gathered, sample_covariances
 
 
 def features(b: int, d: int, n: int, seed: int, mean: float = 0.0) -> torch.Tensor:

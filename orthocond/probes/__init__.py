@@ -1,0 +1,13 @@
+"""The probe of a running model: how well conditioned a layer's features are."""
+
+from orthocond.probes.covariance import batch_covariance, sample_covariances
+from orthocond.probes.probe import ConditioningProbe, ProbeRecord
+from orthocond.probes.rank import structural_rank
+
+__all__ = [
+    "ConditioningProbe",
+    "ProbeRecord",
+    "batch_covariance",
+    "sample_covariances",
+    "structural_rank",
+]
