@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from orthocond.errors import UserError
+
 Reduce = Callable[[Tensor], Tensor]
 
 
@@ -29,7 +31,7 @@ def evaluate(
         ``loss``, ``top1`` and ``top5``; with fewer than five classes top5 is over all of them.
 
     Raises:
-        ValueError: there is no image.
+        UserError: there is no image.
 
     Example:
         >>> images, labels = torch.eye(3), torch.tensor([0, 1, 1])
@@ -46,7 +48,7 @@ def evaluate(
         part[1], part[2], part[3] = hits[:, 0].sum(), hits.sum(), len(labels)
         sums = part if sums is None else sums + part
     if sums is None:
-        raise ValueError("there are no images to evaluate on")
+        raise UserError("there are no images to evaluate on")
     loss, top1, top5, n = reduce(sums).tolist()
     return {"loss": loss / n, "top1": 100 * top1 / n, "top5": 100 * top5 / n}
 

@@ -130,7 +130,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         (B, C, H, W) to (B, C, H, W), contiguous or channels_last.
 
     Raises:
-        ValueError: bad arguments; an input that is not (B, C, H, W); in training, a batch of fewer
+        UserError: bad arguments; an input that is not (B, C, H, W); in training, a batch of fewer
             than two pixels.
 
     Example:

@@ -144,7 +144,7 @@ def recalibrate(
             every DecorrelatedBatchNorm2d.
 
     Raises:
-        ValueError: no such layer, an empty list of them, none that whitens, one without running
+        UserError: no such layer, an empty list of them, none that whitens, one without running
             statistics, or one that no batch reaches.
         DecompositionError: the features hold NaN or Inf.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from math import prod
+from numbers import Integral
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from orthocond.errors import UserError
 
@@ -22,14 +24,17 @@ def structural_rank(layer: nn.Module, samples: int) -> int:
             or the positions alone where each image has a covariance of its own.
 
     Raises:
-        UserError: the layer has no fan-in, or ``samples`` is not a whole number from 1.
+        UserError: the layer has no fan-in, or none yet (a lazy layer before its first forward), or
+            ``samples`` is not a whole number from 1.
 
     Example:
         >>> oc.structural_rank(torch.nn.Conv2d(3, 64, kernel_size=3), samples=4096)
         27
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+    if isinstance(samples, bool) or not isinstance(samples, Integral) or samples < 1:
         raise UserError(f"samples is {samples!r}: allowed are whole numbers from 1")
+    if isinstance(layer, LazyModuleMixin):  # only until its first forward
+        raise UserError(f"the {type(layer).__name__} has no shape yet: run one forward pass first")
     about: Any = layer
     if isinstance(layer, nn.Linear):
         groups, d, fan_in = 1, layer.out_features, layer.in_features
@@ -42,4 +47,4 @@ def structural_rank(layer: nn.Module, samples: int) -> int:
         raise UserError(
             f"a {type(layer).__name__} has no fan-in: name a convolution or a linear layer"
         )
-    return max(0, min(groups * min(d // groups, fan_in), samples - 1))
+    return min(groups * min(d // groups, fan_in), int(samples) - 1)

@@ -6,6 +6,19 @@ Note [Rank before conditioning]
     dimensions) l_min is rounding noise, negative as often as not, and kappa says how precise the
     arithmetic is. So kappa stands beside the rank, and beside kappa_support, which is l_max over
     the smallest eigenvalue that is there.
+
+Note [Half precision]
+    4 d eps bounds the rounding of sums of d products in the covariance's own dtype. In bfloat16 it
+    passes 1 at d = 32, and then even the identity would have rank 0. But products of half
+    precision are summed in float32, by every kernel, so only the storing of each entry rounds: by
+    half an eps, which moves an eigenvalue by at most
+        |E|_2 <= eps/2 |P|_F <= sqrt(d) eps/2 l_max.
+    Twice that is the tolerance in dtypes coarser than float32, and in none is it above 1/2.
+
+Note [Symmetry]
+    Rounding makes P_ij and P_ji differ where a product kernel sums them in different orders. A sum
+    of n terms has an error of about sqrt(n) eps, and from n = 1 / eps terms on the dtype can't sum
+    them at all. So a difference above sqrt(eps) max|P| is not rounding: P is no covariance.
 """
 
 from __future__ import annotations
@@ -13,10 +26,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from orthocond.errors import UserError
+from orthocond.errors import UserError, require_floating
 from orthocond.spectral.eigh import Outcome, eigh
 
 
@@ -60,26 +74,42 @@ MEASURED = tuple(field.name for field in fields(Conditioning))[:8]
 """The fields that vary from sample to sample; the others are known before."""
 COUNTS = ("negative", "rank")
 
+LARGEST_TOLERANCE = 0.5
+"""Cap of ``rank_tolerance``: at 1 not even the identity would have a rank."""
+
 
 def rank_tolerance(
     dimension: int, dtype: torch.dtype = torch.float64, feature_dtype: torch.dtype | None = None
 ) -> float:
-    """The fraction of l_max at or below which an eigenvalue counts as zero.
+    """Return the fraction of l_max at or below which an eigenvalue counts as zero.
 
-    max(4 d eps, (eps_feature / 8)^2): the rounding of the covariance's own arithmetic, and that of
-    the features, which enters it squared.
+    It is max(4 d eps, (eps_feature / 8)^2): the rounding of the covariance's own arithmetic, and
+    that of the features, which enters it squared. See Note [Half precision] for dtypes coarser
+    than float32.
 
     Args:
         dimension: d.
         dtype: of the covariance.
         feature_dtype: of the features that it is of, where known.
 
+    Raises:
+        UserError: a dtype is not a real floating one.
+
     Example:
         >>> rank_tolerance(64) == 4 * 64 * 2**-52, rank_tolerance(64, feature_dtype=torch.bfloat16)
         (True, 9.5367431640625e-07)
     """
-    features = torch.finfo(feature_dtype).eps if feature_dtype is not None else 0.0
-    return max(4 * dimension * torch.finfo(dtype).eps, (features / 8) ** 2)
+    eps = _epsilon(dtype)
+    features = 0.0 if feature_dtype is None else _epsilon(feature_dtype)
+    coarse = eps > torch.finfo(torch.float32).eps
+    arithmetic = dimension**0.5 * eps if coarse else 4 * dimension * eps
+    return min(max(arithmetic, (features / 8) ** 2), LARGEST_TOLERANCE)
+
+
+def _epsilon(dtype: torch.dtype) -> float:
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise UserError(f"expected a real floating dtype, such as torch.float32, got {dtype}")
+    return torch.finfo(dtype).eps
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -151,19 +181,55 @@ def as_record(
                         dimension=dimension)  # fmt: skip
 
 
+def _as_tensor(given: Tensor | np.ndarray) -> Tensor:
+    """Take what a person passes as a covariance: a floating tensor, or a NumPy array of floats."""
+    what = "a covariance or its eigenvalues"
+    if isinstance(given, Tensor):
+        require_floating(given, what)
+        return given.detach()
+    if not isinstance(given, np.ndarray):
+        found = type(given).__name__
+        raise UserError(f"expected {what}, got {found}: pass a tensor or a NumPy array")
+    if given.dtype.kind != "f":
+        raise UserError(
+            f"expected {what} of a real floating dtype, got NumPy's {given.dtype}: "
+            "pass P.astype(float)"
+        )
+    # torch has no dtype longer than float64, no other byte order and no negative strides.
+    native = np.dtype(np.float64) if given.dtype.itemsize > 8 else given.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(given, dtype=native, order="C"))
+
+
+def _symmetric(P: Tensor) -> Tensor:
+    """Return P (d, d) in float64, or raise where it is not symmetric (Note [Symmetry])."""
+    A = P.double()
+    apart = float((A - A.mT).abs().amax())
+    largest = float(A.abs().amax())
+    if apart > torch.finfo(P.dtype).eps ** 0.5 * largest:  # never where P holds NaN or Inf
+        raise UserError(
+            f"expected a symmetric covariance, but P - P.mT has entries up to {apart:.3g} with "
+            f"{largest:.3g} the largest in P: pass features to a covariance first (torch.cov), or "
+            "(P + P.mT) / 2 where the difference is rounding"
+        )
+    return A
+
+
 def conditioning(
-    P_or_eigenvalues: Tensor,
+    P_or_eigenvalues: Tensor | np.ndarray,
     eps: float = 0.0,
     feature_dtype: torch.dtype | None = None,
     structural_rank: int | None = None,
 ) -> Conditioning:
-    """How well conditioned a covariance is: kappa = max |l| / min |l|, beside rank and support.
+    """Return how well conditioned a covariance is: kappa, rank and kappa on the support.
+
+    kappa = max |l| / min |l| is what an SVD sees; see ``Conditioning`` for the other fields.
 
     The answer is about the numbers that are given: accumulate P in float64 (``ConditioningProbe``
     does), for a covariance in float32 has its noise floor at 1e-7 of the largest eigenvalue.
 
     Args:
-        P_or_eigenvalues: a symmetric matrix (d, d), or its eigenvalues (d,) in any order.
+        P_or_eigenvalues: a symmetric matrix (d, d), or its eigenvalues (d,) in any order: a tensor
+            or a NumPy array of a real floating dtype.
         eps: what a layer adds to the diagonal, for ``kappa_eps``.
         feature_dtype: of the features that P is of; coarser ones raise ``rank_tol``.
         structural_rank: kept in the record; see the function of that name.
@@ -173,21 +239,21 @@ def conditioning(
         condition numbers are inf and the ranks 0.
 
     Raises:
-        UserError: neither a square matrix nor a vector, or empty.
+        UserError: neither a square matrix nor a vector, empty, not symmetric beyond the rounding of
+            its dtype, or of integers, booleans or complex numbers.
 
     Example:
         >>> record = conditioning(torch.tensor([8.0, 2.0, 0.0], dtype=torch.float64), eps=1.0)
         >>> record.kappa, record.kappa_eps, record.rank, record.kappa_support, record.stable_rank
         (inf, 9.0, 2, 4.0, 1.25)
     """
-    given = P_or_eigenvalues.detach()
+    given = _as_tensor(P_or_eigenvalues)
     square = given.dim() == 2 and given.shape[0] == given.shape[1]
     if given.numel() == 0 or not (given.dim() == 1 or square):
         raise UserError(
             f"expected a covariance (d, d) or its eigenvalues (d,), got shape {tuple(given.shape)}"
         )
-    given = given if given.is_floating_point() else given.double()
     tolerance = rank_tolerance(given.shape[0], given.dtype, feature_dtype)
-    l = covariance_eigenvalues(given.double()) if square else given
+    l = covariance_eigenvalues(_symmetric(given)) if square else given
     values = {name: value.item() for name, value in measures(l, tolerance, eps).items()}
     return as_record(values, tolerance, structural_rank, given.shape[0])

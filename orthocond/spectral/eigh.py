@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from orthocond.errors import DecompositionError
+from orthocond.errors import DecompositionError, UserError, require_floating
 
 JITTER = 2.0**-40  # relative to the largest entry: far above float64 rounding, far below float32's
 
@@ -99,16 +99,21 @@ def eigh(P: Tensor, dtype: torch.dtype | None = torch.float64) -> Eigh:
         outcome FAILED; ``.require()`` turns that into an exception.
 
     Raises:
-        ValueError: P is not a batch of square matrices of at least 1 x 1.
+        UserError: P is not a batch of square matrices of at least 1 x 1 and of a real floating
+            dtype, or the arithmetic is neither float64 nor float32.
 
     Example:
         >>> l, U, outcome = eigh(torch.diag(torch.tensor([4.0, 1.0])))
         >>> l.tolist(), Outcome(int(outcome)).name
         ([1.0, 4.0], 'OK')
     """
+    require_floating(P, "matrices")
     if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
-        raise ValueError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
-    P = P.detach().to(dtype or P.dtype)
+        raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
+    dtype = P.dtype if dtype is None else dtype
+    if dtype not in (torch.float32, torch.float64):  # LAPACK has no others
+        raise UserError(f"dtype of the arithmetic: torch.float64 or torch.float32, got {dtype}")
+    P = P.detach().to(dtype)
     P = (P + P.mT) / 2
     d, batch = P.shape[-1], P.shape[:-2]
     P = P.reshape(-1, d, d)  # (b, d, d)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orthocond.errors import unknown
+from orthocond.errors import UserError, require_floating, unknown
 
 Rule = Literal["paper", "newton", "exact"]
 
@@ -88,7 +88,8 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
         and no ``upper`` is given.
 
     Raises:
-        ValueError: unknown rule, shapes that differ, or a scalar or 1-d weight.
+        UserError: unknown rule, shapes that differ, a scalar or 1-d weight, or tensors that are not
+            of a real floating dtype.
 
     Example:
         >>> W = torch.eye(2)
@@ -97,8 +98,10 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
     """
     if rule not in get_args(Rule):
         raise unknown("rule", rule, get_args(Rule))
+    require_floating(W, "a weight")
+    require_floating(G, "a gradient")
     if W.shape != G.shape or W.dim() < 2:
-        raise ValueError(
+        raise UserError(
             f"weight and gradient must have one shape of at least 2 dimensions, "
             f"got {tuple(W.shape)} and {tuple(G.shape)}"
         )

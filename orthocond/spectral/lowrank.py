@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from orthocond.errors import DecompositionError
+from orthocond.errors import DecompositionError, UserError, require_floating
 from orthocond.spectral.eigh import Outcome, eigh
 
 
@@ -100,14 +100,13 @@ class _CovarianceRoot(torch.autograd.Function):
 
 
 def _check(X: Tensor, eps: float, dtype: torch.dtype) -> None:
+    require_floating(X, "features")
     if X.dim() < 2 or 0 in X.shape[-2:]:
-        raise ValueError(f"expected features (..., d, N) of at least 1 x 1, got {tuple(X.shape)}")
-    if not X.is_floating_point():
-        raise ValueError(f"expected features of a real floating dtype, got {X.dtype}")
+        raise UserError(f"expected features (..., d, N) of at least 1 x 1, got {tuple(X.shape)}")
     if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps must be 0 or more and finite, got {eps}")
+        raise UserError(f"eps must be 0 or more and finite, got {eps}")
     if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype of the spectral part: torch.float64 or torch.float32, got {dtype}")
+        raise UserError(f"dtype of the spectral part: torch.float64 or torch.float32, got {dtype}")
 
 
 def covariance_root(
@@ -123,7 +122,7 @@ def covariance_root(
         FAILED (NaN or Inf, no driver converged) has a zero root and passes a zero gradient.
 
     Raises:
-        ValueError: as ``covariance_sqrt``.
+        UserError: as ``covariance_sqrt``.
 
     Example:
         >>> Q, outcome = covariance_root(torch.full((2, 3, 4), torch.nan))
@@ -155,8 +154,8 @@ def covariance_sqrt(X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.floa
         (..., d, d) in X's dtype. Zero for N = 1 and for equal columns (at eps = 0).
 
     Raises:
-        ValueError: X has less than two dimensions, is empty or not floating; eps is negative; dtype
-            is neither float64 nor float32.
+        UserError: X has less than two dimensions, is empty or not of a real floating dtype; eps is
+            negative or not finite; dtype is neither float64 nor float32.
         DecompositionError: X holds NaN or Inf, or could not be decomposed.
 
     Example:

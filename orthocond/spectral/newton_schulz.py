@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from orthocond.errors import UserError, require_floating
+
 ITERATIONS = 5  # the number of iSQRT-COV and IterNorm
 
 
@@ -76,16 +78,17 @@ def newton_schulz(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tens
         finite, meaningless inverse; NaN, Inf and a negative trace give what they give.
 
     Raises:
-        ValueError: P is not square, or iterations < 1.
+        UserError: P is not square or not of a real floating dtype, or iterations < 1.
 
     Example:
         >>> Q, S = newton_schulz(torch.diag(torch.tensor([4.0, 4.0])))
         >>> [round(x, 4) for x in (Q[0, 0].item(), S[0, 0].item())]
         [2.0, 0.5]
     """
+    require_floating(P, "matrices")
     if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
-        raise ValueError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
+        raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
     if iterations < 1:
-        raise ValueError(f"the iteration needs at least 1 step, got {iterations}")
+        raise UserError(f"the iteration needs at least 1 step, got {iterations}")
     sqrt, inv_sqrt = _NewtonSchulz.apply(P, iterations)
     return sqrt, inv_sqrt

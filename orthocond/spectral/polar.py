@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from orthocond.errors import DecompositionError
+from orthocond.errors import DecompositionError, UserError, require_floating, unknown
 
 Method = Literal["auto", "gram", "svd"]
 
@@ -77,7 +77,7 @@ def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
         G = 0.
 
     Raises:
-        ValueError: unknown method, or G is not a matrix.
+        UserError: unknown method, or G is not a matrix of a real floating dtype.
         DecompositionError: G holds NaN or Inf, or, with ``gram``, is too ill-conditioned for it.
 
     Example:
@@ -85,9 +85,10 @@ def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
         [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
     if method not in get_args(Method):
-        raise ValueError(f"unknown method {method!r}: allowed are {', '.join(get_args(Method))}")
+        raise unknown("method", method, get_args(Method))
+    require_floating(G, "matrices")
     if G.dim() < 2:
-        raise ValueError(f"expected matrices (..., m, n), got shape {tuple(G.shape)}")
+        raise UserError(f"expected matrices (..., m, n), got shape {tuple(G.shape)}")
     if G.numel() == 0:
         return G.detach().clone()
     tall = G.shape[-2] > G.shape[-1]

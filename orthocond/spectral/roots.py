@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from orthocond.errors import DecompositionError, UserError, unknown
+from orthocond.errors import DecompositionError, UserError, require_floating, unknown
 from orthocond.spectral.eigh import Eigh, Outcome, eigh
 from orthocond.spectral.newton_schulz import newton_schulz
 
@@ -101,7 +101,7 @@ class _Root(torch.autograd.Function):
             Eigh(l, U, outcome).require()
         l = l + eps
         if strict and power == "inv_sqrt" and (l <= 0).any():
-            raise ValueError(
+            raise UserError(
                 f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
                 "pass eps > 0, which is added to the diagonal"
             )
@@ -153,7 +153,7 @@ def _iterated(P: Tensor, power: Power, eps: float, strict: bool) -> tuple[Tensor
 
 
 def check_rules(solver: str, backward: str) -> None:
-    """Raise a ValueError that names an unknown solver or backward rule, or a pair of no sense."""
+    """Raise a UserError that names an unknown solver or backward rule, or a pair of no sense."""
     if solver not in get_args(Solver):
         raise unknown("solver", solver, get_args(Solver))
     if backward not in get_args(Backward):
@@ -190,6 +190,7 @@ def root(
         ([0.5, 1.0], 0)
     """
     check_rules(solver, rule)
+    require_floating(P, "matrices")
     if solver == "newton-schulz":
         return _iterated(P, power, eps, strict=False)
     F, outcome = _Root.apply(P, power, rule, eps, False)
@@ -198,8 +199,11 @@ def root(
 
 def _strict(P: Tensor, power: Power, solver: Solver, backward: Backward, eps: float) -> Tensor:
     check_rules(solver, backward)
-    if not P.is_floating_point():
-        raise UserError(f"expected matrices of a real floating dtype, got {P.dtype}")
+    require_floating(P, "matrices")
+    if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
+        raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
+    if not 0 <= eps < float("inf"):
+        raise UserError(f"eps must be 0 or more and finite, got {eps}")
     if solver == "newton-schulz":
         return _iterated(P, power, eps, strict=True)[0]
     return _Root.apply(P, power, backward, eps, True)[0]
@@ -227,7 +231,8 @@ def matrix_sqrt(
         (..., d, d) in P's dtype.
 
     Raises:
-        ValueError: unknown solver or backward rule, or P is not square or not floating.
+        UserError: unknown solver or backward rule, P is not square or not of a real floating dtype,
+            or eps is negative or not finite.
         DecompositionError: a matrix holds NaN or Inf, or could not be decomposed.
 
     Example:
@@ -242,7 +247,7 @@ def matrix_inv_sqrt(
 ) -> Tensor:
     """Inverse square root of symmetric positive definite matrices, (P + eps I)^(-1/2) (eq. 4).
 
-    Arguments, result and errors are those of ``matrix_sqrt``; a ValueError also where P + eps I has
+    Arguments, result and errors are those of ``matrix_sqrt``; a UserError also where P + eps I has
     an eigenvalue that is not positive (``newton-schulz`` does not notice: its five steps leave a
     zero eigenvalue with a finite inverse).
 

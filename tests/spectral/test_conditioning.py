@@ -80,9 +80,8 @@ def test_kappa_takes_magnitudes_as_an_svd_does():
     assert conditioning(l).kappa == np.linalg.cond(np.diag(l.numpy())) == 4.0
 
 
-def test_one_eigenvalue_and_whole_numbers_are_a_spectrum_too():
+def test_one_eigenvalue_is_a_spectrum_too():
     assert conditioning(torch.tensor([[2.0]])).kappa == conditioning(torch.tensor([2.0])).kappa == 1
-    assert conditioning(torch.tensor([4, 2])) == conditioning(torch.tensor([4.0, 2.0]).double())
 
 
 def test_equal_eigenvalues():
@@ -160,3 +159,100 @@ def test_a_driver_that_raises_for_the_batch_loses_no_other_matrix(monkeypatch):
 def test_bad_shapes_are_named(shape):
     with pytest.raises(UserError, match=r"expected a covariance \(d, d\).*got shape"):
         conditioning(torch.zeros(shape))
+
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16,
+          torch.float8_e4m3fn, torch.float8_e5m2]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 2, 31, 32, 64, 513])
+def test_the_identity_has_full_rank_and_an_outer_product_rank_one_in_every_dtype(dtype, d):
+    assert conditioning(torch.eye(d).to(dtype)).rank == d
+    assert conditioning(torch.ones(d).to(dtype)).rank == d  # its eigenvalues
+    v = torch.randn(d, generator=torch.Generator().manual_seed(d)).double()
+    assert conditioning((torch.outer(v, v) / v.abs().max() ** 2).to(dtype)).rank == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rank", [1, 10, 27, 63])
+def test_storing_a_covariance_in_half_precision_keeps_its_rank(dtype, rank):
+    Q = np.linalg.qr(np.random.default_rng(rank).normal(size=(64, rank)))[0]
+    P = torch.from_numpy(Q @ np.diag(np.linspace(1, 0.3, rank)) @ Q.T)
+    assert conditioning(P.to(dtype)).rank == conditioning(P).rank == rank
+    # The note's bound on what storing moves: half the tolerance.
+    moved = np.linalg.norm((P.to(dtype).double() - P).numpy(), 2)
+    assert moved <= rank_tolerance(64, dtype) / 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_tolerance_never_reaches_one(dtype):
+    for d in (1, 64, 10**6, 10**12):
+        assert 0 < rank_tolerance(d, dtype) <= 0.5
+        assert rank_tolerance(d, torch.float64, dtype) <= 0.5
+
+
+@pytest.mark.parametrize("n", [64, 10_000, 300_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_covariance_is_symmetric_up_to_the_rounding_of_its_sums(n, dtype):
+    X = torch.randn(16, n, dtype=dtype, generator=torch.Generator().manual_seed(n))
+    # The worst there is: the halves are summed in opposite orders, one product after the other.
+    forth, back = X @ X.mT, torch.stack([(X * row).flip(-1).cumsum(-1)[:, -1] for row in X])
+    P = torch.triu(forth) + torch.tril(back, -1)
+    assert n == 64 or not torch.equal(P, P.mT)
+    assert conditioning(P / n).rank == 16
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:4])
+def test_a_matrix_that_is_not_symmetric_is_refused(dtype):
+    P = torch.eye(3)
+    P[0, 2] = 0.5
+    with pytest.raises(UserError, match=r"expected a symmetric covariance.*up to 0\.5 with 1 the"):
+        conditioning(P.to(dtype))
+    with pytest.raises(UserError, match="expected a symmetric covariance"):
+        conditioning(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).to(dtype))
+    skew = 1e-3 * torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    assert conditioning(torch.zeros(2, 2, dtype=dtype)).rank == 0
+    if dtype not in (torch.float16, torch.bfloat16):
+        with pytest.raises(UserError, match="rounding"):
+            conditioning((torch.eye(2) + skew).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.longdouble, ">f4", ">f8"])
+def test_a_numpy_array_is_taken(dtype):
+    P = np.diag([4.0, 2.0, 1.0]).astype(dtype)
+    found = conditioning(P)
+    same = {2: torch.float16, 4: torch.float32}.get(P.dtype.itemsize, torch.float64)
+    assert found == conditioning(torch.diag(torch.tensor([4.0, 2.0, 1.0], dtype=same)))
+    assert conditioning(np.diag(P)[::-1]) == conditioning(np.diag(P)) == found
+    P.flags.writeable = False  # torch.from_numpy would warn
+    assert conditioning(P) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.tensor([4, 2]), r"of a real floating dtype, got torch\.int64$"),
+        (torch.eye(2, dtype=torch.bool), r"got torch\.bool$"),
+        (torch.eye(2, dtype=torch.complex64), r"got torch\.complex64$"),
+        (np.array([4, 2]), r"got NumPy's int64: pass P\.astype\(float\)$"),
+        (np.eye(2, dtype=bool), r"got NumPy's bool"),
+        (np.eye(2, dtype=complex), r"got NumPy's complex128"),
+        (np.array([None, 1.0]), r"got NumPy's object"),
+        ([[1.0]], r"got list: pass a tensor or a NumPy array$"),
+        (3.0, r"got float: pass a tensor"),
+        (np.zeros((0, 0)), r"got shape \(0, 0\)$"),
+        (np.zeros((2, 3)), r"got shape \(2, 3\)$"),
+        (np.float64(2.0), r"got float64: pass a tensor"),
+    ],
+)
+def test_what_is_no_floating_covariance_is_refused(given, message):
+    with pytest.raises(UserError, match=message) as error:
+        conditioning(given)
+    assert "\n" not in str(error.value)
+
+
+def test_a_dtype_that_is_not_floating_is_refused():
+    for dtype in (torch.int8, torch.complex64, "float32", np.float32):
+        with pytest.raises(UserError, match="expected a real floating dtype, such as"):
+            conditioning(torch.eye(2), feature_dtype=dtype)
