@@ -60,7 +60,7 @@ def stem_step(treatments: str, device: str) -> Callable[[], None]:
 def probed(device: str) -> Callable[[], None]:
     """A record of the features that the small network's meta-layer gets."""
     model = nn.Sequential(nn.Identity())
-    probe = oc.ConditioningProbe(model, "0", every=1)
+    probe = oc.ConditioningProbe(model, "0", every=1, channel_dim=1)
     features = nn.Conv2d(3, 64, 3, padding=1).to(device)(torch.randn(BATCH, device=device)).detach()
 
     def run() -> None:

@@ -57,6 +57,14 @@ def measure(
             help="One covariance an image, as covariance pooling takes it, not one a batch.",
         ),
     ] = False,
+    channel_dim: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=MODEL,
+            help="The dimension of the channels in the layer's features: 1 in (B, C, H, W), -1 in "
+            "(B, H, W, C). Needed where the layer's type does not tell it.",
+        ),
+    ] = None,
     data: Annotated[
         str,
         typer.Option(
@@ -143,8 +151,9 @@ def measure(
         if model is None or layer is None:
             raise UserError("--model needs --layer: which layer is measured?")
         measure_model(
-            model, layer, side, per_sample, data, size, weights, batches, batch_size, as_json
-        )
+            model, layer, side, per_sample, data, size, weights, batches, batch_size, as_json,
+            channel_dim,
+        )  # fmt: skip
     return 0
 
 

@@ -29,6 +29,7 @@ def measure_model(
     batches: int,
     batch_size: int,
     as_json: bool,
+    channel_dim: int | None,
 ) -> None:
     """Measure a layer in evaluation, over training images as training would draw them.
 
@@ -43,7 +44,7 @@ def measure_model(
     with progress(f"{name} {layer}") as report:
         images = (batch.to(device) for batch, _ in drawn)
         records = measure_layer(
-            network, layer, images, cast("Side", side), per_sample, total, report
+            network, layer, images, cast("Side", side), per_sample, total, report, channel_dim
         )
     phases = by_phase(DataFrame([record.row() for record in records]))
     kind = "weights of " + str(weights) if weights else "random weights"

@@ -6,6 +6,7 @@ import copyreg
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -56,6 +57,18 @@ def require_floating(x: Tensor, what: str) -> None:
         raise UserError(f"expected {what} as a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
         raise UserError(f"expected {what} of a real floating dtype, got {x.dtype}")
+
+
+def require_whole(value: Any, what: str, least: int = 1) -> None:
+    """Raise a UserError where a value is not a whole number from ``least`` on.
+
+    Example:
+        >>> require_whole(0, "every")
+        Traceback (most recent call last):
+        orthocond.errors.UserError: every is 0: allowed are whole numbers from 1
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{what} is {value!r}: allowed are whole numbers from {least}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -117,6 +117,7 @@ def measure_layer(
     per_sample: bool = False,
     count: int = 10,
     report: Callable[[int, int], None] = lambda done, total: None,
+    channel_dim: int | None = None,
 ) -> list[ProbeRecord]:
     """The conditioning of a layer's features in evaluation, a record a batch.
 
@@ -128,10 +129,11 @@ def measure_layer(
         per_sample: the covariance of each image over its own positions.
         count: stop after so many batches.
         report: called after each batch with the batches done and the count.
+        channel_dim: the dimension of the channels; None to take it from the layer's type.
 
     Raises:
-        UserError: an unknown layer, a layer that the forward does not reach, images that the model
-            does not take, or no images.
+        UserError: an unknown layer, a layer that the forward does not reach or whose type does not
+            tell where its channels are, images that the model does not take, or no images.
     """
     model.eval()
     source = dict(model.named_modules()).get(layer)
@@ -139,7 +141,13 @@ def measure_layer(
     structural = source if linear and side == "output" else None
     with (
         ConditioningProbe(
-            model, layer, every=1, per_sample=per_sample, structural_rank=structural, side=side
+            model,
+            layer,
+            every=1,
+            per_sample=per_sample,
+            structural_rank=structural,
+            side=side,
+            channel_dim=channel_dim,
         ) as probe,
         torch.no_grad(),
     ):

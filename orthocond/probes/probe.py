@@ -11,11 +11,12 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from orthocond.errors import UserError, nearest
+from orthocond.errors import require_whole, unknown
+from orthocond.probes.channels import check_channels, features
 from orthocond.probes.covariance import batch_covariance, gathered, sample_covariances
-from orthocond.probes.rank import structural_rank
+from orthocond.probes.rank import structural_rank as structural_rank_of
+from orthocond.probes.target import find_layer, unwrapped, warn_of_no_forward
 from orthocond.spectral.conditioning import (
     MEASURED,
     Conditioning,
@@ -26,7 +27,6 @@ from orthocond.spectral.conditioning import (
 )
 
 Side = Literal["input", "output"]
-CHANNELS_LAST = (nn.Linear, nn.LayerNorm)  # layers whose channels are the last dimension
 
 
 @dataclass(frozen=True)
@@ -58,32 +58,8 @@ class ProbeRecord:
         return row | {name: median[name] for name in ("rank_tol", "structural_rank")}
 
 
-def _find(model: nn.Module, name: str) -> nn.Module:
-    modules = dict(model.named_modules())
-    if name not in modules or not name:
-        raise UserError(
-            f"unknown layer {name!r} of {type(model).__name__}: allowed are the names in "
-            f"model.named_modules(){nearest(name, filter(None, modules))}"
-        )
-    return modules[name]
-
-
-def _features(layer: nn.Module, values: Sequence[Any]) -> Tensor:
-    """The first tensor among a layer's inputs or outputs, as samples (B, d, N)."""
-    x = next((v for v in values if isinstance(v, Tensor)), None)
-    if x is None or x.dim() < 2 or not x.is_floating_point():
-        found = "no tensor" if x is None else f"{tuple(x.shape)} of {x.dtype}"
-        raise UserError(
-            f"the probed {type(layer).__name__} has {found}: "
-            "allowed are floating-point features (B, d, ...)"
-        )
-    if isinstance(layer, CHANNELS_LAST):
-        x = x.movedim(-1, 1)
-    return x.unsqueeze(-1) if x.dim() == 2 else x.flatten(2)
-
-
 class ConditioningProbe:
-    """Records the conditioning of a layer's features from a running model.
+    """Record the conditioning of a layer's features from a running model.
 
     The covariance is that of the features as they come, accumulated in float64: over batch and
     pixels, or per sample. Under torch.distributed it is of the global batch, and every process must
@@ -95,7 +71,10 @@ class ConditioningProbe:
     (gradient accumulation) the first is recorded.
 
     Args:
-        model: any module; a DistributedDataParallel wrapper is looked through.
+        model: any module; the wrappers of DistributedDataParallel and torch.compile are looked
+            through. Attach the probe before the first compiled forward: the code of a compiled
+            model does not call hooks that come later. The probe breaks the graph, so a model
+            compiled with ``fullgraph=True`` raises torch's error, which names the probe.
         layer: a name from ``model.named_modules()``: the meta-layer for its input, the Pre-SVD
             layer for its output.
         every: steps between two records.
@@ -104,16 +83,24 @@ class ConditioningProbe:
         eps: what the layer adds to the diagonal, for ``kappa_eps``.
         structural_rank: the rank that the architecture allows, or the Pre-SVD layer to take it
             from (the function of that name).
-        side: ``input`` or ``output`` of the layer. Channels are dimension 1, and the last one for
-            nn.Linear and nn.LayerNorm.
+        side: ``input`` or ``output`` of the layer.
+        channel_dim: the dimension of the channels, such as 1 or -1. None takes it from the layer's
+            type: 1 for convolutions, batch, instance and group norms, pooling and the layers of
+            this package; the last one for nn.Linear, nn.LayerNorm, nn.RMSNorm and nn.Embedding.
+            Any other layer needs it.
 
     Attributes:
         records: of ProbeRecord, so far.
         step: the training step that the next forward belongs to.
 
     Raises:
-        UserError: unknown layer or side, ``every`` below 1; in a forward, features that are no
-            floating-point tensor (B, d, ...).
+        UserError: unknown layer or side, ``every`` below 1, a layer whose type does not tell where
+            its channels are; in a forward, features that are no floating-point tensor (B, d, ...),
+            or that do not have the layer's number of channels there.
+
+    Warns:
+        UserWarning: the layer is inside a compiled module; or, on closing, no forward called the
+            probe and something was compiled.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.BatchNorm2d(64))
@@ -132,20 +119,23 @@ class ConditioningProbe:
         eps: float = 0.0,
         structural_rank: int | nn.Module | None = None,
         side: Side = "input",
+        channel_dim: int | None = None,
     ) -> None:
-        if every < 1:
-            raise UserError(f"every is {every!r}: allowed are whole numbers from 1")
+        require_whole(every, "every")
         if side not in get_args(Side):
-            raise UserError(f"unknown side {side!r}: allowed are {', '.join(get_args(Side))}")
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
+            raise unknown("side", side, get_args(Side))
+        if isinstance(structural_rank, nn.Module):
+            structural_rank_of(structural_rank, samples=1)  # raises here, not in a forward
+        module = find_layer(model, layer)
+        check_channels(unwrapped(module), channel_dim)
+        self.layer, self.side, self.channel_dim = layer, side, channel_dim
         self.every, self.per_sample, self.eps = every, per_sample, eps
         self.structural_rank = structural_rank
         self.records: list[ProbeRecord] = []
         self._step, self._counts_steps = 0, True
         self._last_step: int | None = None  # of the last training forward
         self._eval_batches = 0  # since the last training forward
-        module = _find(model, layer)
+        self._called, self._closed = False, False
         if side == "input":
             self._handle = module.register_forward_pre_hook(self._on_input, with_kwargs=True)
         else:
@@ -166,21 +156,37 @@ class ConditioningProbe:
 
     def close(self) -> None:
         """Leave the model; the records stay."""
+        if not self._called and not self._closed:
+            warn_of_no_forward(self.layer)
+        self._leave()
+
+    def _leave(self) -> None:
         self._handle.remove()
+        self._closed = True  # for compiled code, which goes on calling the hook
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._leave()
 
     def _on_input(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._on_forward(layer, (*args, *kwargs.values()))
+        from orthocond.probes.eager import eagerly
+
+        eagerly(self._on_forward, layer, (*args, *kwargs.values()))
 
     def _on_output(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._on_forward(layer, output if isinstance(output, Sequence) else (output,))
+        from orthocond.probes.eager import eagerly
+
+        eagerly(self._on_forward, layer, output if isinstance(output, Sequence) else (output,))
 
     def _on_forward(self, layer: nn.Module, values: Sequence[Any]) -> None:
+        self._called = True
+        if self._closed:
+            return
         step = self._step
         if layer.training:
             due = step % self.every == 0 and step != self._last_step
@@ -190,7 +196,8 @@ class ConditioningProbe:
             due = self._eval_batches % self.every == 0
             self._eval_batches += 1
         if due:
-            self._record(step, "train" if layer.training else "eval", _features(layer, values))
+            x = features(unwrapped(layer), values, self.side, self.channel_dim)
+            self._record(step, "train" if layer.training else "eval", x)
 
     @torch.no_grad()
     def _record(self, step: int, phase: str, x: Tensor) -> None:
@@ -203,7 +210,7 @@ class ConditioningProbe:
             return
         structural = self.structural_rank
         if isinstance(structural, nn.Module):
-            structural = structural_rank(structural, n)
+            structural = structural_rank_of(structural, samples=n)
         d = x.shape[1]
         tolerance = rank_tolerance(d, feature_dtype=x.dtype)
         fields = torch.stack(list(measures(l, tolerance, self.eps).values())).cpu()  # (8, samples)

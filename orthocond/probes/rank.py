@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from math import prod
-from numbers import Integral
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from orthocond.errors import UserError
+from orthocond.errors import UserError, require_whole
 
 
 def structural_rank(layer: nn.Module, samples: int) -> int:
@@ -31,8 +30,7 @@ def structural_rank(layer: nn.Module, samples: int) -> int:
         >>> oc.structural_rank(torch.nn.Conv2d(3, 64, kernel_size=3), samples=4096)
         27
     """
-    if isinstance(samples, bool) or not isinstance(samples, Integral) or samples < 1:
-        raise UserError(f"samples is {samples!r}: allowed are whole numbers from 1")
+    require_whole(samples, "samples")
     if isinstance(layer, LazyModuleMixin):  # only until its first forward
         raise UserError(f"the {type(layer).__name__} has no shape yet: run one forward pass first")
     about: Any = layer

@@ -157,7 +157,8 @@ def test_the_probe(per_sample: bool, device: torch.device) -> None:
     records = []
     for where in (device, torch.device("cpu")):
         layer = nn.Identity().to(where)
-        with oc.ConditioningProbe(nn.Sequential(layer), "0", 1, per_sample, eps=1e-2) as probe:
+        model = nn.Sequential(layer)
+        with oc.ConditioningProbe(model, "0", 1, per_sample, eps=1e-2, channel_dim=1) as probe:
             layer(x.to(where))
         records.append(probe.records[0].row())
     ours, expected = ({k: v for k, v in row.items() if k != "phase"} for row in records)

@@ -78,7 +78,7 @@ def test_the_rank_is_27_in_every_precision(dtype, rank_tol):
 
 def test_a_covariance_per_sample_with_median_and_range():
     model, x = nn.Sequential(nn.Identity()), torch.randn(5, 4, 9).double().cumsum(0)
-    with ConditioningProbe(model, "0", per_sample=True) as probe:
+    with ConditioningProbe(model, "0", per_sample=True, channel_dim=1) as probe:
         model(x)
     (record,) = probe.records
     alone = [conditioning(torch.from_numpy(brute_force(sample[None]))) for sample in x]
@@ -91,7 +91,7 @@ def test_a_covariance_per_sample_with_median_and_range():
 
 def test_fewer_positions_than_channels_are_singular():
     model = nn.Sequential(nn.Conv2d(200, 96, 1), nn.Identity())
-    with ConditioningProbe(model, "1", per_sample=True, structural_rank=model[0]) as probe:
+    with ConditioningProbe(model, "1", 10, True, structural_rank=model[0], channel_dim=1) as probe:
         model(torch.randn(3, 200, 8, 8))
     median = probe.records[0].median
     assert median.rank == median.structural_rank == 63
@@ -202,7 +202,7 @@ def test_features_without_positions_and_of_any_memory_format():
 def test_degenerate_features_are_recorded_and_do_not_raise(value, kappa):
     model = nn.Sequential(nn.Identity())
     for per_sample in (False, True):
-        with ConditioningProbe(model, "0", per_sample=per_sample) as probe:
+        with ConditioningProbe(model, "0", per_sample=per_sample, channel_dim=1) as probe:
             model(torch.full((2, 3, 4, 4), value))
         found = probe.records[0].median
         assert found.kappa == pytest.approx(kappa, nan_ok=True)
@@ -212,7 +212,7 @@ def test_degenerate_features_are_recorded_and_do_not_raise(value, kappa):
 def test_an_empty_batch_leaves_no_record():
     model = nn.Sequential(nn.Identity())
     for per_sample in (False, True):
-        with ConditioningProbe(model, "0", per_sample=per_sample) as probe:
+        with ConditioningProbe(model, "0", per_sample=per_sample, channel_dim=1) as probe:
             model(torch.zeros(0, 3, 4, 4))
         assert probe.records == []
 
