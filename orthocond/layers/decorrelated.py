@@ -5,9 +5,14 @@ Note [Gradient]
         Y = A X + beta,   M = G X^T,   s = G 1,
         dl/dgamma = row sums of F o M,   dl/dbeta = s,   dl/dF = diag(gamma) M,
         dl/dX = A^T (G - s 1^T / n) + (2 / n) (dl/dP) X.
-    n, P, and in dl/dX also M and s, are sums over all processes. dl/dP comes from dl/dF by the
-    backward of ``spectral.root``, which is d x d work. X is x - mu, taken as in
-    Note [Shifted moments] of ``layers/moments.py``.
+    n, P, and in dl/dX also M and s, are sums over all processes. dl/dP comes from dl/dF by
+    ``root_backward``, which is d x d work. X is x - mu, taken as in Note [Shifted moments] of
+    ``layers/moments.py``.
+
+Note [Checkpointing]
+    All that the backward needs is saved as tensors of the one node. torch.utils.checkpoint frees
+    and recomputes those only, and it runs the block's forward once for each call of the engine
+    that asks for them: an engine called inside of the backward would count as another one.
 """
 
 from __future__ import annotations
@@ -18,49 +23,52 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from orthocond.errors import UserError
+from orthocond.errors import UserError, require_floating
 from orthocond.layers.moments import by_group, centred, is_distributed, moments, reduced
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.eigh import Outcome
-from orthocond.spectral.roots import Backward, Solver, check_rules, root
+from orthocond.spectral.roots import Backward, Solver, check_rules, root_backward, root_forward
 
 
 class Whitening(NamedTuple):
     """What x is whitened with, in float64. A tuple, so that autograd does not look inside."""
 
     mean: Tensor  # (C,)
-    root: Tensor  # (groups, d, d), F
-    covariance: Tensor | None = None  # the leaf P that F was computed from; None: both constants
-    n: Tensor | float = 1.0  # samples that P is of
-    is_reduced: bool = False  # whether P and n are those of all processes
+    root: Tensor  # (groups, d, d), F, NaN where a matrix failed
+    n: Tensor | None = None  # (), samples that mean and F are of; None: they are constants
+    factors: tuple[Tensor, ...] = ()  # of F, for root_backward
+    rules: tuple[Backward, Solver] = ("exact", "eigh")  # for root_backward
+    is_reduced: bool = False  # whether the samples are those of all processes
 
 
 class _Whiten(torch.autograd.Function):
+    # Note [Checkpointing]: every tensor goes through save_for_backward, none is put on ctx.
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
         groups, d, _ = by.root.shape
         shift = by.mean.to(x.dtype)
         r = (by.mean - shift).view(groups, d, 1)  # what rounding leaves of the mean
-        A = weight.double().view(groups, d, 1) * by.root.detach()
+        A = weight.double().view(groups, d, 1) * by.root
         b = bias.double().view(groups, d, 1) - A @ r
         A, b = A.to(x.dtype), b.to(x.dtype)
         y = torch.empty_like(x)
         for part, chunk in centred(x, shift):
             for j, (X, Y) in enumerate(by_group(groups, chunk, y[part])):
                 Y.copy_(b[j]).baddbmm_(A[j].expand(len(X), d, d), X)
-        ctx.save_for_backward(x, weight)
-        ctx.by = by
+        through_batch = by.n is not None and ctx.needs_input_grad[0]
+        of_batch = (by.n, *by.factors) if through_batch else ()
+        ctx.save_for_backward(x, weight, by.mean, by.root, *of_batch)
+        ctx.rules, ctx.is_reduced = by.rules, by.is_reduced
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        by: Whitening = ctx.by
-        F = by.root.detach()
+        x, weight, mean, F, *of_batch = ctx.saved_tensors
         groups, d, _ = F.shape
-        shift = by.mean.to(x.dtype)
-        r = (by.mean - shift).view(groups, d, 1)  # what rounding leaves of the mean
+        shift = mean.to(x.dtype)
+        r = (mean - shift).view(groups, d, 1)  # what rounding leaves of the mean
         M, s = torch.zeros_like(F), torch.zeros_like(r)
         for part, chunk in centred(x, shift):
             for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
@@ -74,15 +82,15 @@ class _Whiten(torch.autograd.Function):
         gamma = weight.double().view(groups, d, 1)
         At = (gamma * F).mT
         out = torch.empty_like(x)
-        if by.covariance is None:
+        if not of_batch:
             for j, (g, o) in enumerate(by_group(groups, G, out)):
                 torch.bmm(At[j].to(x.dtype).expand(len(x), d, d), g, out=o)
             return out, g_weight, g_bias, None
-        if by.is_reduced:
+        n, *factors = of_batch
+        if ctx.is_reduced:
             M, s = reduced(M, s)
-        (dP,) = torch.autograd.grad(by.root, by.covariance, gamma * M, retain_graph=True)
-        S = 2 / by.n * dP
-        b = -(At @ s / by.n + S @ r)
+        S = 2 / n * root_backward(tuple(factors), gamma * M, "inv_sqrt", *ctx.rules)
+        b = -(At @ s / n + S @ r)
         At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
         for part, chunk in centred(x, shift):
             for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
@@ -205,40 +213,43 @@ class DecorrelatedBatchNorm2d(nn.Module):
         for running, new in ((self.running_mean, mean), (self.running_covariance, covariance)):
             running.lerp_(new.to(running), momentum)
 
-    def _root(self, covariance: Tensor) -> tuple[Tensor, bool]:
-        """F, all NaN where a matrix failed, and whether none did."""
-        F, outcome = root(covariance, "inv_sqrt", self.backward_rule, self.eps, self.solver)
+    def _root(self, covariance: Tensor) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
+        """F, all NaN where a matrix failed, whether none did, and the factors of F."""
+        F, outcome, factors = root_forward(covariance, "inv_sqrt", self.eps, self.solver)
         self.outcomes.count(outcome)
         failed = outcome == Outcome.FAILED  # (groups,)
-        return F.masked_fill(failed[:, None, None], float("nan")), not bool(failed.any())
+        F = F.masked_fill(failed[:, None, None], float("nan"))
+        return F, not bool(failed.any()), factors
 
+    @torch.no_grad()
     def _of_batch(self, x: Tensor) -> Whitening:
         is_reduced = self.training and is_distributed()
-        with torch.no_grad():
-            batch = moments(x, self.groups)
-            batch = batch.reduced() if is_reduced else batch
-            n = int(batch.n)
-            if n < 2:
-                raise UserError(
-                    f"expected at least 2 pixels over the batch in training, got {n} from input "
-                    f"of shape {tuple(x.shape)}"
-                )
-            mean, covariance = batch.mean(), batch.covariance()
-        covariance.requires_grad_(torch.is_grad_enabled())
-        F, worked = self._root(covariance)
+        batch = moments(x, self.groups)
+        batch = batch.reduced() if is_reduced else batch
+        n = int(batch.n)
+        if n < 2:
+            raise UserError(
+                f"expected at least 2 pixels over the batch in training, got {n} from input "
+                f"of shape {tuple(x.shape)}"
+            )
+        mean, covariance = batch.mean(), batch.covariance()
+        F, worked, factors = self._root(covariance)
         if self.training and self.track_running_stats and worked:
             self.num_batches_tracked += 1
             momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.set_running_stats(mean, covariance.detach() * (n / (n - 1)), momentum)
-        return Whitening(mean, F, covariance, batch.n, is_reduced)
+            self.set_running_stats(mean, covariance * (n / (n - 1)), momentum)
+        rules = (self.backward_rule, self.solver)
+        return Whitening(mean, F, batch.n, factors, rules, is_reduced)
 
+    @torch.no_grad()
     def _of_running(self) -> Whitening:
-        with torch.no_grad():
-            F, _ = self._root(self.running_covariance.double())
-        return Whitening(self.running_mean.double(), F)
+        F, *_ = self._root(self.running_covariance.double())
+        # A copy: a later step moves the running mean, and this one's gradient has to do with it.
+        return Whitening(self.running_mean.to(torch.float64, copy=True), F)
 
     def forward(self, x: Tensor) -> Tensor:
         """Whiten x (B, C, H, W)."""
+        require_floating(x, "an input")
         if x.dim() != 4 or x.shape[1] != self.num_features:
             raise UserError(
                 f"expected an input of shape (B, {self.num_features}, H, W), got {tuple(x.shape)}"

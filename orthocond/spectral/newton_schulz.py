@@ -28,38 +28,59 @@ def _trace(P: Tensor) -> Tensor:
     return P.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]  # (..., 1, 1)
 
 
+def require_square(P: Tensor) -> None:
+    """Raise a UserError where P is not a batch of square matrices of at least 1 x 1."""
+    if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
+        raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
+
+
+def iterate(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Return both roots of square matrices P (..., d, d), and the factors for their gradient.
+
+    This is ``newton_schulz`` without its checks and without a graph. The factors are the scale
+    tr P (..., 1, 1) and all Y_k and Z_k (..., d, d); ``iterate_backward`` takes them.
+    """
+    trace = _trace(P)
+    scale = torch.where(trace > 0, trace, 1)  # P = 0 has the root 0, and no 0 / 0
+    identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+    Y, Z = P / scale, identity.expand_as(P)
+    steps = [Y, Z]
+    for _ in range(iterations):
+        T = (3 * identity - Z @ Y) / 2
+        Y, Z = Y @ T, T @ Z
+        steps += [Y, Z]
+    return Y * scale.sqrt(), Z * scale.rsqrt(), (scale, *steps)
+
+
+def iterate_backward(factors: tuple[Tensor, ...], g_sqrt: Tensor, g_inv: Tensor) -> Tensor:
+    """Return dl/dP (..., d, d) from the factors of ``iterate`` and the roots' gradients."""
+    scale, *steps = factors
+    Y, Z = steps[-2:]
+    identity = torch.eye(Y.shape[-1], dtype=Y.dtype, device=Y.device)
+    # Through the scales sqrt(t) and 1 / sqrt(t) of the results, and below of A = P / t.
+    g_scale = ((g_sqrt * Y).sum((-2, -1), keepdim=True) * scale.rsqrt()) / 2
+    g_scale -= ((g_inv * Z).sum((-2, -1), keepdim=True) * scale**-1.5) / 2
+    gY, gZ = g_sqrt * scale.sqrt(), g_inv * scale.rsqrt()
+    for k in range(len(steps) - 4, -1, -2):
+        Y, Z = steps[k], steps[k + 1]
+        T = (3 * identity - Z @ Y) / 2
+        gT = Y.mT @ gY + gZ @ Z.mT
+        gY, gZ = gY @ T.mT - Z.mT @ gT / 2, T.mT @ gZ - gT @ Y.mT / 2
+    g_scale -= (gY * steps[0]).sum((-2, -1), keepdim=True) / scale
+    return gY / scale + g_scale * identity
+
+
 class _NewtonSchulz(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, P: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-        trace = _trace(P)
-        scale = torch.where(trace > 0, trace, 1)  # P = 0 has the root 0, and no 0 / 0
-        identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
-        Y, Z = P / scale, identity.expand_as(P)
-        steps = [Y, Z]
-        for _ in range(iterations):
-            T = (3 * identity - Z @ Y) / 2
-            Y, Z = Y @ T, T @ Z
-            steps += [Y, Z]
-        ctx.save_for_backward(scale, identity, *steps)
-        return Y * scale.sqrt(), Z * scale.rsqrt()
+        sqrt, inv_sqrt, factors = iterate(P, iterations)
+        ctx.save_for_backward(*factors)
+        return sqrt, inv_sqrt
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        scale, identity, *steps = ctx.saved_tensors
-        g_sqrt, g_inv = gradients
-        Y, Z = steps[-2:]
-        # Through the scales sqrt(t) and 1 / sqrt(t) of the results, and below of A = P / t.
-        g_scale = ((g_sqrt * Y).sum((-2, -1), keepdim=True) * scale.rsqrt()) / 2
-        g_scale -= ((g_inv * Z).sum((-2, -1), keepdim=True) * scale**-1.5) / 2
-        gY, gZ = g_sqrt * scale.sqrt(), g_inv * scale.rsqrt()
-        for k in range(len(steps) - 4, -1, -2):
-            Y, Z = steps[k], steps[k + 1]
-            T = (3 * identity - Z @ Y) / 2
-            gT = Y.mT @ gY + gZ @ Z.mT
-            gY, gZ = gY @ T.mT - Z.mT @ gT / 2, T.mT @ gZ - gT @ Y.mT / 2
-        g_scale -= (gY * steps[0]).sum((-2, -1), keepdim=True) / scale
-        return gY / scale + g_scale * identity, None
+    def backward(ctx: Any, g_sqrt: Tensor, g_inv: Tensor) -> tuple[Tensor, None]:
+        return iterate_backward(ctx.saved_tensors, g_sqrt, g_inv), None
 
 
 def newton_schulz(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
@@ -86,8 +107,7 @@ def newton_schulz(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tens
         [2.0, 0.5]
     """
     require_floating(P, "matrices")
-    if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
-        raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
+    require_square(P)
     if iterations < 1:
         raise UserError(f"the iteration needs at least 1 step, got {iterations}")
     sqrt, inv_sqrt = _NewtonSchulz.apply(P, iterations)

@@ -21,7 +21,7 @@ Note [Pade coefficients]
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
 from orthocond.spectral.eigh import Eigh, Outcome, eigh
-from orthocond.spectral.newton_schulz import newton_schulz
+from orthocond.spectral.newton_schulz import iterate, iterate_backward, require_square
 
 Solver = Literal["eigh", "newton-schulz"]
 Backward = Literal["exact", "pade", "taylor", "raw"]
@@ -91,65 +91,112 @@ def divided_differences(l: Tensor, power: Power, rule: Backward = "exact") -> Te
     return torch.where(diagonal, exact, D)
 
 
+class Root(NamedTuple):
+    """A root, and what its gradient is computed from."""
+
+    value: Tensor  # (..., d, d), in P's dtype
+    outcome: Tensor  # (...), int8, of Outcome
+    factors: tuple[Tensor, ...]  # of the solver, for root_backward
+
+
+def _by_eigh(P: Tensor, power: Power, eps: float, strict: bool) -> Root:
+    """The root by eigendecomposition. Its factors are eigenvalues (..., d) and eigenvectors."""
+    l, U, outcome = eigh(P)
+    if strict:
+        Eigh(l, U, outcome).require()
+    l = l + eps
+    if strict and power == "inv_sqrt" and (l <= 0).any():
+        raise UserError(
+            f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
+            "pass eps > 0, which is added to the diagonal"
+        )
+    # Rounding makes zero eigenvalues of P negative. In a layer those below -eps / 2 count as
+    # that, so that what it amplifies is bounded.
+    l = l.clamp_min(0 if power == "sqrt" or strict else eps / 2)
+    failed = outcome == Outcome.FAILED
+    if power == "inv_sqrt":
+        failed = failed | (l <= 0).any(-1)
+    # Zero eigenvectors make both the value and the gradient of a failed matrix zero.
+    U = torch.where(failed[..., None, None], 0, U)
+    l = torch.where(failed[..., None], 1, l)
+    outcome = torch.where(failed, int(Outcome.FAILED), outcome).to(torch.int8)
+    f = l.sqrt() if power == "sqrt" else l.rsqrt()
+    return Root(((U * f.unsqueeze(-2)) @ U.mT).to(P.dtype), outcome, (l, U))
+
+
+def _by_iteration(P: Tensor, power: Power, eps: float, strict: bool) -> Root:
+    """The root by Newton-Schulz. Its factors are those of ``iterate`` and which matrices worked.
+
+    A matrix fails if it or its root is not finite, or if its trace is negative.
+    """
+    require_square(P)
+    which = 0 if power == "sqrt" else 1
+    identity = torch.eye(P.shape[-1], dtype=torch.float64, device=P.device)
+    A = P.double() + eps * identity
+    A = (A + A.mT) / 2
+    *roots, factors = iterate(A)
+    positive = A.diagonal(dim1=-2, dim2=-1).sum(-1) >= 0
+    worked = roots[which].isfinite().flatten(-2).all(-1) & positive
+    outcome = torch.where(worked, int(Outcome.OK), int(Outcome.FAILED)).to(torch.int8)
+    failed = int((~worked).sum())
+    if strict and failed:
+        raise DecompositionError(
+            f"the iteration failed on {failed} of {worked.numel()} matrices: they hold "
+            "NaN or Inf or have a negative trace; check the features before the covariance"
+        )
+    keep = worked[..., None, None]
+    if failed:
+        # A failed matrix must not reach the factors: 0 * NaN is NaN.
+        *roots, factors = iterate(torch.where(keep, A, identity))
+        roots[which] = roots[which] * keep
+    return Root(roots[which].to(P.dtype), outcome, (keep, *factors))
+
+
+def root_forward(P: Tensor, power: Power, eps: float, solver: Solver, strict: bool = False) -> Root:
+    """Return the root of P (..., d, d) with its factors, in plain arithmetic without a graph.
+
+    It is what ``root`` computes, or with ``strict`` what ``matrix_sqrt`` and ``matrix_inv_sqrt``
+    do. A caller that writes its own backward keeps the factors for ``root_backward``.
+    """
+    solve = _by_eigh if solver == "eigh" else _by_iteration
+    with torch.no_grad():
+        return solve(P, power, eps, strict)
+
+
+def root_backward(
+    factors: tuple[Tensor, ...], g: Tensor, power: Power, rule: Backward, solver: Solver
+) -> Tensor:
+    """Return dl/dP (..., d, d) from the factors of ``root_forward`` and g = dl/dF (..., d, d).
+
+    It has g's dtype, and is zero for a matrix that failed.
+    """
+    if solver == "eigh":
+        l, U = factors
+        S = U.mT @ ((g + g.mT) / 2).to(U.dtype) @ U
+        D = divided_differences(l, power, rule)
+        return (U @ (D * S) @ U.mT).to(g.dtype)
+    keep, *steps = factors
+    gF = g.double() * keep
+    none = torch.zeros_like(gF)
+    gA = iterate_backward(tuple(steps), *((gF, none) if power == "sqrt" else (none, gF)))
+    return torch.where(keep, (gA + gA.mT) / 2, 0).to(g.dtype)
+
+
 class _Root(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, P: Tensor, power: Power, rule: Backward, eps: float, strict: bool
+        ctx: Any, P: Tensor, power: Power, rule: Backward, eps: float, solver: Solver, strict: bool
     ) -> tuple[Tensor, Tensor]:
-        l, U, outcome = eigh(P)
-        if strict:
-            Eigh(l, U, outcome).require()
-        l = l + eps
-        if strict and power == "inv_sqrt" and (l <= 0).any():
-            raise UserError(
-                f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
-                "pass eps > 0, which is added to the diagonal"
-            )
-        # Rounding makes zero eigenvalues of P negative. In a layer those below -eps / 2 count as
-        # that, so that what it amplifies is bounded.
-        l = l.clamp_min(0 if power == "sqrt" or strict else eps / 2)
-        failed = outcome == Outcome.FAILED
-        if power == "inv_sqrt":
-            failed = failed | (l <= 0).any(-1)
-        # Zero eigenvectors make both the value and the gradient of a failed matrix zero.
-        U = torch.where(failed[..., None, None], 0, U)
-        l = torch.where(failed[..., None], 1, l)
-        outcome = torch.where(failed, int(Outcome.FAILED), outcome).to(torch.int8)
-        f = l.sqrt() if power == "sqrt" else l.rsqrt()
-        ctx.save_for_backward(l, U)
-        ctx.power, ctx.rule = power, rule
+        value, outcome, factors = root_forward(P, power, eps, solver, strict)
+        ctx.save_for_backward(*factors)
+        ctx.settings = power, rule, solver
         ctx.mark_non_differentiable(outcome)
-        return ((U * f.unsqueeze(-2)) @ U.mT).to(P.dtype), outcome
+        return value, outcome
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        g = gradients[0]
-        l, U = ctx.saved_tensors
-        S = U.mT @ ((g + g.mT) / 2).to(U.dtype) @ U
-        D = divided_differences(l, ctx.power, ctx.rule)
-        return (U @ (D * S) @ U.mT).to(g.dtype), None, None, None, None
-
-
-def _iterated(P: Tensor, power: Power, eps: float, strict: bool) -> tuple[Tensor, Tensor]:
-    """The same by Newton-Schulz; a matrix fails if it or its root is not finite, or tr P < 0."""
-    A = P.double() + eps * torch.eye(P.shape[-1], dtype=torch.float64, device=P.device)
-    roots = newton_schulz((A + A.mT) / 2)
-    F = roots[0] if power == "sqrt" else roots[1]
-    positive = A.detach().diagonal(dim1=-2, dim2=-1).sum(-1) >= 0
-    failed = ~(F.detach().isfinite().flatten(-2).all(-1) & positive)
-    outcome = torch.where(failed, int(Outcome.FAILED), int(Outcome.OK)).to(torch.int8)
-    if strict and failed.any():
-        raise DecompositionError(
-            f"the iteration failed on {int(failed.sum())} of {failed.numel()} matrices: they hold "
-            "NaN or Inf or have a negative trace; check the features before the covariance"
-        )
-    if failed.any():
-        # A failed matrix must leave the graph before the iteration: 0 * NaN is NaN.
-        identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
-        keep = ~failed[..., None, None]
-        F = _iterated(torch.where(keep, P, identity), power, eps, strict)[0] * keep
-    return F.to(P.dtype), outcome
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return root_backward(ctx.saved_tensors, g, *ctx.settings), *[None] * 5
 
 
 def check_rules(solver: str, backward: str) -> None:
@@ -191,22 +238,17 @@ def root(
     """
     check_rules(solver, rule)
     require_floating(P, "matrices")
-    if solver == "newton-schulz":
-        return _iterated(P, power, eps, strict=False)
-    F, outcome = _Root.apply(P, power, rule, eps, False)
+    F, outcome = _Root.apply(P, power, rule, eps, solver, False)
     return F, outcome
 
 
 def _strict(P: Tensor, power: Power, solver: Solver, backward: Backward, eps: float) -> Tensor:
     check_rules(solver, backward)
     require_floating(P, "matrices")
-    if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
-        raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
+    require_square(P)
     if not 0 <= eps < float("inf"):
         raise UserError(f"eps must be 0 or more and finite, got {eps}")
-    if solver == "newton-schulz":
-        return _iterated(P, power, eps, strict=True)[0]
-    return _Root.apply(P, power, backward, eps, True)[0]
+    return _Root.apply(P, power, backward, eps, solver, True)[0]
 
 
 def matrix_sqrt(
