@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 
 def _main(rank: int, worker: Callable[..., Any], folder: str, world: int, args: tuple) -> None:
@@ -56,8 +57,13 @@ def train_step(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Te
     return {"loss": loss.detach(), **gradients, **inner.state_dict()}
 
 
-def whitening_step(rank: int, world: int, images: Tensor, labels: Tensor) -> tuple[dict, dict]:
-    """A DDP step on an equal share, then population statistics from an unequal one."""
+def whitening_step(
+    rank: int, world: int, images: Tensor, labels: Tensor
+) -> tuple[dict, dict, list[dict]]:
+    """A DDP step on an equal share, then population statistics from an unequal one.
+
+    Then such a step of another network for each kind of checkpoint.
+    """
     from orthocond.layers.recalibration import recalibrate
 
     model = DistributedDataParallel(whitened_network())
@@ -65,7 +71,37 @@ def whitening_step(rank: int, world: int, images: Tensor, labels: Tensor) -> tup
     stepped = train_step(model, images[share], labels[share])
     stepped = {name: value.clone() for name, value in stepped.items()}
     recalibrate(model, [images[:30]] if rank == 0 else images[30:].split(49))
-    return stepped, model.module.state_dict()
+    checkpointed = [
+        train_step(DistributedDataParallel(Checkpointed(True, kind)), images[share], labels[share])
+        for kind in (False, True)
+    ]
+    return stepped, model.module.state_dict(), checkpointed
+
+
+class Checkpointed(nn.Module):
+    """Three whitening layers in one block that is recomputed in the backward, or not."""
+
+    def __init__(self, is_recomputed: bool, use_reentrant: bool = False) -> None:
+        from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+
+        super().__init__()
+        torch.manual_seed(0)
+        self.is_recomputed, self.use_reentrant = is_recomputed, use_reentrant
+        self.stem = nn.Conv2d(3, 6, 3, bias=False)
+        self.block = nn.Sequential()
+        for _ in range(3):
+            self.block += nn.Sequential(
+                nn.Conv2d(6, 6, 3, padding=1, bias=False),
+                DecorrelatedBatchNorm2d(6, groups=2),
+                nn.ReLU(),
+            )
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.is_recomputed:
+            return self.head(checkpoint(self.block, x, use_reentrant=self.use_reentrant))
+        return self.head(self.block(x))
 
 
 def treated_steps(rank: int, world: int, sums: list[str]) -> dict[str, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from orthocond.errors import UserError, unknown
+from orthocond.errors import UserError, require_floating, unknown
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.lowrank import covariance_root
 from orthocond.spectral.roots import Backward, root
@@ -15,6 +15,29 @@ from orthocond.spectral.roots import Backward, root
 PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "average"]
 
 RIDGE = 1e-10  # of the full path, where the gradient at a zero eigenvalue is infinite without it
+
+
+def _check(x: Tensor, solver: PoolSolver) -> None:
+    """Raise a UserError where x is no batch of feature maps that the solver can pool."""
+    require_floating(x, "an input")
+    if x.dim() != 4:
+        raise UserError(f"expected an input of shape (B, C, H, W), got {tuple(x.shape)}")
+    least, what = (1, "an average") if solver == "average" else (2, "a covariance")
+    if x.shape[2:].numel() < least:
+        raise UserError(
+            f"{what} needs positions, at least {least} per image, got an input of shape "
+            f"{tuple(x.shape)}: use larger images or a smaller stride, or pool earlier"
+        )
+
+
+def _upper(d: int, device: torch.device) -> Tensor:
+    """Indices (d (d + 1) / 2,) of the upper triangle, by rows, in a flattened d x d matrix.
+
+    They are made when needed: a buffer would be empty after ``to_empty`` or on the meta device,
+    since no state dict has it.
+    """
+    rows, columns = torch.triu_indices(d, d, device=device)
+    return rows * d + columns
 
 
 class CovarianceRoot(nn.Module):
@@ -29,6 +52,10 @@ class CovarianceRoot(nn.Module):
 
     Attributes:
         outcomes: SpectralOutcomes, counted per sample.
+
+    Raises:
+        UserError: bad settings; an input that is not (B, d, H, W) of a real floating dtype, or that
+            has a single position, whose covariance is zero (``average`` takes it).
     """
 
     def __init__(self, solver: PoolSolver = "low-rank", backward: Backward = "exact") -> None:
@@ -47,6 +74,7 @@ class CovarianceRoot(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, d, H, W) to (B, d, d), or (B, d) for ``average``."""
+        _check(x, self.solver)
         X = x.flatten(2)  # (B, d, N)
         if self.solver == "average":
             return X.mean(-1)
@@ -99,10 +127,12 @@ class GlobalCovariancePool2d(nn.Module):
         outcomes: SpectralOutcomes of the root.
 
     Shape:
-        (B, in_channels, H, W) to (B, d (d + 1) / 2), or (B, d) for ``average``.
+        (B, in_channels, H, W) to (B, d (d + 1) / 2), or (B, d) for ``average``. B may be 0.
 
     Raises:
-        UserError: an unknown solver or backward, or a backward that the solver has not.
+        UserError: an unknown solver or backward, or a backward that the solver has not; an input
+            that is not (B, in_channels, H, W) of a real floating dtype, or that has a single
+            position, whose covariance is zero (``average`` takes it).
 
     Example:
         >>> pool = oc.GlobalCovariancePool2d(8, 4)
@@ -122,8 +152,6 @@ class GlobalCovariancePool2d(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
         self.root = CovarianceRoot(solver, backward)
-        rows, columns = torch.triu_indices(out_channels, out_channels)
-        self.register_buffer("upper", rows * out_channels + columns, persistent=False)
 
     @property
     def outcomes(self) -> SpectralOutcomes:
@@ -132,10 +160,11 @@ class GlobalCovariancePool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out (out + 1) / 2), or (B, out) for ``average``."""
+        _check(x, self.root.solver)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.norm.weight.dtype)
             Q = self.root(self.relu(self.norm(self.reduction(x))))
             if Q.dim() == 2:
                 return Q
             # The backward of Q[:, rows, columns] is four times slower than that of index_select.
-            return Q.flatten(1).index_select(1, self.get_buffer("upper"))
+            return Q.flatten(1).index_select(1, _upper(Q.shape[1], Q.device))

@@ -17,7 +17,8 @@ Note [Checkpointing]
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,15 @@ class DecorrelatedBatchNorm2d(nn.Module):
     digits. On CUDA, TF32 products (where they are allowed) have a thousand times that rounding.
 
     Running statistics are moving averages of a covariance that moves with the weights: at a high
-    learning rate they are stale, and ``oc.recalibrate`` replaces them.
+    learning rate they are stale, and ``oc.recalibrate`` replaces them. They are float32 at least,
+    in a network in half precision too.
+
+    The layer is no ``_BatchNorm`` of torch. So ``SyncBatchNorm.convert_sync_batchnorm`` leaves it
+    as it is (it is synchronised already), and ``torch.optim.swa_utils.update_bn`` skips it: call
+    ``oc.recalibrate(swa_model, loader)`` on an averaged model.
+
+    Under ``torch.utils.checkpoint`` each forward runs twice, and moves the running statistics
+    twice, as those of ``nn.BatchNorm2d``.
 
     Args:
         num_features: C, the number of channels.
@@ -138,8 +147,8 @@ class DecorrelatedBatchNorm2d(nn.Module):
         (B, C, H, W) to (B, C, H, W), contiguous or channels_last.
 
     Raises:
-        UserError: bad arguments; an input that is not (B, C, H, W); in training, a batch of fewer
-            than two pixels.
+        UserError: bad arguments; an input that is not (B, C, H, W) of a real floating dtype; in
+            training, a batch of fewer than two pixels.
 
     Example:
         >>> norm = oc.DecorrelatedBatchNorm2d(3, eps=1e-5, affine=False)
@@ -179,14 +188,15 @@ class DecorrelatedBatchNorm2d(nn.Module):
         self.backward_rule: Backward = backward
         self.outcomes = SpectralOutcomes()
         where: dict[str, Any] = {"device": device, "dtype": dtype}
+        wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
         parameter = nn.Parameter(torch.empty(num_features, **where)) if affine else None
         self.register_parameter("weight", parameter)
         parameter = nn.Parameter(torch.empty(num_features, **where)) if affine else None
         self.register_parameter("bias", parameter)
         d = num_features // groups
         tracked = track_running_stats
-        mean = torch.empty(num_features, **where) if tracked else None
-        covariance = torch.empty(groups, d, d, **where) if tracked else None
+        mean = torch.empty(num_features, device=device, dtype=wide) if tracked else None
+        covariance = torch.empty(groups, d, d, device=device, dtype=wide) if tracked else None
         batches = torch.tensor(0, dtype=torch.long, device=device) if tracked else None
         self.register_buffer("running_mean", mean)
         self.register_buffer("running_covariance", covariance)
@@ -206,6 +216,19 @@ class DecorrelatedBatchNorm2d(nn.Module):
         if self.affine:
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert the layer, but the running statistics never to half precision.
+
+        Rounding of a covariance is amplified by 1 / (l_min + eps), and small moves would be lost.
+        """
+        before = {name: b for name, b in self.named_buffers() if b.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, statistics in before.items():
+            after = self.get_buffer(name)
+            if after.dtype.itemsize < 4 <= statistics.dtype.itemsize:
+                setattr(self, name, statistics.to(after.device, torch.float32))
+        return self
 
     @torch.no_grad()
     def set_running_stats(self, mean: Tensor, covariance: Tensor, momentum: float = 1.0) -> None:

@@ -9,17 +9,23 @@ than in training, with the same weights.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
-from orthocond.errors import DecompositionError, UserError, unknown
+from orthocond.errors import DecompositionError, UserError, require_floating, unknown
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.layers.moments import Moments, is_distributed, moments, no_moments
 
-Batch = Tensor | Sequence[Tensor]
+Forward = Callable[[nn.Module, Any], object]
+Run = Callable[[Any], object]  # of one batch
 Norm = DecorrelatedBatchNorm2d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
@@ -27,12 +33,43 @@ class _Reached(Exception):
     """The layer has its input: the rest of the model need not run."""
 
 
-def _images(batches: Iterable[Batch], device: torch.device) -> Iterator[Tensor]:
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside of wrappers, which may wrap each other."""
+    while True:
+        compiled = model._modules.get("_orig_mod")  # of an OptimizedModule
+        if compiled is not None:
+            model = compiled
+        elif isinstance(model, AveragedModel | DataParallel | DistributedDataParallel):
+            model = model.module
+        else:
+            return model
+
+
+def _forward(model: nn.Module, batch: Any) -> None:
+    """Run the model on a batch whose kind says how."""
+    is_sequence = isinstance(batch, tuple | list)
+    first = batch[0] if is_sequence and batch else batch
+    if isinstance(first, Tensor):
+        model(first)
+    elif isinstance(first, Mapping) and all(isinstance(key, str) for key in first):
+        model(**first)
+    else:
+        starts = f" that starts with {type(first).__name__}" if is_sequence and batch else ""
+        raise UserError(
+            "expected a batch that is a tensor, a tuple or list that starts with the input, or a "
+            f"dict of keyword arguments, got {type(batch).__name__}{starts}: pass forward=, a "
+            "function of the model and the batch that runs the model"
+        )
+
+
+def _moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    from accelerate.utils import send_to_device  # slow to import
+
     for batch in batches:
-        yield (batch if isinstance(batch, Tensor) else batch[0]).to(device)
+        yield send_to_device(batch, device)
 
 
-def _targets(model: nn.Module, names: Sequence[str] | None) -> dict[str, Norm]:
+def _targets(model: nn.Module, wrapped: nn.Module, names: Sequence[str] | None) -> dict[str, Norm]:
     modules = dict(model.named_modules())
     if names is None:
         found: dict[str, Norm] = {
@@ -48,6 +85,7 @@ def _targets(model: nn.Module, names: Sequence[str] | None) -> dict[str, Norm]:
         return found
     if not names:
         raise UserError("layers is empty: leave it out for every whitening layer")
+    modules = {**dict(wrapped.named_modules()), **modules}  # a name may be the wrapper's
     for name in names:
         if name not in modules:
             raise unknown("layer", name, modules)
@@ -61,21 +99,28 @@ def _targets(model: nn.Module, names: Sequence[str] | None) -> dict[str, Norm]:
     return {name: modules[name] for name in names}
 
 
-def _in_forward_order(model: nn.Module, targets: dict[str, Norm], images: Tensor) -> list[str]:
+def _in_forward_order(run: Run, targets: dict[str, Norm], batches: Iterator[Any]) -> list[str]:
     order: list[str] = []
     hooks = [
         module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
         for name, module in targets.items()
     ]
     try:
-        model(images)
+        for batch in batches:
+            run(batch)
+            break
+        else:
+            raise UserError("there is no batch to recalibrate from")
     finally:
         for hook in hooks:
             hook.remove()
+    missed = ", ".join(repr(name) for name in targets if name not in order)
+    if missed:
+        raise UserError(f"the model's forward does not reach {missed}")
     return list(dict.fromkeys(order))
 
 
-def _input_moments(model: nn.Module, layer: Norm, batches: Iterable[Tensor]) -> Moments:
+def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> Moments:
     """Moments of what reaches the layer, over all batches of all processes."""
     groups = layer.groups if isinstance(layer, DecorrelatedBatchNorm2d) else 1
     total = no_moments(layer.num_features, groups, next(layer.buffers()).device)
@@ -83,14 +128,20 @@ def _input_moments(model: nn.Module, layer: Norm, batches: Iterable[Tensor]) -> 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         nonlocal total
         x = inputs[0]
+        require_floating(x, f"an input of layer {name!r}")
+        if x.dim() != 4 or x.shape[1] != layer.num_features:
+            raise UserError(
+                f"layer {name!r} expects an input of shape (B, {layer.num_features}, H, W), got "
+                f"{tuple(x.shape)}"
+            )
         total = total.plus(moments(x if x.dtype == torch.float64 else x.float(), groups))
         raise _Reached
 
     hook = layer.register_forward_pre_hook(take)
     try:
-        for images in batches:
+        for batch in batches:
             with contextlib.suppress(_Reached):
-                model(images)
+                run(batch)
     finally:
         hook.remove()
     return total.reduced() if is_distributed() else total
@@ -117,8 +168,11 @@ def _set(name: str, layer: Norm, population: Moments) -> None:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     flags = {module: module.training for module in model.modules()}
     model.eval()
+    compiled = "torch._dynamo" in sys.modules  # which takes seconds to import
+    # Compiled code does not notice a hook, and can't be left in the middle.
+    eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eager:
             yield
     finally:
         for module, training in flags.items():
@@ -126,7 +180,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def recalibrate(
-    model: nn.Module, batches: Iterable[Batch], layers: Sequence[str] | None = None
+    model: nn.Module,
+    batches: Iterable[Any],
+    layers: Sequence[str] | None = None,
+    forward: Forward | None = None,
 ) -> None:
     """Set running statistics to the exact ones of the population in batches.
 
@@ -134,41 +191,58 @@ def recalibrate(
     and only up to the layer in question. Several layers are set one after the other in forward
     order, each behind those already set. The training flags of all modules are restored.
 
+    Averaged weights need it: ``torch.optim.swa_utils.update_bn`` fills the statistics of torch's
+    batch norms only. Where a model has both kinds, call ``update_bn`` first, or name all of them in
+    ``layers``.
+
     Args:
-        model: on any device; a DistributedDataParallel wrapper is looked through.
-        batches: of images (B, ...), or of tuples that start with them, moved to the model's device.
-            With several layers they are gone through once for each and once more for the order (an
-            iterator is then held in memory). Under torch.distributed each process brings its own
-            share, and the moments are those of all of them.
+        model: on any device. AveragedModel, DistributedDataParallel, DataParallel and the module
+            that torch.compile returns are looked through; compiled code runs uncompiled here.
+        batches: each is moved to the model's device. A tensor is the model's input, a tuple or
+            list starts with it, and a dict holds keyword arguments: ``model(**batch)``. Any other
+            kind needs ``forward``. With several layers they are gone through once for each and once
+            more for the order (an iterator is then held in memory). Under torch.distributed each
+            process brings its own share, and the moments are those of all of them.
         layers: names of DecorrelatedBatchNorm2d, BatchNorm2d or SyncBatchNorm layers; None for
             every DecorrelatedBatchNorm2d.
+        forward: runs a batch of any kind, as ``forward(model, batch)``; the model comes without its
+            wrappers. Its result is not used.
 
     Raises:
         UserError: no such layer, an empty list of them, none that whitens, one without running
-            statistics, or one that no batch reaches.
+            statistics, one that no batch reaches, or reached by an input that is not (B, C, H, W)
+            of a real floating dtype; a batch of another kind without ``forward``.
         DecompositionError: the features hold NaN or Inf.
 
     Example:
         >>> model = torch.nn.Sequential(oc.DecorrelatedBatchNorm2d(2))
-        >>> oc.recalibrate(model, [torch.full((1, 2, 1, 2), 3.0), torch.full((3, 2, 1, 2), 7.0)])
+        >>> loader = [torch.full((1, 2, 1, 2), 3.0), torch.full((3, 2, 1, 2), 7.0)]
+        >>> oc.recalibrate(model, loader)
         >>> model[0].running_mean.tolist()
         [6.0, 6.0]
+
+        Weights that were averaged over training:
+
+        >>> swa_model = torch.optim.swa_utils.AveragedModel(model)
+        >>> swa_model.update_parameters(model)
+        >>> oc.recalibrate(swa_model, loader)
+        >>> swa_model.module[0].running_mean.tolist()
+        [6.0, 6.0]
+
+        Batches of which only the caller knows what to do with them:
+
+        >>> pairs = [{"image": images, "id": i} for i, images in enumerate(loader)]
+        >>> oc.recalibrate(model, pairs, forward=lambda model, batch: model(batch["image"]))
     """
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    targets = _targets(model, layers)
-    device = next(next(iter(targets.values())).buffers()).device
+    wrapped, model = model, _unwrapped(model)
+    targets = _targets(model, wrapped, layers)
+    device = next(chain(model.parameters(), model.buffers())).device
+    run = partial(forward or _forward, model)
     names = list(targets)
     with _evaluating(model):
         if len(targets) > 1:
             batches = list(batches) if isinstance(batches, Iterator) else batches
-            first = next(_images(batches, device), None)
-            if first is None:
-                raise UserError("there is no batch to recalibrate from")
-            names = _in_forward_order(model, targets, first)
-            missed = ", ".join(repr(name) for name in targets if name not in names)
-            if missed:
-                raise UserError(f"the model's forward does not reach {missed}")
+            names = _in_forward_order(run, targets, _moved(batches, device))
         for name in names:
-            layer = targets[name]
-            _set(name, layer, _input_moments(model, layer, _images(batches, device)))
+            moments_there = _input_moments(run, name, targets[name], _moved(batches, device))
+            _set(name, targets[name], moments_there)

@@ -7,6 +7,11 @@ Note [Composed kernel]
     per input channel costs next to nothing, and applying it is one convolution from the true
     number of input channels. Only in the ring where zero padding meets the image the two differ:
     the series pads at every term, the composed kernel once.
+
+Note [Recomputation]
+    Each forward in training moves the power iteration by one step. torch.utils.checkpoint repeats
+    a forward inside of the backward: moved again, the kernel would be another one than that of the
+    output, and the gradient wrong by percents. So nothing moves inside of a backward.
 """
 
 from __future__ import annotations
@@ -17,8 +22,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.module_tracker import ModuleTracker
 
-from orthocond.errors import UserError, unknown
+from orthocond.errors import UserError, require_floating, unknown
 
 Mode = Literal["composed", "series"]
 Size = int | tuple[int, int]  # as nn.Conv2d takes it
@@ -97,6 +103,8 @@ class SkewOrthogonalConv2d(nn.Module):
     Not guaranteed: norms are kept in the interior of the image only, and with more inputs than
     outputs (rows cut) the map is a projection.
 
+    The kernel is computed in float32 for filters in half precision, and rounded to them at the end.
+
     Args:
         in_channels, out_channels: as in ``nn.Conv2d``.
         kernel_size: odd, or a pair of the same odd number; of the filter M. The effective kernel
@@ -111,7 +119,7 @@ class SkewOrthogonalConv2d(nn.Module):
 
     Raises:
         UserError: a kernel that is even or not square, or a stride, padding, dilation or groups of
-            another value.
+            another value; an input that is not of a real floating dtype.
 
     Example:
         >>> layer = oc.SkewOrthogonalConv2d(3, 8, 3, padding=1, bias=False)
@@ -175,17 +183,22 @@ class SkewOrthogonalConv2d(nn.Module):
         for i, A in enumerate(matrices):
             u = self.get_buffer(f"left_{i}")
             for _ in range(steps):
-                u.copy_(F.normalize(A @ (A.mT @ u), dim=0))
+                u.copy_(F.normalize(A @ (A.mT @ u.to(A.dtype)), dim=0))
+
+    def _wide_filter(self) -> Tensor:
+        """The filter in float32 at least: torch's matrix_exp is wrong in half precision."""
+        return self.filter.to(torch.promote_types(self.filter.dtype, torch.float32))
 
     def _scaled(self) -> Tensor:
         """The skew filter, 0.7 over the bound: k times the least norm of the four unfoldings."""
-        L = skew(self.filter)
+        L = skew(self._wide_filter())
         matrices = unfoldings(L)
-        if self.training:
+        if self.training and not ModuleTracker().is_bw:  # Note [Recomputation]
             self._iterate(tuple(A.detach() for A in matrices), 1)
         # |A^T u| for the left singular vector u is the norm, and differentiable.
         norms = [
-            (A.mT @ self.get_buffer(f"left_{i}").clone()).norm() for i, A in enumerate(matrices)
+            (A.mT @ self.get_buffer(f"left_{i}").to(A.dtype, copy=True)).norm()
+            for i, A in enumerate(matrices)
         ]
         return L * (SCALE / (self.kernel_size * torch.stack(norms).min()))
 
@@ -202,13 +215,16 @@ class SkewOrthogonalConv2d(nn.Module):
     def kernel(self) -> Tensor:
         """The effective kernel (out, in, K, K): K = 1, or terms (k - 1) + 1 (training: 5 terms)."""
         if self.kernel_size == 1:
-            M = self.filter.flatten(1)  # (C, C)
+            M = self._wide_filter().flatten(1)  # (C, C)
             E = torch.linalg.matrix_exp(M - M.mT)
-            return E[: self.out_channels, : self.in_channels, None, None]
-        return compose(self._scaled(), self.in_channels, self._terms)[: self.out_channels]
+            K = E[: self.out_channels, : self.in_channels, None, None]
+        else:
+            K = compose(self._scaled(), self.in_channels, self._terms)[: self.out_channels]
+        return K.to(self.filter.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H, W)."""
+        require_floating(x, "an input")
         with torch.autocast(x.device.type, enabled=False):
             if self.mode == "series" and self.kernel_size > 1:
                 return self._series(x.to(self.filter.dtype))
@@ -217,7 +233,8 @@ class SkewOrthogonalConv2d(nn.Module):
 
     def _series(self, x: Tensor) -> Tensor:
         padding = self.filter.shape[0] - self.in_channels
-        y = exponential(F.pad(x, (0, 0, 0, 0, 0, padding)), self._scaled(), self._terms)
+        L = self._scaled().to(x.dtype)
+        y = exponential(F.pad(x, (0, 0, 0, 0, 0, padding)), L, self._terms)
         y = y[:, : self.out_channels]
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import in_processes, train_step, whitened_network, whitening_step
+from processes import Checkpointed, in_processes, train_step, whitened_network, whitening_step
 from reference import by_condition, derivative, spectrum, whiten
 from torch import nn
 
@@ -364,10 +364,18 @@ def test_two_processes_equal_one(tmp_path):
     model = whitened_network()
     expected = {n: v.clone() for n, v in train_step(model, images, labels).items()}
     recalibrate(model, [images])
-    (first, calibrated), (second, _) = in_processes(tmp_path, whitening_step, images, labels)
+    one, two = in_processes(tmp_path, whitening_step, images, labels)
+    (first, calibrated, checkpointed), (second, _, checkpointed_too) = one, two
     first["loss"] = (first["loss"] + second["loss"]) / 2
     for name, value in expected.items():
         assert distance(first[name], value) < 1e-5, name
         assert name == "loss" or torch.equal(first[name], second[name]), name
     for name, value in model.state_dict().items():
         assert distance(calibrated[name], value) < 1e-5, name
+    expected = train_step(Checkpointed(False), images, labels)
+    for step in (*checkpointed, *checkpointed_too):
+        for name, value in expected.items():
+            if name.startswith("gradient"):
+                assert distance(step[name], value) < 1e-5, name
+            elif name.endswith("num_batches_tracked"):
+                assert step[name] == 2 and value == 1
