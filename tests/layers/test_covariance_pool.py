@@ -1,11 +1,13 @@
 """Covariance pooling against the plain definition, with injected faults, in every precision."""
 
 import copy
+import re
 from collections.abc import Callable
 
 import pytest
 import reference
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from orthocond.errors import UserError
@@ -144,16 +146,67 @@ def test_autocast_changes_nothing(solver, half):
 
 
 @pytest.mark.parametrize("solver", SPECTRAL)
-@pytest.mark.parametrize("shape", [(2, 4, 1, 1), (2, 4, 1, 2), (1, 4, 3, 3), (0, 4, 3, 3)])
-def test_any_number_of_positions_and_samples(solver, shape):
-    layer = pool(4, 6, solver).eval()
+@pytest.mark.parametrize("shape", [(2, 4, 2, 1), (2, 4, 1, 2), (1, 4, 3, 3), (0, 4, 3, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_any_number_of_positions_and_samples(solver, shape, training):
+    layer = pool(4, 6, solver).train(training)
     y = layer(images(*shape))
     y.sum().backward()
     assert y.shape == (shape[0], 21) and y.isfinite().all()
     assert layer.reduction.weight.grad.isfinite().all()
     assert layer.outcomes.failures == 0
-    if shape[2:] == (1, 1):
-        assert y.abs().max() < 2e-5  # the root of the full path's ridge
+    if shape[0] == 0:
+        assert layer.norm.running_mean.eq(0).all() and layer.norm.running_var.eq(1).all()
+
+
+@pytest.mark.parametrize("solver", SPECTRAL)
+@pytest.mark.parametrize("shape", [(2, 4, 1, 1), (8, 4, 1, 1), (2, 4, 0, 3), (0, 4, 1, 1)])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_single_position_has_no_covariance(solver, shape, training):
+    layer = pool(4, 6, solver).train(training)
+    before = copy.deepcopy(layer.state_dict())
+    message = (
+        rf"^a covariance needs positions, at least 2 per image, got an input of shape "
+        rf"{re.escape(str(shape))}: use larger images or a smaller stride, or pool earlier$"
+    )
+    for module in (layer, CovarianceRoot(solver)):
+        with pytest.raises(UserError, match=message):
+            module(images(*shape))
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_a_deep_network_at_32_pixels_is_told_so():
+    """torchvision's ResNet has halved 32 pixels five times where it pools."""
+    network = torchvision.models.resnet18()
+    network.avgpool = pool(512, 16)
+    network.fc = nn.Linear(136, 10)
+    with pytest.raises(
+        UserError, match=r"got an input of shape \(2, 512, 1, 1\): use larger images"
+    ):
+        network(images(2, 3, 32, 32))
+    network.layer4[0].conv1.stride = network.layer4[0].downsample[0].stride = (1, 1)
+    network(images(2, 3, 32, 32)).square().sum().backward()
+    assert network.conv1.weight.grad.abs().max() > 0
+
+
+def test_the_average_of_a_single_position_is_its_value():
+    layer = pool(4, 3, "average")
+    x = images(8, 4, 1, 1)
+    y = layer(x)
+    y.square().sum().backward()
+    assert layer.reduction.weight.grad.abs().max() > 0
+    expected = layer.norm(layer.reduction(x)).relu().flatten(1)
+    torch.testing.assert_close(y, expected)
+    with pytest.raises(UserError, match="an average needs positions, at least 1 per image"):
+        layer(images(8, 4, 0, 1))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shape", [(4,), (2, 4), (4, 3, 3), (2, 4, 3, 3, 3)])
+def test_other_shapes_are_named(solver, shape):
+    for module in (pool(4, 3, solver), CovarianceRoot(solver)):
+        with pytest.raises(UserError, match=r"an input of shape \(B, C, H, W\), got \("):
+            module(images(*shape))
 
 
 @pytest.mark.parametrize("solver", SPECTRAL)

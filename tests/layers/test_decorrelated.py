@@ -293,6 +293,24 @@ def test_frozen_inputs_and_repeated_backward():
     assert torch.allclose(x.grad, 2 * once)
 
 
+def test_a_gradient_in_evaluation_does_not_notice_a_later_step():
+    """In float64 too, where nothing need be converted and so copied."""
+    torch.manual_seed(0)
+    layer = DecorrelatedBatchNorm2d(3, momentum=0.5).double()
+    x, later = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    layer(x)
+    gradients = []
+    for steps in (0, 1):
+        y = layer.eval()(x.requires_grad_())
+        for _ in range(steps):
+            layer.train()(later + 3)
+        y.square().sum().backward()
+        gradients += [[t.grad.clone() for t in (x, layer.weight)]]
+        x.grad = layer.weight.grad = None
+    for ours, expected in zip(*gradients, strict=True):
+        assert torch.equal(ours, expected)
+
+
 @pytest.mark.parametrize("track", [True, False])
 def test_inference_mode_and_in_place_changes(track):
     torch.manual_seed(0)

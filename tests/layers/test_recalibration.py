@@ -1,9 +1,16 @@
 """Stale running statistics and their cure, against the statistics of one big batch."""
 
+import copy
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.utils.checkpoint import checkpoint
 
+from orthocond.errors import UserError
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.layers.recalibration import recalibrate
 from orthocond.spectral.eigh import DecompositionError
@@ -61,12 +68,15 @@ def test_stale_statistics_and_the_cure():
     assert close(cured, trained, 64 * 16)
 
 
-@pytest.mark.parametrize("form", ["tensors", "pairs", "iterator"])
+@pytest.mark.parametrize("form", ["tensors", "pairs", "lists", "dicts", "dicts first", "iterator"])
 def test_several_layers_are_set_in_forward_order(form):
     images = torch.randn(20, 3, 5, 5)
     batches = {
         "tensors": images.split(7),
         "pairs": [(part, torch.zeros(len(part))) for part in images.split(7)],
+        "lists": [[part, "a name", None] for part in images.split(7)],
+        "dicts": [{"x": part} for part in images.split(7)],
+        "dicts first": [({"x": part}, 3) for part in images.split(7)],
         "iterator": iter(images.split(7)),
     }[form]
     model = deep()
@@ -123,6 +133,205 @@ def test_bad_input_is_named():
     beside.forward = lambda x: nn.Sequential(*list(beside)[-2::-1])(x)
     with pytest.raises(ValueError, match=r"does not reach 'unused.0'"):
         recalibrate(beside, [torch.randn(4, 3, 5, 5)])
+
+
+@pytest.mark.parametrize("layers", [None, ["0", "3"]])
+def test_a_forward_of_the_callers_runs_any_batch(layers):
+    """It wins where the batch is of a kind that has a default, too."""
+    torch.manual_seed(0)
+    images = torch.randn(20, 3, 5, 5)
+    expected, seen = deep(), []
+    recalibrate(expected, images.split(7), layers)
+    given = deep()
+
+    def run(model, batch):
+        seen.append((model is given, model.training, torch.is_grad_enabled()))
+        return model(batch[1]["nested"][0])
+
+    for batches in (
+        [("id", {"nested": (part,)}) for part in images.split(7)],
+        [(torch.zeros(1), {"nested": [part]}) for part in images.split(7)],
+    ):
+        given = deep()
+        recalibrate(given, batches, layers, forward=run)
+        for name, value in expected.state_dict().items():
+            assert torch.equal(given.state_dict()[name], value), name
+    assert set(seen) == {(True, False, False)}
+
+
+@dataclasses.dataclass
+class Sample:
+    image: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("batch", "kind"),
+    [
+        ("images", "got str"),
+        (Sample(torch.zeros(1)), "got Sample"),
+        (np.zeros((4, 3, 2, 2)), "got ndarray"),
+        (None, "got NoneType"),
+        ((), "got tuple"),
+        (("id", torch.zeros(4, 3, 2, 2)), "got tuple that starts with str"),
+        ([[torch.zeros(4, 3, 2, 2)], 1], "got list that starts with list"),
+        ({0: torch.zeros(4, 3, 2, 2)}, "got dict"),
+    ],
+)
+def test_other_kinds_of_batches_are_refused_without_a_forward(batch, kind):
+    model = nn.Sequential(DecorrelatedBatchNorm2d(3))
+    with pytest.raises(
+        UserError, match=rf"^expected a batch that is .*, {kind}: pass forward="
+    ) as e:
+        recalibrate(model, [batch])
+    assert "\n" not in str(e.value) and model.training
+    recalibrate(model, [batch], forward=lambda model, _: model(torch.randn(4, 3, 2, 2)))
+
+
+def test_tensors_inside_of_a_batch_go_to_the_models_device():
+    """A device on which nothing can be computed but shapes shows where the model's batch is."""
+    seen = []
+
+    class Watch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1, device="meta"))
+            self.norm = DecorrelatedBatchNorm2d(3)
+
+        def forward(self, x, more=None):
+            seen.extend(t.device.type for t in (x, *more["deep"]))
+            return self.norm(torch.ones(2, 3, 2, 2))
+
+    x = torch.zeros(2, 3, 2, 2)
+    recalibrate(Watch(), [{"x": x, "more": {"deep": [x, x.long()]}}])
+    assert seen == ["meta"] * 3
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (
+            torch.zeros(3, 2, 2),
+            r"layer '0' expects an input of shape \(B, 3, H, W\), got \(3, 2, 2\)",
+        ),
+        (torch.zeros(2, 4, 2, 2), r"got \(2, 4, 2, 2\)"),
+        (torch.zeros(2, 3, 2, 2).int(), "an input of layer '0' of a real floating dtype, got"),
+        (torch.zeros(2, 3, 2, 2) * 1j, "an input of layer '0' of a real floating dtype, got"),
+    ],
+)
+@pytest.mark.parametrize("norm", [DecorrelatedBatchNorm2d, nn.BatchNorm2d])
+def test_inputs_that_no_layer_takes_are_named(norm, x, message):
+    with pytest.raises(UserError, match=message):
+        recalibrate(nn.Sequential(norm(3)), [x], ["0"])
+
+
+@pytest.mark.parametrize("names", [None, ["0", "3"], ["module.0", "3"]])
+def test_averaged_weights_get_statistics_of_their_own(names):
+    """``update_bn`` has no batch norm to fill, and says nothing."""
+    torch.manual_seed(0)
+    images = torch.randn(20, 3, 5, 5)
+    model = deep()
+    averaged = AveragedModel(model)
+    for step in range(3):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1 * step)
+        averaged.update_parameters(model)
+    before = copy.deepcopy(averaged.state_dict())
+    update_bn(images.split(7), averaged)
+    assert all(torch.equal(value, before[name]) for name, value in averaged.state_dict().items())
+    recalibrate(averaged, images.split(7), names)
+    with torch.no_grad():
+        recalibrated = averaged.eval()(images)
+    assert close(recalibrated, as_in_one_batch(averaged.module, images), 20 * 9)
+
+
+def test_names_of_a_wrapper_that_is_not_there_are_refused():
+    with pytest.raises(UserError, match=r"unknown layer 'module\.0'"):
+        recalibrate(deep(), [torch.randn(4, 3, 5, 5)], ["module.0"])
+
+
+def compiled_inside(model: nn.Module) -> nn.Module:
+    """The model with one layer compiled in place, and one wrapped."""
+    model[4].compile(backend="eager")
+    model[1] = torch.compile(model[1], backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("run_before", [True, False])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: AveragedModel(torch.compile(model, backend="eager")),
+        lambda model: torch.compile(AveragedModel(model), backend="eager"),
+        nn.DataParallel,
+        compiled_inside,
+    ],
+    ids=["compiled", "averaged compiled", "compiled averaged", "parallel", "inside"],
+)
+def test_wrappers_are_looked_through(wrap, run_before):
+    images = torch.randn(20, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected, wrapped = deep(), wrap(deep())
+    if run_before:  # compiled code is there, and knows of no hook
+        with torch.no_grad():
+            wrapped.eval()(images)
+        wrapped.train()
+    recalibrate(expected, images.split(7))
+    recalibrate(wrapped, images.split(7))
+    ours = {
+        name.replace("_orig_mod.", "").removeprefix("module."): value
+        for name, value in wrapped.state_dict().items()
+    }
+    for name, value in expected.state_dict().items():
+        assert torch.equal(ours[name], value), name
+    assert all(module.training for module in wrapped.modules())
+
+
+def test_a_model_in_place_compiled_is_recalibrated():
+    images = torch.randn(20, 3, 5, 5)
+    expected, ours = deep(), deep()
+    ours.compile(backend="eager")
+    with torch.no_grad():
+        ours.eval()(images)
+    recalibrate(expected, images.split(7))
+    recalibrate(ours, images.split(7))
+    for name, value in expected.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_checkpoints_inside_of_the_model():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = deep()
+
+        def forward(self, x):
+            return checkpoint(self.block, x, use_reentrant=False)
+
+    images = torch.randn(20, 3, 5, 5)
+    expected, ours = deep(), Checkpointed()
+    recalibrate(expected, images.split(7))
+    recalibrate(ours, images.split(7))
+    for name, value in expected.state_dict().items():
+        assert torch.equal(ours.block.state_dict()[name], value), name
+    ours(images).sum().backward()  # no hook of a checkpoint is left behind
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision(half):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), DecorrelatedBatchNorm2d(4), nn.BatchNorm2d(4)).to(
+        half
+    )
+    images = 3 + torch.randn(40, 3, 4, 4)
+    recalibrate(model, images.to(half).split(7))
+    x = model[0](images.to(half)).float().transpose(0, 1).flatten(1)
+    assert torch.allclose(model[1].running_mean, x.mean(1), atol=1e-6)
+    assert torch.allclose(model[1].running_covariance[0], x.cov(), atol=1e-5)
+    recalibrate(model, images.to(half).split(7), ["2"])
+    y = model.eval()[:2](images.to(half)).float()
+    expected = y.transpose(0, 1).flatten(1).var(1)
+    assert torch.allclose(model[2].running_var.float(), expected, rtol=torch.finfo(half).eps)
 
 
 def test_nan_leaves_the_statistics_as_they_were():

@@ -1,0 +1,173 @@
+"""What every layer has to survive: meta devices, copies, conversions and inputs of other dtypes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import orthocond as oc
+from orthocond.errors import UserError
+from orthocond.layers.covariance_pool import CovarianceRoot
+
+POOLS = ("low-rank", "eigh", "newton-schulz", "average")
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "whitening": partial(oc.DecorrelatedBatchNorm2d, 6, eps=1e-3, momentum=None),
+    "whitening by groups": partial(oc.DecorrelatedBatchNorm2d, 6, groups=2),
+    "whitening, newton-schulz": partial(oc.DecorrelatedBatchNorm2d, 6, solver="newton-schulz"),
+    "whitening, untracked": partial(oc.DecorrelatedBatchNorm2d, 6, track_running_stats=False),
+    **{f"pooling, {s}": partial(oc.GlobalCovariancePool2d, 6, 5, s) for s in POOLS},
+    "root": CovarianceRoot,
+    "skew": partial(oc.SkewOrthogonalConv2d, 6, 8, 3),
+    "skew, series": partial(oc.SkewOrthogonalConv2d, 6, 8, 3, mode="series"),
+    "skew, 1x1": partial(oc.SkewOrthogonalConv2d, 6, 8, 1),
+}
+EVERY = pytest.mark.parametrize("name", LAYERS)
+HALVES = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+
+
+def images(seed: int = 0) -> Tensor:
+    """Correlated channels of a condition number of 1e4, with a mean."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(8, 6, 12, 12, generator=generator) * torch.logspace(0, -2, 6).view(6, 1, 1)
+    mixed = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+    return torch.einsum("ij,bjhw->bihw", torch.linalg.qr(mixed).Q, x) + 1
+
+
+def trained(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    for seed in range(5):
+        layer(images(seed))
+    return layer
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    a, b = a.detach().double(), b.detach().double()
+    return float((a - b).norm() / b.norm())
+
+
+def on_meta(name: str) -> nn.Module:
+    with torch.device("meta"):
+        layer = LAYERS[name]()
+    tensors = [*layer.parameters(), *layer.buffers()]
+    assert all(t.is_meta for t in tensors)
+    return layer
+
+
+def emptied(layer: nn.Module) -> nn.Module:
+    """On the CPU, with what an unlucky allocation holds."""
+    layer = layer.to_empty(device="cpu")
+    with torch.no_grad():
+        for t in (*layer.parameters(), *layer.buffers()):
+            t.fill_(torch.nan if t.is_floating_point() else 10**6)
+    return layer
+
+
+def assert_equal(ours: nn.Module, expected: nn.Module) -> None:
+    """In evaluation and in a step of training."""
+    assert list(ours.state_dict()) == list(expected.state_dict())
+    for training in (False, True):
+        ours.train(training), expected.train(training)
+        assert torch.equal(ours(images(50)), expected(images(50)))
+    for key, value in expected.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+
+
+@EVERY
+def test_built_on_the_meta_device_and_loaded(name: str) -> None:
+    expected = trained(name)
+    state = copy.deepcopy(expected.state_dict())
+    assigned, filled = on_meta(name), emptied(on_meta(name))
+    assigned.load_state_dict(copy.deepcopy(state), assign=True)
+    filled.load_state_dict(state)
+    for ours in (assigned, filled):
+        assert_equal(ours, copy.deepcopy(expected))
+
+
+@EVERY
+def test_emptied_and_reset_it_is_as_new(name: str) -> None:
+    """The path of tools that draw weights anew after ``to_empty``."""
+    torch.manual_seed(0)
+    expected = LAYERS[name]()
+    ours = emptied(on_meta(name))
+    torch.manual_seed(0)
+    for module in ours.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    assert_equal(ours, expected)
+
+
+@EVERY
+def test_copies(name: str) -> None:
+    expected = trained(name)
+    for ours in (copy.deepcopy(expected), pickle.loads(pickle.dumps(expected))):
+        assert_equal(ours, copy.deepcopy(expected))
+
+
+@EVERY
+@HALVES
+def test_a_network_in_half_precision(name: str, half: torch.dtype) -> None:
+    """Evaluation is right to the rounding of input, weights and output; training stays finite."""
+    expected = trained(name).eval()
+    ours = copy.deepcopy(expected).to(half)
+    x = images(50).to(half)
+    with torch.no_grad():
+        rounded = copy.deepcopy(expected)
+        for p in rounded.parameters():
+            p.copy_(p.to(half))
+        y = ours(x)
+        assert y.dtype == half
+        assert distance(y, rounded(x.float())) < 2 * torch.finfo(half).eps
+    ours.train()
+    for seed in range(5):
+        x = images(seed).to(half).requires_grad_()
+        ours(x).float().square().mean().backward()
+        assert all(t.grad.isfinite().all() for t in (x, *ours.parameters()))
+    assert all(b.isfinite().all() for b in ours.buffers())
+
+
+@HALVES
+def test_running_statistics_are_as_precise_in_half_precision(half: torch.dtype) -> None:
+    ours = oc.DecorrelatedBatchNorm2d(6, eps=1e-4, dtype=half)
+    expected = oc.DecorrelatedBatchNorm2d(6, eps=1e-4)
+    for seed in range(60):
+        x = images(seed).to(half)
+        ours(x), expected(x.float())
+    for name in ("running_mean", "running_covariance"):
+        assert ours.get_buffer(name).dtype == torch.float32
+        assert distance(ours.get_buffer(name), expected.get_buffer(name)) < 1e-6
+    x = images(70).to(half)
+    assert distance(ours.eval()(x), expected.eval()(x.float())) < torch.finfo(half).eps
+    assert ours.double().running_covariance.dtype == torch.float64
+    assert ours.to(half).running_covariance.dtype == torch.float32
+    assert ours.to("meta", half).running_covariance.device.type == "meta"
+
+
+@EVERY
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
+def test_integers_and_complex_numbers_are_refused(
+    name: str, dtype: torch.dtype, training: bool
+) -> None:
+    layer = LAYERS[name]().train(training)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(UserError, match=f"expected an input of a real floating dtype, got {dtype}"):
+        layer(images().to(dtype))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(UserError, match="floating dtype"):
+        layer(images().to(dtype))
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+@EVERY
+def test_synchronised_batch_norm_does_not_replace_it(name: str) -> None:
+    network = nn.Sequential(LAYERS[name](), nn.BatchNorm2d(3))
+    layer = network[0]
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    assert converted[0] is layer and type(converted[1]) is nn.SyncBatchNorm
+    assert not isinstance(layer, nn.modules.batchnorm._BatchNorm)
