@@ -46,7 +46,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         warnings.warn(
             f"layer {name!r} is inside a compiled module, whose code may not call hooks that come "
             f"later, and then the probe records nothing: {REMEDY}",
-            stacklevel=4,
+            stacklevel=3,
         )
     return layer
 

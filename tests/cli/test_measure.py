@@ -17,6 +17,7 @@ from orthocond_cli.main import run
 
 MODEL = ["--model", "resnet18", "--layer", "conv1", "--batches", "2", "--batch-size", "4"]
 SMALL = ["--model", "squeezenet1_1", "--layer", "features.0", "--batch-size", "4"]
+BLOCK = [*MODEL, "--layer", "layer1", "--size", "16", "--batches", "1"]
 TIMING = ["--timing", "--method", "nog", "--batch-size", "2", "--size", "8"]
 
 
@@ -90,6 +91,12 @@ def test_a_layer_is_measured_over_leaves(measured):
         "input of conv1 in resnet18 (random weights), 3 channels, over leaves at 16 pixels: "
         "2 batches of 4 images, one covariance an image\n"
     )
+
+
+def test_a_layer_whose_type_does_not_tell_its_channels_is_measured_where_it_is_said(measured):
+    for channel_dim, channels in (("1", 64), ("-3", 64), ("-1", 4)):
+        text = measured(*BLOCK, "--channel-dim", channel_dim)
+        assert f"output of layer1 in resnet18 (random weights), {channels} channels" in text
 
 
 def test_only_the_images_that_are_measured_are_made(measured, monkeypatch):
@@ -179,6 +186,11 @@ WHICH = "name one of: RUNS, --model with --layer, or --timing"
         ([*MODEL, "--layer", "conv2"], "unknown layer 'conv2' of ResNet"),
         ([*MODEL, "--layer", "conv2"], "did you mean 'conv1'?"),
         ([*MODEL, "--side", "ouput"], "unknown side 'ouput': allowed are input, output"),
+        ([*BLOCK], "Sequential does not tell where its channels are: pass channel_dim= (--channel"),
+        ([*BLOCK, "--channel-dim", "0"], "channel_dim is 0: allowed are 1, 2, ... or -1, -2, ..."),
+        ([*BLOCK, "--channel-dim", "4"], "allowed are 1 to 3 or -1 to -3"),
+        ([*MODEL, "--channel-dim", "2"], "has 64 channels, and dimension 2 of its output"),
+        (["runs", "--channel-dim", "1"], "--channel-dim goes with --model, not with RUNS"),
         ([*MODEL, "--data", "leavs"], "did you mean 'leaves'?"),
         ([*MODEL, "--data", "folder:/absent"], "no such image folder: '/absent'"),
         ([*MODEL, "--weights", "/absent.pt"], "cannot read the weights '/absent.pt'"),

@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from orthocond.errors import UserError
-from orthocond.layers.skew import SkewOrthogonalConv2d
-from orthocond.probes import ConditioningProbe, structural_rank
+from orthocond.probes import ConditioningProbe
 from orthocond.spectral.conditioning import MEASURED, conditioning
 
 
@@ -255,32 +254,6 @@ def test_a_distributed_wrapper_is_looked_through(tmp_path):
     assert in_forks(dimension, tmp_path) == [64, 64]
 
 
-@pytest.mark.parametrize("layer, rank", [
-    (nn.Conv2d(3, 64, 3), 27),
-    (nn.Conv2d(3, 16, 3), 16),
-    (nn.Conv2d(128, 96, 1), 96),
-    (nn.Conv2d(8, 64, 1, groups=2), 8),
-    (nn.Conv2d(4, 6, 1, groups=2), 4),
-    (nn.Conv1d(2, 64, 5), 10),
-    (nn.Linear(12, 40), 12),
-    (SkewOrthogonalConv2d(3, 64, 3), 64),
-    (SkewOrthogonalConv2d(8, 4, 1), 4),
-])  # fmt: skip
-def test_the_structural_rank_is_reached_by_random_weights(layer, rank):
-    assert structural_rank(layer, 10**6) == rank
-    fan_in = (layer.in_features,) if isinstance(layer, nn.Linear) else (layer.in_channels, 9, 9)
-    x = torch.randn(400, *fan_in[: 2 if isinstance(layer, nn.Conv1d) else 3])
-    found = conditioning(torch.from_numpy(brute_force(layer(x))), feature_dtype=torch.float32)
-    assert found.rank == rank
-
-
-def test_the_structural_rank_knows_the_number_of_samples():
-    assert structural_rank(nn.Conv2d(512, 256, 1), 196) == 195
-    assert structural_rank(nn.Conv2d(512, 256, 1), 1) == 0
-    with pytest.raises(UserError, match="a ReLU has no fan-in: name a convolution"):
-        structural_rank(nn.ReLU(), 10)
-
-
 def test_bad_input_is_named():
     model = stem()
     with pytest.raises(UserError, match=r"unknown layer 'layer_1' of Sequential.*"):
@@ -292,6 +265,12 @@ def test_bad_input_is_named():
         ConditioningProbe(model, "1", every=0)
     with pytest.raises(UserError, match="unknown side 'out': allowed are input, output"):
         ConditioningProbe(model, "1", side="out")
+    for every in (1.5, True, None):
+        with pytest.raises(UserError, match=f"every is {every!r}: allowed are whole numbers"):
+            ConditioningProbe(model, "1", every=every)
+    with pytest.raises(UserError, match="a BatchNorm2d has no fan-in"):  # not in the forward
+        ConditioningProbe(model, "1", structural_rank=model[1])
+    assert not model[1]._forward_pre_hooks
     embedding = nn.Sequential(nn.Embedding(4, 2))
     with (
         pytest.raises(UserError, match=r"probed Embedding has \(2, 3\) of torch.int64"),
