@@ -22,7 +22,8 @@ def measure(
         str | None,
         typer.Option(
             rich_help_panel=BOTH,
-            help="A torchvision model such as resnet18; with --timing one of our own.",
+            help="A torchvision model such as resnet18, or timm:NAME for one of timm where that is "
+            "installed; with --timing one of our own.",
         ),
     ] = None,
     size: Annotated[
@@ -119,7 +120,8 @@ def measure(
     Of RUNS it verifies every file and prints their conditioning: of one run the median and the
     range of each field, in training and in evaluation; of several a line each. A run that is not
     complete is measured by its newest checkpoint. With --model and --layer it measures a layer of
-    any torchvision model over images. With --timing it times methods in turns, as Table 6 does.
+    any model of torchvision or timm over images. With --timing it times methods in turns, as
+    Table 6 does.
 
     Examples: orthocond measure runs/demo;
     orthocond measure --model resnet18 --layer conv1 --data folder:PATH --weights FILE;

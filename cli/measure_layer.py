@@ -11,13 +11,15 @@ import typer
 from pandas import DataFrame
 
 from orthocond.data import load_data
+from orthocond.errors import memory_short
 from orthocond.measuring import by_phase, measure_layer
 from orthocond.probes.probe import Side
-from orthocond.zoo import torchvision_model
+from orthocond.zoo import zoo_model
 
 from .printing import print_json, print_phases, progress
 
 
+@memory_short("lower --batch-size, --batches or --size")
 def measure_model(
     name: str,
     layer: str,
@@ -37,7 +39,7 @@ def measure_model(
     that were drawn (those of ImageNet with ``imagenet:PATH``).
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = torchvision_model(name, weights).to(device)
+    network = zoo_model(name, weights).to(device)
     source = load_data(data, size=size, train_images=batches * batch_size, test_images=1)
     drawn = source.calibration_batches(0, batch_size, batches)
     total = math.ceil(source.train_count / batch_size)

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from orthocond.config import resolve
 from orthocond.environment import describe
-from orthocond.errors import UserError
+from orthocond.errors import UserError, memory_short
 from orthocond.paper import TABLES
 from orthocond.timing import case_name, time_cases, timed_cases
 from orthocond.timings import write_timing
@@ -21,6 +21,7 @@ from .printing import print_json, progress
 PHASES = ("forward", "backward", "update")
 
 
+@memory_short("lower --batch-size or --size")
 def measure_time(
     flags: dict[str, Any],
     methods: list[str] | None,

@@ -237,9 +237,9 @@ def make_folder(path: Path) -> None:
     Raises:
         UserError: one can't be made, or is a file.
     """
-    if path.is_dir():
-        return
-    with naming("write", path):
+    with naming("write", path):  # to look at it can fail as well: its name may be too long
+        if path.is_dir():
+            return
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)

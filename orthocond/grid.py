@@ -20,7 +20,7 @@ from orthocond.checkpoints import Checkpoint
 from orthocond.config import Config, Grid
 from orthocond.data import ImageData, load_data
 from orthocond.environment import describe
-from orthocond.errors import UserError
+from orthocond.errors import UserError, memory_short
 from orthocond.interruption import Interrupted, StopSignal
 from orthocond.lost import lost_processes_named
 from orthocond.runs import CorruptRun, Run, RunLocked, RunWriter, run_name
@@ -128,6 +128,7 @@ class Session:
 
     Raises:
         UserError: the data can't be had, or the precision does not exist here.
+        OutOfMemory: the data do not fit into memory.
     """
 
     def __init__(
@@ -139,8 +140,12 @@ class Session:
         keep_memory()
         self.accelerator = make_accelerator(config.precision, timeout)
         self.is_main = self.accelerator.is_main_process
-        self.data = self._everywhere(lambda: load_data(**config.data.model_dump()))
-        self.data = self.data.to(self.accelerator.device)
+        self.data = self._everywhere(self._load)
+
+    def _load(self) -> ImageData:
+        with memory_short("lower data.train_images, data.test_images or data.size (--set)"):
+            data = load_data(**self.grid.config.data.model_dump())
+            return data.to(self.accelerator.device)
 
     def planned(self) -> list[Planned]:
         """What training would do with each run (``plan``)."""
@@ -154,11 +159,18 @@ class Session:
 
         Raises:
             ProcessLost: another process does not answer any more.
+            OutOfMemory: the run does not fit into the memory of this process.
         """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        who = f"process {rank} of {world}: " if world > 1 else ""
+        remedy = (
+            f"{who}lower batch_size or raise accumulate (--set), with another --out: a run keeps "
+            "its settings"
+        )
         with self.stop.installed():
             for planned in self._on_main(self.planned):
                 try:
-                    with lost_processes_named(self.timeout):
+                    with lost_processes_named(self.timeout), memory_short(remedy):
                         result = self._train_one(planned, report)
                     yield result
                 except RunLocked:

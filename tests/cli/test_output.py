@@ -1,0 +1,186 @@
+"""Output that can't be written: a full disk, a reader that has gone, an encoding without kappa."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small_run
+from study_factory import write_study
+
+from orthocond_cli.output import REPLACE, Descriptor, Text
+
+COMMAND = [sys.executable, "-m", "orthocond_cli"]
+LINE = b"orthocond: cannot write the output: No space left on device\n"
+TINY = [
+    *("train", "--method", "bn", "--set", "epochs=1", "--set", "batch_size=8"),
+    *("--set", "data.train_images=16", "--set", "data.test_images=8", "--set", "data.classes=2"),
+    *("--set", "data.size=8", "--set", "recalibration_batches=1"),
+]
+MODEL = ["--model", "resnet18", "--layer", "conv1", "--batches", "1", "--batch-size", "2"]
+TIMING = ["--timing", "--method", "bn", "--batch-size", "2", "--size", "8"]
+
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("runs") / "study", ("svd", "bn"), seeds=1)
+
+
+def command(
+    arguments: list[str], redirected: str = "", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run it as a shell does, with its streams where ``redirected`` says."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'"$@" {redirected}', "bash", *COMMAND, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def commands(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    out = str(tmp_path_factory.mktemp("out"))
+    study = ["--runs", str(runs)]
+    return {
+        "help": ["--help"],
+        "version": ["--version"],
+        "help of a command": ["table", "--help"],
+        "table": ["table", "overview", "tab1", *study],
+        "table as json": ["table", "tab1", *study, "--json"],
+        "plot": ["plot", "fig2", *study, "--out", out, "--format", "png"],
+        "measure runs": ["measure", str(runs)],
+        "measure a model": ["measure", *MODEL, "--size", "16"],
+        "measure times": ["measure", *TIMING],
+        "dry run": [*TINY, "--out", f"{out}/dry", "--dry-run"],
+        "train": [*TINY, "--out", f"{out}/study"],
+    }
+
+
+NAMES = [
+    *("help", "version", "help of a command", "table", "table as json", "plot", "measure runs"),
+    *("measure a model", "measure times", "dry run", "train"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_disk_is_one_line_and_exit_1(commands, name: str) -> None:
+    done = command(commands[name], "> /dev/full")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines(keepends=True)
+    assert lines[-1] == LINE and b"Traceback" not in done.stderr
+    if name not in ("plot", "train"):  # a remark on the figure, a progress bar
+        assert len(lines) == 1, lines
+
+
+@pytest.mark.parametrize("name", ["help", "version", "table", "measure runs", "train"])
+def test_a_reader_that_has_gone_is_exit_0_and_silent(commands, name: str) -> None:
+    done = command(commands[name], "2> >(cat >&2) | exec true")
+    assert done.returncode == 0
+    if name != "train":
+        assert done.stderr == b""
+    assert b"rror" not in done.stderr and b"ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_an_encoding_without_kappa_gets_a_replacement(commands, encoding: str) -> None:
+    plain = command(commands["table"], PYTHONIOENCODING="utf-8")
+    assert "κ" in plain.stdout.decode()
+    done = command(commands["table"], PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, plain.stderr)
+    expected = plain.stdout.decode().encode(encoding, errors="replace")
+    assert done.stdout == expected
+
+
+def test_a_plain_locale_is_an_encoding_without_kappa(commands) -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = command(commands["table"], **locale)
+    assert done.returncode == 0 and done.stdout.isascii() and b"?" in done.stdout
+
+
+def test_a_closed_output_is_one_line_and_exit_1() -> None:
+    done = command(["--version"], ">&-")
+    assert done.returncode == 1
+    assert done.stderr == b"orthocond: cannot write the output: Bad file descriptor\n"
+    assert command(["--version"], "<&- >&- 2>&-").returncode == 1
+
+
+@pytest.mark.parametrize("redirected", ["2> /dev/full", "2>&-"])
+def test_an_error_that_cannot_be_told_keeps_its_exit_code(redirected: str) -> None:
+    """And is not told in the place of the output."""
+    done = command(["tabel"], redirected)
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+
+
+def test_a_run_is_trained_while_its_progress_and_results_cannot_be_shown(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    done = command([*TINY, "--out", str(study)], "> /dev/full 2>&1")
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    assert command(["measure", str(study)]).stdout.startswith(b"dbn-leaves-small-bn-s0  complete")
+
+
+def test_the_exit_code_of_a_command_outlives_the_reader(tmp_path: Path) -> None:
+    """A run that diverges is 1, whether anybody reads the table of results or not."""
+    diverging = [*TINY, "--set", "lr=1e30", "--set", "precision=float32", "--out", str(tmp_path)]
+    assert command(diverging, "| exec true").returncode == 1
+
+
+# The streams by themselves
+
+
+def text_on(descriptor: Descriptor, encoding: str) -> Text:
+    return Text(io.BufferedWriter(descriptor), encoding=encoding, errors=REPLACE)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("utf-8", b"a\xffb \xce\xba ?"),
+        ("ascii", b"a\xffb ? ?"),
+        ("cp1252", b"a\xffb ? ?"),
+    ],
+)
+def test_a_name_goes_out_with_the_bytes_that_it_has(tmp_path, encoding, written) -> None:
+    """Those that are no characters: plot prints such a path for another program."""
+    with open(tmp_path / "out", "wb") as file:
+        text = text_on(Descriptor(file.fileno(), "w", closefd=False), encoding)
+        text.write(os.fsdecode(b"a\xffb") + " κ \ud800")
+        text.flush()
+    assert (tmp_path / "out").read_bytes() == written
+
+
+def test_a_pipe_that_does_not_block_is_written_whole() -> None:
+    """As a terminal that another program shares may be."""
+    data = b"x" * 300_000
+    code = (
+        "import os, io; from orthocond_cli.output import Descriptor; os.set_blocking(1, False);"
+        "out = io.BufferedWriter(Descriptor(1, 'w', closefd=False));"
+        f"out.write(b'x' * {len(data)}); out.flush(); print(out.raw.failure, file=sys.stderr)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; {code}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.communicate(timeout=60) == (data, b"None\n")
+
+
+def test_the_first_failure_is_the_one_that_is_told() -> None:
+    with open("/dev/full", "wb", buffering=0) as file:
+        descriptor = Descriptor(file.fileno(), "w", closefd=False)
+        assert descriptor.write(b"abc") == 3
+        first = descriptor.failure
+        descriptor.write(b"abc")
+    assert first is not None and descriptor.failure is first
+
+
+def test_files_of_a_command_are_whole_though_its_output_is_not(commands, tmp_path: Path) -> None:
+    before = small_run.listing(tmp_path)
+    done = command([*commands["table"], "--out", str(tmp_path)], "> /dev/full")
+    assert done.returncode == 1 and small_run.listing(tmp_path).keys() - before.keys()
