@@ -21,7 +21,7 @@ from orthocond.report.proposition import orthogonal_pair
 from orthocond.report.verdicts import ROUNDING, Verdict
 from orthocond.spectral.learning_rate import optimal_lr, quartic_coefficients
 from orthocond.spectral.polar import polar_factor
-from orthocond.treatments.treated import treat
+from orthocond.treatments import treat
 
 SLACK = 1e-9  # far above float64 rounding of small matrices, far below any effect here
 

@@ -1,9 +1,11 @@
 """Treatments of the layer before a spectral layer: one module each, one protocol for all."""
 
+from orthocond.treatments.apply import treat
 from orthocond.treatments.last import Last
 from orthocond.treatments.protocol import Options, Step, Treatment
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
-from orthocond.treatments.treated import Treated, treat
+from orthocond.treatments.several import TreatedLayers
+from orthocond.treatments.treated import Treated
 
 __all__ = [
     "TREATMENTS",
@@ -11,6 +13,7 @@ __all__ = [
     "Options",
     "Step",
     "Treated",
+    "TreatedLayers",
     "Treatment",
     "parse_treatments",
     "treat",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from orthocond.treatments.matrix import from_matrix, to_matrix
+
 
 def effective_weight(layer: nn.Module) -> Tensor:
     """The effective weight (out, in k k), differentiable and never in autocast's precision."""
@@ -16,7 +18,7 @@ def effective_weight(layer: nn.Module) -> Tensor:
     with torch.autocast(device.type, enabled=False):
         kernel = getattr(layer, "kernel", None)
         weight: Tensor = kernel() if callable(kernel) else layer.weight  # type: ignore[assignment]
-        return weight.flatten(1)
+        return to_matrix(weight, type(layer))
 
 
 @contextmanager
@@ -42,7 +44,7 @@ class _Weight(nn.Module):
 
 
 def weight_and_derivative(
-    layer: nn.Module, parameter: nn.Parameter, direction: Tensor
+    layer: nn.Module, parameter: nn.Parameter, direction: Tensor, at: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The effective weight in evaluation, and its derivative along a direction of the parameter.
 
@@ -51,17 +53,19 @@ def weight_and_derivative(
     Args:
         layer: a treated layer.
         parameter: one of its parameters.
-        direction: with the parameter's number of elements.
+        direction: of the parameter, as a matrix (``to_matrix``).
+        at: the parameter's value to take the derivative at; None takes the present one.
 
     Returns:
         Two matrices (out, in k k); without a weight treatment the parameter and the direction.
     """
     name = next(name for name, p in layer.named_parameters() if p is parameter)
-    p = parameter.detach().requires_grad_()
+    p = (parameter if at is None else at).detach().requires_grad_()
     with evaluation(layer), torch.enable_grad():
         W = functional_call(_Weight(layer), {f"layer.{name}": p}, ())
         # J d by two reverse passes: J^T v is linear in v, and d (J^T v) / dv along d is J d.
         v = torch.zeros_like(W, requires_grad=True)
         (transposed,) = torch.autograd.grad(W, p, v, create_graph=True)
-        (G,) = torch.autograd.grad(transposed, v, direction.view_as(p))
+        along = from_matrix(direction.to(p.dtype), p, type(layer))
+        (G,) = torch.autograd.grad(transposed, v, along)
     return W.detach(), G

@@ -19,7 +19,7 @@ def _kappa(G: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Last:
-    """What happened in the last step.
+    """What happened in the last step that had a gradient to treat.
 
     Args:
         eta: the learning rate that the rule found; None without one.

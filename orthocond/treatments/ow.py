@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from orthocond.errors import UserError
-from orthocond.layers.skew import SkewOrthogonalConv2d
+from orthocond.layers.skew import SkewOrthogonalConv2d, check_kernel
 from orthocond.treatments.protocol import Treatment
+
+
+def _arguments(layer: nn.Conv2d) -> dict[str, Any]:
+    """Return what the skew convolution takes from the plain one."""
+    return {
+        "kernel_size": layer.kernel_size[0],
+        "stride": layer.stride[0],
+        "padding": layer.padding[0],
+        "dilation": layer.dilation[0],
+        "groups": layer.groups,
+    }
 
 
 class OrthogonalWeight(Treatment):
@@ -15,8 +28,8 @@ class OrthogonalWeight(Treatment):
     name = "ow"
     acts_on = "weight"
 
-    def replace(self, layer: nn.Module) -> nn.Module:
-        """A skew orthogonal convolution of the same shape."""
+    def check(self, layer: nn.Module) -> None:
+        """Raise UserError unless the layer is a convolution that keeps the image's size."""
         if not isinstance(layer, nn.Conv2d):
             raise UserError(f"ow needs a Conv2d, got a {type(layer).__name__}: use ow-stiefel")
         if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
@@ -24,15 +37,14 @@ class OrthogonalWeight(Treatment):
         pairs = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         if any(height != width for height, width in pairs):
             raise UserError(f"ow needs a layer that is the same in height and width, got {layer}")
+        check_kernel(**_arguments(layer))
+
+    def replace(self, layer: nn.Module) -> nn.Module:
+        """A skew orthogonal convolution of the same shape."""
+        self.check(layer)
+        assert isinstance(layer, nn.Conv2d)
         skew = SkewOrthogonalConv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size[0],
-            stride=layer.stride[0],
-            padding=layer.padding[0],
-            dilation=layer.dilation[0],
-            groups=layer.groups,
-            bias=layer.bias is not None,
+            layer.in_channels, layer.out_channels, bias=layer.bias is not None, **_arguments(layer)
         )
         return skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
 

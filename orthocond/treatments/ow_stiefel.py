@@ -6,14 +6,27 @@ Note [The map]
     zero there (NOG's), turns -1 into -0.9995 and the column into zeros. The matrix exponential
     has no such corner. The gradient of torch's matrix_exp depends on the scale of the loss, though:
     in float32 its relative error is 5e-7 without a loss scale and 4e-4 under one of 2^16.
+
+Note [The base in half precision]
+    The orthogonal matrix is base exp(A), and base is a buffer, which ``.bfloat16()`` rounds to
+    4e-3. In half precision both factors are taken in float32, the base by its polar factor, so
+    the product is orthogonal to float32's accuracy before it is rounded. Where the base comes back
+    from a narrower dtype (``.bfloat16().float()``, or a checkpoint that was stored in one), it is
+    made orthogonal again, once. A base that is orthogonal stays as it is, to the bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 
+from orthocond.spectral.polar import polar_factor
+from orthocond.treatments.matrix import from_matrix, to_matrix, wide
 from orthocond.treatments.protocol import Treatment
 
 
@@ -28,16 +41,63 @@ class _Flat(nn.Module):
 class _FromMatrix(nn.Module):
     """Gives the kernel from the orthogonal matrix that it holds."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, kind: type[nn.Module]) -> None:
         super().__init__()
-        matrix = _Flat(weight.detach().flatten(1).clone())
+        self._kind = kind  # of the layer, for the order of its axes
+        dtype = weight.dtype
+        matrix = _Flat(to_matrix(weight.detach(), kind).to(wide(dtype), copy=True))
         # Note [The map]
-        self.matrix = parametrizations.orthogonal(matrix, orthogonal_map="matrix_exp")
+        self.matrix = parametrizations.orthogonal(matrix, orthogonal_map="matrix_exp").to(dtype)
+        self.register_load_state_dict_post_hook(_after_load)
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):  # its products would be rounded
-            orthogonal: Tensor = self.matrix.weight  # type: ignore[assignment]
-        return orthogonal.view_as(weight)
+            W = self._orthogonal()
+        return from_matrix(W, weight, self._kind).to(weight.dtype)
+
+    @property
+    def _trained(self) -> parametrize.ParametrizationList:
+        trained = self.matrix.get_submodule("parametrizations.weight")
+        assert isinstance(trained, parametrize.ParametrizationList)
+        return trained
+
+    @property
+    def _base(self) -> Tensor:
+        return self._trained[0].get_buffer("base")
+
+    def _orthogonal(self) -> Tensor:
+        """Return the matrix (out, in k k), in float32 at least."""
+        X: Tensor = self._trained.original
+        if X.dtype == wide(X.dtype):
+            return self._trained()
+        # Note [The base in half precision]
+        base = polar_factor(self._base.to(wide(X.dtype)))
+        W: Tensor = functional_call(self._trained[0], {"base": base}, (X.to(base.dtype),))
+        return W
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert, as ``nn.Module`` does, and keep the base orthogonal."""
+        before = self._base.dtype
+        super()._apply(fn, recurse)
+        if self._base.dtype != before:
+            self.repair()
+        return self
+
+    @torch.no_grad()
+    def repair(self) -> None:
+        """Make the base orthogonal to its dtype's accuracy if it is not."""
+        B = self._base
+        if B.dtype != wide(B.dtype) or B.is_meta or not B.isfinite().all():
+            return
+        E = B.mT @ B - torch.eye(len(B), dtype=B.dtype, device=B.device)
+        if E.abs().amax() > 10 * len(B) * torch.finfo(B.dtype).eps:  # as torch decides it
+            B.copy_(polar_factor(B))
+
+
+def _after_load(module: nn.Module, _: Any) -> None:
+    """Note [The base in half precision]; a function, which a copy of the model can share."""
+    assert isinstance(module, _FromMatrix)
+    module.repair()
 
 
 class StiefelWeight(Treatment):
@@ -49,7 +109,8 @@ class StiefelWeight(Treatment):
     def replace(self, layer: nn.Module) -> nn.Module:
         """Parametrize the flattened weight by torch's ``orthogonal``."""
         weight: Tensor = layer.weight  # type: ignore[assignment]
-        parametrize.register_parametrization(layer, "weight", _FromMatrix(weight), unsafe=True)
+        parametrization = _FromMatrix(weight, type(layer))
+        parametrize.register_parametrization(layer, "weight", parametrization, unsafe=True)
         # The layer's own tensor only lends its shape: it is not trained.
         layer.get_parameter("parametrizations.weight.original").requires_grad_(False)
         return layer

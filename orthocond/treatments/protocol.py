@@ -52,6 +52,9 @@ class Treatment:
     def __init__(self, options: Options) -> None:
         self.options = options
 
+    def check(self, layer: nn.Module) -> None:
+        """Raise UserError if the layer can't be treated so; nothing is changed, nothing drawn."""
+
     def replace(self, layer: nn.Module) -> nn.Module:
         """The layer to put in place; it may be the same one, parametrized."""
         return layer
@@ -61,11 +64,11 @@ class Treatment:
         return layer
 
     def penalty(self, W: Tensor) -> Tensor | None:
-        """A term of the loss, from the effective weight (out, in k k)."""
+        """A term of the loss, from the effective weight (out, in k k), in float32 at least."""
         return None
 
     def on_gradient(self, G: Tensor) -> Tensor:
-        """The gradient (out, in k k) that the optimizer gets; G is finite."""
+        """The gradient (out, in k k) that the optimizer gets; G is finite, in float32 at least."""
         return G
 
     def on_step(self, step: Step) -> None:
