@@ -103,7 +103,8 @@ def _check_kind(name: str, module: nn.Module) -> None:
             f"layer {name!r} is an {kind} with sparse gradients or a max_norm: treatments take "
             "the dense gradient of a weight that only the optimizer moves"
         )
-    if not weight.requires_grad:
+    plain = "weight" in module._parameters or not weight_parameters(module)
+    if plain and not weight.requires_grad:  # one that is computed has a graph in the forward only
         raise UserError(f"the weight of layer {name!r} is frozen: there is nothing to treat")
 
 

@@ -7,14 +7,6 @@ Note [Hooks on the step]
     lerp(old, new, eta / lr) after the step. For SGD with momentum and weight decay and for AdamW
     the step is proportional to lr, so this is a step with eta.
 
-Note [Closures]
-    A closure computes the gradient inside the step, so it is wrapped: the gradient is treated right
-    after the closure's backward (and clipping: Lightning has both in there). That is right for
-    optimizers that call it once, before they move anything. A line search calls it again and
-    compares losses with gradients, and a treated gradient is not that of the loss: the known ones
-    are refused by ``bind``, the others at their second call. The old value of the parameter is
-    taken before the step, and not in the closure, since SAM calls it at a perturbed weight.
-
 Note [Two readings of OLR]
     Eq. 18 asks for the eta that brings W - eta G nearest to an orthogonal matrix. Under a weight
     treatment the released code reads W as the underlying parameter, which is not the orthogonal
@@ -28,7 +20,7 @@ Note [Two readings of OLR]
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -36,6 +28,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from orthocond.errors import UserError
+from orthocond.treatments.closures import (
+    Call,
+    TreatedClosure,
+    closure_of,
+    treated_closure,
+    with_closure,
+)
 from orthocond.treatments.effective import weight_and_derivative
 from orthocond.treatments.last import Last
 from orthocond.treatments.matrix import from_matrix, to_matrix, wide
@@ -70,12 +69,8 @@ class StepHooks:
         self._watch = Watch(place.name)
         if self._needed:
             self._watch.follow(place.parameter)
-        self._begin()
-
-    def _begin(self) -> None:
         self._step: Step | None = None
         self._old: Tensor | None = None
-        self._calls: int | None = None  # of the closure; None without one
 
     def check(self, optimizer: Optimizer) -> None:
         """Raise UserError if the treatments can't act on this optimizer's steps."""
@@ -115,44 +110,25 @@ class StepHooks:
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self._begin()
-        parameter = self._place.parameter
+    ) -> Call | None:
+        self._step = self._old = None
+        call, parameter = (args, kwargs), self._place.parameter
         self._watch.follow(parameter)
         self._watch.stepped()
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        closure = closure_of(call)
         if closure is None:
             self._treat_gradient(optimizer)
             return None
-        if self._rule is not None and parameter.requires_grad:
-            self._old = parameter.detach().clone()
-        self._calls = 0
-        treated = self._treating(optimizer, closure)
-        if "closure" in kwargs:
-            return args, {**kwargs, "closure": treated}
-        return (args[0], treated, *args[2:]), kwargs
-
-    def _treating(self, optimizer: Optimizer, closure: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a closure so that the gradient is treated after it (Note [Closures])."""
-
-        def treated(*args: Any, **kwargs: Any) -> Any:
-            if self._calls:
-                self._begin()
-                raise UserError(
-                    f"{type(optimizer).__name__} evaluates its closure again within one step, and "
-                    "a treated gradient is not that of the loss: use an optimizer that evaluates "
-                    "it once; this step is broken off, and the weights are where its first "
-                    "evaluation has moved them"
-                )
-            self._calls = 1
-            loss = closure(*args, **kwargs)
-            self._treat_gradient(optimizer)
-            return loss
-
-        return treated
+        if treated_closure(call, self) is not None:  # handed on to the step of a base class
+            return None
+        # The parameter before the step, and not in the closure: SAM calls it at a perturbed weight.
+        old = parameter.detach().clone() if self._rule is not None else None
+        treat = partial(self._treat_gradient, optimizer, old)
+        name = type(optimizer).__name__
+        return with_closure(call, TreatedClosure(closure, self, treat, name))
 
     @torch.no_grad()
-    def _treat_gradient(self, optimizer: Optimizer) -> None:
+    def _treat_gradient(self, optimizer: Optimizer, old: Tensor | None = None) -> None:
         place = self._place
         parameter = place.parameter
         if parameter.grad is None or not parameter.requires_grad:
@@ -181,30 +157,32 @@ class StepHooks:
             after = after.to(narrow).to(after.dtype)  # as the optimizer sees it
         eta = used = None
         if self._rule is not None:
-            step = self._choose_rate(after, learning_rate(group, self._rule))
+            start = parameter.detach() if old is None else old
+            step = self._choose_rate(start, after, learning_rate(group, self._rule))
             eta, used = step.eta, step.rate is not None
+            self._old = (start.clone() if old is None else old) if used else None
         self.last = Last(eta, used, True, before, after)
 
-    def _choose_rate(self, G: Tensor, lr: float) -> Step:
-        """Ask the rule for the learning rate of the step, and keep what it needs after it."""
-        parameter = self._place.parameter
-        old = parameter.detach() if self._old is None else self._old
+    def _choose_rate(self, old: Tensor, G: Tensor, lr: float) -> Step:
+        """Ask the rule for the learning rate of a step from an old value of the parameter."""
         W = to_matrix(old, self._place.kind)
         if self._target == "weight":  # Note [Two readings of OLR]
-            W, G = weight_and_derivative(self._place.layer, parameter, G, old)
+            W, G = weight_and_derivative(self._place.layer, self._place.parameter, G, old)
         self._step = step = Step(W, G, lr)
         for part in self._parts:
             part.on_step(step)
-        if step.rate is not None and self._old is None:
-            self._old = parameter.detach().clone()
         return step
 
     @torch.no_grad()
-    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        step, old, calls = self._step, self._old, self._calls
-        self._begin()
+    def _after_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        step, old = self._step, self._old
+        self._step = self._old = None
         parameter = self._place.parameter
-        if calls == 0 and parameter.grad is not None and parameter.requires_grad:
+        closure = treated_closure((args, kwargs), self)
+        missed = closure is not None and not closure.called
+        if missed and parameter.grad is not None and parameter.requires_grad:
             raise UserError(
                 f"{type(optimizer).__name__} never called its closure: it has stepped with a "
                 f"gradient of layer {self._place.name!r} that is not treated; call backward before "

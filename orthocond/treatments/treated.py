@@ -111,6 +111,7 @@ class Treated:
         for part in self._parts:
             layer = part.restore(layer)
         if any(part.acts_on == "weight" for part in self._parts):
+            layer.get_parameter("weight").requires_grad_(True)
             self._place.put(layer)
             self.parameter.requires_grad_(trains)
         last, self._hooks = self.last, StepHooks(self._place, [])
