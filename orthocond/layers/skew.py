@@ -219,8 +219,9 @@ class SkewOrthogonalConv2d(nn.Module):
         deviation = (torch.linalg.vector_norm(u) - 1).abs()
         # Drawn in float32 whatever the dtype; at 1 - d the bound is off by a factor of that order.
         rounding = max(torch.finfo(t).eps for t in (buffer.dtype, torch.float32)) ** 0.5
-        anew = _power(A, F.normalize(u, dim=0), POWER_STEPS)
-        return torch.where(deviation < rounding, u, anew)
+        unit = F.normalize(u, dim=0)
+        left = u if buffer.dtype == A.dtype else unit  # a narrow buffer has rounded it
+        return torch.where(deviation < rounding, left, _power(A, unit, POWER_STEPS))
 
     def _scaled(self) -> Tensor:
         """The skew filter, 0.7 over the bound: k times the least norm of the four unfoldings."""

@@ -93,8 +93,20 @@ def treat(
     if not isinstance(layer, str | Iterable):
         raise UserError(f"a layer is given by its name or a list of names, got {layer!r}")
     found = find_layers(model, [layer] if isinstance(layer, str) else layer)
-    parts = {name: [TREATMENTS[part](Options(ol_weight)) for part in names] for name in found}
-    for name, module in found.items():  # all before the first is changed
+    handles = _treat_all(model, found, names, Options(ol_weight), target)
+    return handles[layer] if isinstance(layer, str) else TreatedLayers(handles)
+
+
+def _treat_all(
+    model: nn.Module,
+    found: dict[str, nn.Module],
+    treatments: Iterable[str],
+    options: Options,
+    target: Target,
+) -> dict[str, Treated]:
+    """Return the handle of each layer; all are checked before the first is changed."""
+    parts = {name: [TREATMENTS[part](options) for part in treatments] for name in found}
+    for name, module in found.items():
         check_layer(model, name, module, parts[name])
     handles = {}
     for name, module in found.items():
@@ -103,4 +115,4 @@ def treat(
             module = part.replace(module)
         place.put(module)
         handles[name] = Treated(place, parts[name], target)
-    return handles[layer] if isinstance(layer, str) else TreatedLayers(handles)
+    return handles

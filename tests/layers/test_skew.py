@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 import orthocond as oc
 from orthocond.errors import UserError
-from orthocond.layers.skew import EVAL_TERMS, TRAIN_TERMS, compose, exponential, skew, unfoldings
+from orthocond.layers.skew import (
+    EVAL_TERMS,
+    SCALE,
+    TRAIN_TERMS,
+    compose,
+    exponential,
+    skew,
+    unfoldings,
+)
 
 # What a series cut after n terms leaves out, relative: 0.7^(n+1) / (n+1)! and less than half more.
 LEFT_OUT = {TRAIN_TERMS: 2.5e-4, EVAL_TERMS: 1e-9}
@@ -224,3 +234,66 @@ def test_the_series_is_no_single_convolution() -> None:
     with pytest.raises(UserError, match=r"no single convolution.*pads at every term: use mode"):
         layer(3, 6, 3, mode="series").to_conv2d()
     assert layer(3, 6, 1, mode="series").to_conv2d().weight.shape == (6, 3, 1, 1)
+
+
+def stored_bound(made: oc.SkewOrthogonalConv2d) -> Tensor:
+    """The filter over the bound that the stored singular vectors give."""
+    L = skew(made.filter)
+    norms = [(A.mT @ made.get_buffer(f"left_{i}")).norm() for i, A in enumerate(unfoldings(L))]
+    return L * (SCALE / (made.kernel_size * torch.stack(norms).min()))
+
+
+def test_evaluation_scales_as_training_left_it() -> None:
+    """Vectors of length 1 are taken as they are, even where they lag behind the filter."""
+    made = layer(3, 8, 3)
+    with torch.no_grad():
+        made.filter.add_(torch.randn_like(made.filter))
+    made.train().kernel()
+    assert torch.equal(made.eval()._scaled(), stored_bound(made))
+
+
+def test_averaged_singular_vectors_are_found_anew_and_not_stored() -> None:
+    made = converged(layer(3, 8, 3))
+    expected = made.kernel()
+    for i in range(4):
+        u = made.get_buffer(f"left_{i}")
+        u.mul_(0.3).add_(0.01 * torch.randn_like(u))
+    state = {name: t.clone() for name, t in made.state_dict().items()}
+    assert (stored_bound(made).norm() / made._scaled().norm()) > 2  # far too long for the series
+    torch.testing.assert_close(made.kernel(), expected, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(t, state[name]) for name, t in made.state_dict().items())
+
+
+@pytest.mark.parametrize("channels", [(3, 8), (5, 5), (8, 3)])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_the_kernel_is_rounded_once(
+    channels: tuple[int, int], k: int, training: bool, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    made = oc.SkewOrthogonalConv2d(*channels, k).to(dtype).train(training)
+    wide = copy.deepcopy(made).float()
+    for i in range(4):  # whose rounding has changed their length
+        wide.get_buffer(f"left_{i}").copy_(F.normalize(made.get_buffer(f"left_{i}").float(), dim=0))
+    kernel, exact = made.kernel(), wide.kernel()
+    assert kernel.dtype == dtype
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(kernel.float(), exact, rtol=eps, atol=eps**2)
+    x = torch.randn(2, channels[0], 14, 14).to(dtype)
+    y = made.eval()(x)
+    assert y.dtype == dtype and torch.isfinite(y).all()
+    y.float().square().sum().backward()
+    assert made.filter.grad.dtype == dtype and made.filter.grad.isfinite().all()
+    conv = made.to_conv2d()
+    assert conv.weight.dtype == dtype and torch.equal(conv(x), y)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_the_series_is_rounded_once(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    made = oc.SkewOrthogonalConv2d(3, 6, 3, mode="series").to(dtype).eval()
+    x = torch.randn(2, 3, 14, 14).to(dtype)
+    exact = copy.deepcopy(made).float()(x.float())
+    eps = torch.finfo(dtype).eps  # of the product and of the sum with the bias
+    torch.testing.assert_close(made(x).float(), exact, rtol=2 * eps, atol=2 * eps)

@@ -1,0 +1,74 @@
+"""Wrappers of optimizers, and groups with a rate that is None or a tensor."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.optim import SGD, Optimizer
+from toys import Toy, assert_same
+
+from orthocond.errors import UserError
+from orthocond.treatments.optimizers import unwrapped
+
+
+def test_wrappers_are_taken_off() -> None:
+    toy = Toy("nog")
+    inner = SGD(toy.model.parameters(), lr=0.1)
+    wrapped = [Accelerator(cpu=True).prepare(inner)]
+    lightning = pytest.importorskip("lightning")
+    wrapped.append(lightning.pytorch.core.optimizer.LightningOptimizer(inner))
+    _, prepared = lightning.Fabric(accelerator="cpu", devices=1).setup(toy.model, inner)
+    for optimizer in (inner, *wrapped, prepared):
+        assert unwrapped(optimizer) is inner
+    for other in (None, toy.model, [inner]):
+        with pytest.raises(
+            UserError, match=r"got a (NoneType|Sequential|list): bind the optimizer"
+        ):
+            unwrapped(other)
+
+
+class Scaled(Optimizer):
+    """As Adafactor's relative step: its rate is its own."""
+
+    def __init__(self, params: Any, lr: float | None = None) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_(p.grad, alpha=0.1)
+
+
+@pytest.mark.parametrize("treatments", ["nog", "rescale", "ol", "sn", "ow", "ow-stiefel", "nog+ow"])
+def test_what_needs_no_rate_takes_an_optimizer_without_one(treatments: str) -> None:
+    toy, plain = Toy(treatments, Scaled), Toy(treatments, partial(SGD, lr=0.1))
+    for _ in range(2):
+        assert toy.step() == plain.step()
+    assert_same(toy.state(), plain.state(), 1e-12)
+
+
+@pytest.mark.parametrize("treatment", ["olr", "olr-newton", "olr-exact", "slow"])
+def test_what_scales_the_step_needs_a_rate(treatment: str) -> None:
+    message = rf"^{treatment} scales the step by the learning rate, and .* has none \(lr=None\): g"
+    with pytest.raises(UserError, match=message):
+        Toy(treatment, Scaled)
+    toy = Toy(treatment, partial(Scaled, lr=0.1))
+    toy.optimizer.param_groups[0]["lr"] = None
+    toy.backward()
+    with pytest.raises(UserError, match=message):
+        toy.optimizer.step()
+
+
+@pytest.mark.parametrize("treatment", ["nog+olr", "olr-newton", "olr-exact", "slow"])
+def test_a_rate_may_be_a_tensor(treatment: str) -> None:
+    number, tensor = (Toy(treatment, partial(SGD, lr=lr)) for lr in (0.1, torch.tensor(0.1)))
+    for _ in range(3):
+        number.step(), tensor.step()
+        assert tensor.treated.last.eta == pytest.approx(number.treated.last.eta, nan_ok=True)
+    assert_same(number.state(), tensor.state(), 1e-7)  # the tensor is float32

@@ -1,0 +1,176 @@
+"""Weights that move without the step that is bound."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from sam import SAM
+from torch import nn
+from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from toys import Toy, assert_same, network
+
+import orthocond as oc
+
+HOOKED = pytest.mark.parametrize("treatments", ["nog", "ow+olr", "sn+rescale", "slow"])
+
+
+def twice(toy: Toy) -> None:
+    """A step of SAM in two calls."""
+    assert isinstance(toy.optimizer, SAM)
+    toy.loss().backward()
+    toy.optimizer.first_step()
+    toy.loss().backward()
+    toy.optimizer.second_step()
+
+
+@pytest.fixture
+def silence() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@HOOKED
+def test_sam_bound_at_its_wrapper_is_warned_about_once(treatments: str) -> None:
+    toy = Toy(treatments, lambda p: SAM(p, partial(SGD, lr=0.1)))
+    with pytest.warns(UserWarning, match=r"^layer '0' is not treated.*the SAM that.*base") as seen:
+        for _ in range(4):
+            twice(toy)
+    assert len(seen) == 1 and toy.treated.last is None
+
+
+@HOOKED
+def test_sam_bound_at_its_base_is_treated(treatments: str, silence: None) -> None:
+    toy = Toy(treatments, lambda p: SAM(p, partial(SGD, lr=0.1)))
+    toy.treated.bind(toy.optimizer.base_optimizer)
+    for _ in range(4):
+        twice(toy)
+    assert toy.treated.last is not None
+
+
+@HOOKED
+def test_a_forgotten_bind_is_warned_about(treatments: str) -> None:
+    model = network()
+    oc.treat(model, "0", treatments)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="layer '0' is not treated: its weight moves, but bind wa"):
+        for _ in range(3):
+            model(images).square().sum().backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("treatments", ["sn", "ow", "ol", "ow-stiefel", ""])
+def test_what_needs_no_bind_is_not_warned_about(treatments: str, silence: None) -> None:
+    model = network()
+    oc.treat(model, "0", treatments)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    for _ in range(4):
+        model(torch.randn(2, 3, 8, 8, dtype=torch.float64)).square().sum().backward()
+        optimizer.step()
+
+
+def load(toy: Toy) -> None:
+    toy.model.load_state_dict(copy.deepcopy(toy.model.state_dict()))
+
+
+def swap(toy: Toy) -> None:
+    """Evaluate other weights in place, and take the present ones back."""
+    present = [p.detach().clone() for p in toy.model.parameters()]
+    with torch.no_grad():
+        for p in toy.model.parameters():
+            p.mul_(0.9)
+        toy.model(toy.images)
+        for p, old in zip(toy.model.parameters(), present, strict=True):
+            p.copy_(old)
+
+
+def initialise(toy: Toy) -> None:
+    nn.init.normal_(toy.treated.parameter, std=0.1)
+
+
+def move(toy: Toy) -> None:
+    toy.model.to("cpu", torch.float32).to(torch.float64)
+
+
+def average(toy: Toy) -> None:
+    averaged = AveragedModel(toy.model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    averaged.update_parameters(toy.model)
+    averaged(toy.images).sum().backward()
+
+
+def accumulate(toy: Toy) -> None:
+    for _ in range(3):
+        toy.loss().backward()
+
+
+def clip(toy: Toy) -> None:
+    with torch.no_grad():
+        toy.treated.parameter.clamp_(-1, 1)
+
+
+def freeze(toy: Toy) -> None:
+    toy.model[0].requires_grad_(False)
+    for _ in range(3):
+        toy.step()
+    toy.model[0].requires_grad_(True)
+
+
+def prepare(toy: Toy) -> None:
+    toy.model, toy.optimizer = Accelerator(cpu=True).prepare(toy.model, toy.optimizer)
+    toy.treated.bind(toy.optimizer)
+
+
+def skip(toy: Toy) -> None:
+    """An overflow: the scaler does not call the step."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    (scaler.scale(toy.loss()) * 1e308).backward()
+    scaler.step(toy.optimizer)
+    toy.optimizer.zero_grad()
+
+
+EVENTS = [load, swap, initialise, move, average, accumulate, clip, freeze, prepare, skip]
+
+
+@HOOKED
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+def test_no_false_alarm(treatments: str, event: Any, silence: None) -> None:
+    toy = Toy(treatments, partial(SGD, lr=0.01))
+    event(toy)
+    for _ in range(3):
+        toy.step()
+        event(toy)
+    toy.backward()
+    event(toy)  # between the gradient and its step, too
+    toy.optimizer.step()
+    toy.step()
+
+
+@HOOKED
+def test_no_alarm_after_remove(treatments: str, silence: None) -> None:
+    toy = Toy(treatments)
+    toy.step()
+    toy.treated.remove()
+    toy.optimizer = SGD(toy.model.parameters(), lr=0.01)
+    for _ in range(4):
+        toy.step()
+
+
+@pytest.mark.parametrize("treatments", ["nog", "ow+olr", "slow"])  # torch saves no parametrized one
+def test_a_watched_model_is_copied_and_saved(treatments: str) -> None:
+    toy = Toy(treatments)
+    toy.step()
+    buffer = io.BytesIO()
+    torch.save(toy.model, buffer)
+    buffer.seek(0)
+    for other in (copy.deepcopy(toy.model), torch.load(buffer, weights_only=False)):
+        assert_same(toy.state(), dict(other.state_dict()))
