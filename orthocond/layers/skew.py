@@ -18,6 +18,10 @@ Note [Averaged vectors]
 Note [Half precision]
     torch's matrix_exp is wrong in half precision on a CPU (NaN), and a series of rounded products
     is not orthogonal. So the kernel is computed in float32 and then rounded.
+
+Note [Recomputation]
+    A forward in training moves the power iteration. One that torch.utils.checkpoint repeats inside
+    of a backward must not: its kernel would be another one, and the gradient wrong by percents.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.module_tracker import ModuleTracker
 
-from orthocond.errors import UserError, unknown
+from orthocond.errors import UserError, require_floating, unknown
 
 Mode = Literal["composed", "series"]
 Size = int | tuple[int, int]  # as nn.Conv2d takes it
@@ -159,7 +164,7 @@ class SkewOrthogonalConv2d(nn.Module):
 
     Raises:
         UserError: a kernel that is even or not square, or a stride, padding, dilation or groups of
-            another value.
+            another value; an input that is not of a real floating dtype.
 
     Example:
         >>> layer = oc.SkewOrthogonalConv2d(3, 8, 3, padding=1, bias=False)
@@ -207,7 +212,7 @@ class SkewOrthogonalConv2d(nn.Module):
     def _iterate(self, i: int, A: Tensor, steps: int) -> Tensor:
         """Move a left singular vector by power iterations, and return it."""
         buffer = self.get_buffer(f"left_{i}")
-        u = _power(A, buffer.to(A.dtype), steps)
+        u = _power(A, buffer.to(A.dtype, copy=True), steps)
         buffer.copy_(u)
         return u
 
@@ -228,9 +233,10 @@ class SkewOrthogonalConv2d(nn.Module):
         L = skew(_wide(self.filter))
         # |A^T u| for the left singular vector u is the norm, and differentiable.
         norms = []
+        steps = 0 if ModuleTracker().is_bw else 1  # Note [Recomputation]
         for i, A in enumerate(unfoldings(L)):
             fixed = A.detach()
-            u = self._iterate(i, fixed, 1) if self.training else self._found(i, fixed)
+            u = self._iterate(i, fixed, steps) if self.training else self._found(i, fixed)
             norms.append((A.mT @ u).norm())
         return L * (SCALE / (self.kernel_size * torch.stack(norms).min()))
 
@@ -259,6 +265,7 @@ class SkewOrthogonalConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H, W)."""
+        require_floating(x, "an input")
         with torch.autocast(x.device.type, enabled=False):
             if self.mode == "series" and self.kernel_size > 1:
                 return self._series(_wide(x.to(self.filter.dtype))).to(self.filter.dtype)
