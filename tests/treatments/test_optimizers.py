@@ -25,9 +25,7 @@ def test_wrappers_are_taken_off() -> None:
     for optimizer in (inner, *wrapped, prepared):
         assert unwrapped(optimizer) is inner
     for other in (None, toy.model, [inner]):
-        with pytest.raises(
-            UserError, match=r"got a (NoneType|Sequential|list): bind the"
-        ):
+        with pytest.raises(UserError, match=r"got a (NoneType|Sequential|list): bind the"):
             unwrapped(other)
 
 
