@@ -153,7 +153,7 @@ def out_of_memory(error: BaseException, remedy: str = "") -> OutOfMemory:
         'out of memory (20.00 GiB asked for): lower --batch-size'
     """
     asked = ASKED.search(str(error))
-    amount = f" ({asked[1]} asked for)" if asked else ""
+    amount = f" ({asked[1].replace('. ', ' ')} asked for)" if asked else ""  # numpy: "128. MiB"
     return OutOfMemory(f"out of memory{amount}" + (f": {remedy}" if remedy else ""))
 
 

@@ -1,7 +1,43 @@
-import pickle
+from __future__ import annotations
 
-from orthocond.errors import UserError, nearest, unknown
+import errno
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from orthocond.errors import (
+    OutOfMemory,
+    UserError,
+    images_taken,
+    is_out_of_memory,
+    memory_short,
+    nearest,
+    unknown,
+)
 from orthocond.manifests import CorruptRun, Damage
+
+
+class Added(nn.Module):
+    """A network with an embedding of the position."""
+
+    def __init__(self, positions: Tensor) -> None:
+        super().__init__()
+        self.positions = positions
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.positions
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def ask() -> None:
+        raise error
+
+    return ask
 
 
 def test_the_nearest_name_is_offered_only_where_there_is_one() -> None:
@@ -20,3 +56,96 @@ def test_an_error_goes_to_another_process_whole() -> None:
     there = pickle.loads(pickle.dumps(error))
     assert isinstance(there, CorruptRun)
     assert (str(there), there.file) == (str(error), "metrics.csv")
+
+
+# Memory that is short
+
+SAYINGS = [  # of a CPU, and of what comes on a GPU
+    lambda: torch.empty(2**50),
+    lambda: torch.empty(2**62, 2**62),
+    lambda: torch.randn(10**20),
+    lambda: np.empty(2**50),
+    lambda: np.empty((2**62, 2**10)),
+    lambda: np.empty((10**19, 3)),
+    lambda: bytearray(2**60),
+    raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")),
+    raising(RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")),
+    raising(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+    raising(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(h)")),
+    raising(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")),
+    raising(RuntimeError("std::bad_alloc")),
+    raising(OSError(errno.ENOMEM, "Cannot allocate memory")),
+]
+
+
+@pytest.mark.parametrize("ask", SAYINGS)
+def test_memory_that_is_short_is_told_as_that(ask: Callable[[], object]) -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"^out of memory.*: lower --batch-size$") as error,
+        memory_short("lower --batch-size"),
+        images_taken((4, 3, 8, 8)),
+    ):
+        ask()
+    assert error.value.exit_code == 1 and error.value.__cause__ is not None
+
+
+def test_the_memory_that_was_asked_for_is_told() -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"\(4503599627370496 bytes asked for\)"),
+        memory_short("-"),
+    ):
+        torch.empty(2**50)
+    with pytest.raises(OutOfMemory, match=r"\(8.00 PiB asked for\)"), memory_short("-"):
+        np.empty(2**50)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("the run is out of memory"),
+        RuntimeError("shapes cannot be multiplied"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        KeyError("memory"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_any_other_error_is_left_as_it_is(error: BaseException) -> None:
+    assert not is_out_of_memory(error)
+    with pytest.raises(type(error)) as raised, memory_short("lower --batch-size"):
+        raise error
+    assert raised.value is error
+
+
+# Images that a network does not take
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        (lambda: torchvision.models.VisionTransformer(224, 16, 1, 2, 8, 8), 32),
+        (lambda: torchvision.models.get_model("alexnet"), 4),
+        (lambda: torchvision.models.get_model("alexnet"), 16),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 1)), 5),
+        (lambda: nn.Sequential(nn.ReflectionPad2d(4)), 3),
+        (lambda: nn.PixelUnshuffle(2), 5),
+        (lambda: Added(torch.zeros(1, 3, 4, 4)), 5),
+    ],
+)
+def test_a_size_that_is_wrong_is_named_with_its_flag(network, size: int) -> None:
+    images = torch.zeros(2, 3, size, size)
+    message = rf"images \(2, 3, {size}, {size}\): .*--size than {size}$"
+    with pytest.raises(UserError, match=message), images_taken(images.shape):
+        network().eval()(images)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [nn.Conv2d(1, 4, 3), nn.Embedding(4, 2), nn.GroupNorm(2, 4)],
+    ids=lambda network: type(network).__name__,
+)
+def test_a_size_that_is_not_wrong_is_not_named(network: nn.Module) -> None:
+    images = torch.zeros(2, 3, 32, 32)
+    message = r"does not take images \(2, 3, 32, 32\): "
+    with pytest.raises(UserError, match=message) as error, images_taken(images.shape):
+        network(images)
+    assert "--size" not in str(error.value)

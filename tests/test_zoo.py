@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from orthocond.errors import UserError
-from orthocond.zoo import read_weights, torchvision_model
+from orthocond.zoo import read_weights, torchvision_model, zoo_model
 
 
 class Runs:
@@ -103,3 +104,107 @@ def test_other_contents_and_other_networks_are_named(tmp_path, state):
 def test_an_unknown_model_gets_the_nearest_one():
     with pytest.raises(UserError, match=r"unknown model 'resnet19'.*; did you mean 'resnet1"):
         torchvision_model("resnet19")
+
+
+# timm
+
+needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+
+
+@needs_timm
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext.r160_in1k"])
+def test_a_model_of_timm_has_random_weights_that_are_the_same_every_time(name):
+    import timm
+
+    a, b = (zoo_model(f"timm:{name}").state_dict() for _ in range(2))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert a.keys() == timm.create_model(name).state_dict().keys()
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("name", "heads", "size"),
+    [
+        ("test_resnet", ["fc"], 32),
+        ("test_convnext", ["head.fc"], 32),
+        ("test_efficientnet", ["classifier"], 32),
+        ("deit_tiny_distilled_patch16_224", ["head", "head_dist"], 224),
+    ],
+)
+def test_weights_of_timm_are_those_of_the_file_and_decide_the_classes(tmp_path, name, heads, size):
+    import timm
+
+    state = timm.create_model(name, num_classes=7).state_dict()
+    assert all(len(state[f"{head}.weight"]) == 7 for head in heads)
+    save_file(state, tmp_path / "seven.safetensors")
+    model = zoo_model(f"timm:{name}", tmp_path / "seven.safetensors").eval()
+    assert all(torch.equal(model.state_dict()[key], state[key]) for key in state)
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, size, size)).shape == (1, 7)
+
+
+@needs_timm
+def test_a_network_of_timm_without_a_classifier_takes_its_weights(tmp_path):
+    import timm
+
+    name = "vit_small_patch16_dinov3"
+    state = timm.create_model(name).state_dict()
+    torch.save(state, tmp_path / "weights.pt")
+    assert zoo_model(f"timm:{name}", tmp_path / "weights.pt").state_dict().keys() == state.keys()
+
+
+@needs_timm
+def test_weights_of_another_network_than_that_of_timm_are_named(tmp_path, state):
+    torch.save(state, tmp_path / "c.pt")
+    with pytest.raises(UserError, match=r"are not of timm:test_resnet: Missing key\(s\)") as error:
+        zoo_model("timm:test_resnet", tmp_path / "c.pt")
+    assert "\n" not in str(error.value)
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet19", "unknown model 'timm:resnet19': .*; did you mean 'timm:resnet1"),
+        ("resnet18.a1_in1", "did you mean 'timm:resnet18.a1_in1k'"),
+        ("", "unknown model 'timm:'"),
+        ("hf-hub:timm/resnet18.a1_in1k", "unknown model 'timm:hf-hub:timm/resnet18.a1_in1k'"),
+        ("local-dir:/tmp", "unknown model"),
+    ],
+)
+def test_an_unknown_model_of_timm_gets_the_nearest_one_and_no_download(name, words):
+    with pytest.raises(UserError, match=words):
+        zoo_model(f"timm:{name}")
+
+
+def test_without_timm_the_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("orthocond.zoo.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="the package timm is missing: pip install timm"):
+        zoo_model("timm:resnet18")
+
+
+def test_the_nearest_name_is_torchvisions_where_timm_is_not_asked_for():
+    with pytest.raises(UserError, match="timm:NAME for a model of timm; did you mean 'convnext_"):
+        zoo_model("convnext_atto")
+
+
+# Memory
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_weights_for_which_memory_is_short_are_not_called_damaged(tmp_path, state, error):
+    path = tmp_path / "weights.pt"
+    torch.save(state, path)
+
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "load", load)
+        with pytest.raises(type(error)) as raised:
+            read_weights(path)
+    assert raised.value is error
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "load_state_dict", load)
+        with pytest.raises(type(error)):
+            torchvision_model("squeezenet1_1", path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from orthocond_cli.main import run
 MODEL = ["--model", "resnet18", "--layer", "conv1", "--batches", "2", "--batch-size", "4"]
 SMALL = ["--model", "squeezenet1_1", "--layer", "features.0", "--batch-size", "4"]
 BLOCK = [*MODEL, "--layer", "layer1", "--size", "16", "--batches", "1"]
+VIT = ["--model", "vit_b_16", "--layer", "conv_proj", "--batch-size", "2", "--batches", "1"]
 TIMING = ["--timing", "--method", "nog", "--batch-size", "2", "--size", "8"]
 
 
@@ -132,6 +134,26 @@ def test_weights_of_a_file_are_measured(tmp_path, suffix, measured):
     assert told["weights"] == f"weights of {path}"
 
 
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [("resnet18", "conv1"), ("convnext_atto", "stages.0.blocks.0.conv_dw")],
+)
+def test_a_layer_of_a_model_of_timm_is_measured(tmp_path, model, layer, measured):
+    import timm
+
+    arguments = ["--model", f"timm:{model}", "--layer", layer, "--batches", "2"]
+    arguments += ["--batch-size", "4", "--size", "32", "--json"]
+    told = json.loads(measured(*arguments))
+    assert told["model"] == f"timm:{model}" and told["phases"]["eval"]["records"] == 2
+    torch.manual_seed(0)
+    network = timm.create_model(model)
+    assert told["phases"]["eval"]["rank"]["median"] <= network.get_submodule(layer).out_channels
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    again = json.loads(measured(*arguments, "--weights", tmp_path / "weights.pt"))
+    assert again["phases"] == told["phases"] and "weights.pt" in again["weights"]
+
+
 class Runs:
     """What it unpickles to makes a folder."""
 
@@ -196,6 +218,12 @@ WHICH = "name one of: RUNS, --model with --layer, or --timing"
         ([*MODEL, "--weights", "/absent.pt"], "cannot read the weights '/absent.pt'"),
         ([*MODEL, "--batches", "0"], "--batches"),
         ([*SMALL, "--size", "8"], "does not take images (4, 3, 8, 8)"),
+        ([*SMALL, "--size", "8"], "; choose another --size than 8"),
+        ([*SMALL, "--model", "vit_b_16"], "unknown layer"),
+        ([*VIT, "--size", "40"], "Expected 224 but got 40!; choose another --size than 40"),
+        ([*VIT], "Expected 224 but got 32!; choose another --size than 32"),
+        ([*SMALL, "--model", "timm:"], "unknown model 'timm:'"),
+        ([*TIMING, "--model", "timm:resnet18"], "unknown model for dbn 'timm:resnet18'"),
         ([*TIMING, "--method", "nogg"], "did you mean 'nog'?"),
         ([*TIMING, "--task", "dbm"], "'dbn' or 'gcp'"),
         ([*TIMING, "--model", "smal"], "did you mean 'small'?"),
