@@ -43,7 +43,7 @@ class Descriptor(io.FileIO):
 class Text(io.TextIOWrapper):
     """Text for a descriptor, without access to its bytes.
 
-    typer takes a stream in ASCII for a misconfigured one: it would write UTF-8 to the buffer.
+    typer takes a stream in ASCII for a misconfigured one, and would write UTF-8 to its buffer.
     """
 
     buffer = None  # type: ignore[assignment]
@@ -63,7 +63,11 @@ codecs.register_error(REPLACE, _replace)
 
 
 def _guarded(stream: TextIO | None) -> tuple[Descriptor, Text]:
-    """The same stream whose writes do not raise; one to which they fail where it was closed."""
+    """Return a stream to the same place whose writes do not raise, though all fail if it is closed.
+
+    Args:
+        stream: a standard stream; None where the process was started with it closed.
+    """
     # A closed descriptor's number would go to the next file that is opened, and with it whatever a
     # library prints. To what is open for reading no write succeeds.
     number = stream.fileno() if stream else os.open(os.devnull, os.O_RDONLY)
