@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"orthocond", "orthocond_cli"}
+TYPES = {"_typeshed"}  # mypy's own, which only it imports
 # Imported only when a user asks for them, behind an error that says what to install.
 OPTIONAL = {"timm"}
 CELL = re.compile(r"^```\{code-cell\}.*\n((?s:.*?))^```$", re.MULTILINE)
@@ -52,7 +53,7 @@ def imported(folder: str) -> set[str]:
     """Return the top-level modules that a folder imports, other than Python's own and ours."""
     found = {name.partition(".")[0] for text in code(folder) for name in imports(ast.parse(text))}
     assert found
-    return found - OURS - sys.stdlib_module_names
+    return found - OURS - TYPES - sys.stdlib_module_names
 
 
 def declared(requirements: Iterable[str]) -> set[str]:
