@@ -73,6 +73,8 @@ def injected(act: Act, at: int, lasting: bool = False) -> Iterator[list[str]]:
         def step(*arguments: Any, **options: Any) -> Any:
             if name == "open" and not arguments[1] & (os.O_WRONLY | os.O_RDWR):
                 return real(*arguments, **options)  # reading, or listing a folder
+            if name == "mkdir" and os.path.isdir(arguments[0]):
+                return real(*arguments, **options)  # EEXIST, whatever the disk: nothing is written
             steps.append(name)
             if len(steps) - 1 == at or (lasting and len(steps) > at):
                 call = real if not options else lambda *a: real(*a, **options)
