@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from orthocond.allocator import keep_memory
+from orthocond.training.allocator import keep_memory
 
 RESULTS = Path(__file__).parent / "results"
 

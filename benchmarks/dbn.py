@@ -14,7 +14,7 @@ from common import begin, interleaved, options, show, write
 from torch import Tensor, nn
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.models import build_model
+from orthocond.models.backbones import build_model
 
 
 class Textbook(nn.Module):

@@ -1,9 +1,9 @@
 """What a training step costs on one process and on two: seconds, and bytes that are sent.
 
-The steps are those of training, ``orthocond.stepper``, on one batch that the processes share. What
-the meta-layer and DDP sum over processes is counted where they call the collective; what each
-process sends is read from the TCP counters of its sockets (Linux). Each process has one thread, so
-that two of them have twice the cores of one.
+The steps are those of training, ``orthocond.training.stepper``, on one batch that the processes
+share. What the meta-layer and DDP sum over processes is counted where they call the collective;
+what each process sends is read from the TCP counters of its sockets (Linux). Each process has one
+thread, so that two of them have twice the cores of one.
 
 python benchmarks/processes.py [--rounds 20]
 """
@@ -31,11 +31,11 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from orthocond.allocator import keep_memory
-from orthocond.config import Config, DataConfig
-from orthocond.grid import make_accelerator
-from orthocond.interruption import StopSignal
-from orthocond.stepper import Stepper
+from orthocond.config.schema import Config, DataConfig
+from orthocond.training.allocator import keep_memory
+from orthocond.training.session import make_accelerator
+from orthocond.training.signals import StopSignal
+from orthocond.training.stepper import Stepper
 
 BATCH, CLASSES, WARMUP = 128, 10, 3
 CASES = {

@@ -15,7 +15,7 @@ from common import begin, interleaved, options, show, write
 from torch import nn
 
 import orthocond as oc
-from orthocond.models import build_model
+from orthocond.models.backbones import build_model
 
 PROBE_EVERY = 10
 BATCH = (128, 3, 32, 32)

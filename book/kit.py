@@ -19,14 +19,15 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
+from orthocond.config.methods import Method
 from orthocond.errors import UserError
-from orthocond.methods import Method
-from orthocond.report import choices, differences, hours, ledger, overview
+from orthocond.report.ledger import ledger
+from orthocond.report.output import plot, save_figure
 from orthocond.report.registry import FIGURES, TABLES, FigureModule
-from orthocond.report.render import render
-from orthocond.report.saving import plot, save_figure
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
+from orthocond.report.tables import chosen_settings, differences, overview, preset_hours
+from orthocond.report.tables.render import render
 
 Shown = TypeVar("Shown", HTML, Markdown)
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,7 +176,7 @@ def study_differences(task: str, data: str | None = None) -> HTML:
 
 def held_out(task: str) -> pd.DataFrame:
     """Errors on held-out images, a row a value of a setting, from ``runs/settings``."""
-    return choices.build(Study("runs/settings"), task)
+    return chosen_settings.build(Study("runs/settings"), task)
 
 
 def study_choices(task: str) -> HTML:
@@ -227,7 +228,7 @@ def study_hours() -> HTML:
     """The hours that the presets need, from the speed of the runs that are committed."""
 
     def show() -> HTML:
-        frame = hours.build(study())
+        frame = preset_hours.build(study())
         return show_table("hours", frame.map(_rounded), frame.attrs["note"] + ".")
 
     return _from_root("hours", show)

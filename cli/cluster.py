@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from orthocond.artifacts.atomic_files import make_folder, naming
+from orthocond.config.assignments import assignments
 from orthocond.data import load_data
 from orthocond.errors import UserError
-from orthocond.files import make_folder, naming
-from orthocond.grid import Planned, plan
-from orthocond.settings import assignments
+from orthocond.training.session import Planned, plan
 
 if TYPE_CHECKING:
-    from orthocond.config import Config, Grid
+    from orthocond.config.schema import Config, Grid
 
 FOLDER = "slurm"  # in the study: logs, and <array job>.runs with the name of each task's run
 SCRIPT = """\

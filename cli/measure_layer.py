@@ -12,9 +12,9 @@ from pandas import DataFrame
 
 from orthocond.data import load_data
 from orthocond.errors import memory_short
-from orthocond.measuring import by_phase, measure_layer
+from orthocond.measure.conditioning_report import by_phase, measure_layer
+from orthocond.models.external_models import zoo_model
 from orthocond.probes.probe import Side
-from orthocond.zoo import zoo_model
 
 from .printing import print_json, print_phases, progress
 

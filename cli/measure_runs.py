@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from orthocond.measuring import measure_run, named_runs
+from orthocond.measure.conditioning_report import measure_run, named_runs
 
 from .printing import number, print_json, print_phases
 

@@ -9,12 +9,12 @@ import torch
 import typer
 from tabulate import tabulate
 
-from orthocond.config import resolve
-from orthocond.environment import describe
+from orthocond.artifacts.timing_artifacts import write_timing
+from orthocond.config.schema import resolve
 from orthocond.errors import UserError, memory_short
-from orthocond.paper import TABLES
-from orthocond.timing import case_name, time_cases, timed_cases
-from orthocond.timings import write_timing
+from orthocond.measure.step_time import case_name, time_cases, timed_cases
+from orthocond.report.paper import TABLES
+from orthocond.training.environment import describe
 
 from .printing import print_json, progress
 

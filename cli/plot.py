@@ -27,8 +27,8 @@ def plot(
     """
     import matplotlib
 
+    from orthocond.report.output import FORMATS, draw_all
     from orthocond.report.registry import FIGURES, chosen
-    from orthocond.report.saving import FORMATS, draw_all
     from orthocond.report.study import Study
 
     from .printing import print_json, print_skipped

@@ -31,11 +31,11 @@ def table(
     Examples: orthocond table overview --runs runs/cifar10-cpu --method svd --method nog;
     orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex
     """
+    from orthocond.report.output import build_all, write_table
     from orthocond.report.registry import TABLES, chosen
-    from orthocond.report.render import to_records
-    from orthocond.report.saving import build_all, write_table
     from orthocond.report.study import Study
-    from orthocond.report.tables import only
+    from orthocond.report.tables.comparison import only
+    from orthocond.report.tables.render import to_records
 
     from .printing import print_json, print_skipped
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from orthocond.grid import Planned, Result, Session
+    from orthocond.training.session import Planned, Result, Session
 
 
 def train(
@@ -77,7 +77,7 @@ def train(
 
     Example: orthocond train --preset quick --method svd --method nog+ow+olr --seeds 0-2
     """
-    from orthocond.config import resolve
+    from orthocond.config.schema import resolve
 
     flags: dict[str, Any] = {"task": task, "methods": method, "seeds": seeds}
     flags = {name: value for name, value in flags.items() if value is not None}
@@ -86,7 +86,7 @@ def train(
     grid = resolve(preset, config, flags, set_ or [])
     study = out or Path("runs") / (preset or "local")
     if track is not None:
-        from orthocond.tracking import require_tracker
+        from orthocond.training.tracking import require_tracker
 
         require_tracker(track)
     if sbatch and cluster is None:
@@ -114,7 +114,7 @@ def train(
     if (processes > 1 or rendezvous) and not inside_launcher():
         return launch(processes, sys.argv[1:], nodes, rendezvous or "localhost:0", timeout)
 
-    from orthocond.grid import Session
+    from orthocond.training.session import Session
 
     session = Session(grid, study, timeout=timeout, tracker=track)
     if dry_run:

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from orthocond.artifacts.manifests import CorruptRun, Damage
 from orthocond.errors import (
     OutOfMemory,
     UserError,
@@ -19,7 +20,6 @@ from orthocond.errors import (
     nearest,
     unknown,
 )
-from orthocond.manifests import CorruptRun, Damage
 
 
 class Added(nn.Module):

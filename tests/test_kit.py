@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 from study_factory import write_study
 
+from orthocond.artifacts.run_writer import CorruptRun
 from orthocond.report.study import Study
-from orthocond.runs import CorruptRun
 
 pytest.importorskip("IPython", reason="the book extra is not installed")
 

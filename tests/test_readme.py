@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import readme
 
-from orthocond.report import differences
-from orthocond.report.claims import CLAIMS
+from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.study import Study
+from orthocond.report.tables import differences
 
 matplotlib.use("agg")
 

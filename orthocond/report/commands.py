@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orthocond.settings import assignments
+from orthocond.config.assignments import assignments
 
 EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist", "imagenet")
 """Data sets that are asked for by their name; any other is a folder of images."""

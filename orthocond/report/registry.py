@@ -9,24 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from orthocond.errors import unknown
-from orthocond.report import (
-    differences,
-    fig1,
-    fig2,
-    fig3,
-    fig4,
-    fig5,
-    fig6,
-    fig7,
-    overview,
-    tab1,
-    tab2,
-    tab3,
-    tab4,
-    tab5,
-    tab6,
-)
+from orthocond.report.figures import fig1, fig2, fig3, fig4, fig5, fig6, fig7
 from orthocond.report.study import Study
+from orthocond.report.tables import differences, overview, tab1, tab2, tab3, tab4, tab5, tab6
 
 
 class FigureModule(Protocol):

@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from orthocond.artifacts.run_writer import Run
 from orthocond.report.provenance import attach
 from orthocond.report.study import Selection, Study, shown_together
 from orthocond.report.style import label
-from orthocond.runs import Run
 
 LEVEL, POWER = 0.05, 0.8
 ROUNDING = 1e-9  # of the numbers compared

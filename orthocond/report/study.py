@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from orthocond.artifacts.atomic_files import canonical_json, sha256
+from orthocond.artifacts.run_writer import Run, find_runs
+from orthocond.artifacts.timing_artifacts import Timing, find_timings
+from orthocond.config.stored_settings import reduced
 from orthocond.errors import UserError, unknown
-from orthocond.files import canonical_json, sha256
-from orthocond.history import reduced
 from orthocond.report.commands import as_ranges, train_command
-from orthocond.runs import Run, find_runs
-from orthocond.timings import Timing, find_timings
 
 OWN = ("method", "seed")  # what differs between runs that are compared
 

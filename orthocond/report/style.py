@@ -11,7 +11,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 
-from orthocond.methods import SOLVERS, Method
+from orthocond.config.methods import SOLVERS, Method
 
 TASKS = {"dbn": "decorrelated BN", "gcp": "global covariance pooling"}
 COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone

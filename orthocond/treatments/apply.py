@@ -13,7 +13,7 @@ from orthocond.treatments.place import Place
 from orthocond.treatments.protocol import Options
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
 from orthocond.treatments.several import TreatedLayers
-from orthocond.treatments.step_hooks import Target
+from orthocond.treatments.step.hooks import Target
 from orthocond.treatments.treated import Treated
 
 

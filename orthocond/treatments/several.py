@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from orthocond.errors import unknown
-from orthocond.treatments.last import Last
+from orthocond.treatments.step.record import Last
 from orthocond.treatments.treated import Treated
 
 

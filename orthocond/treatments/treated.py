@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from orthocond.treatments.effective import effective_weight, evaluation
-from orthocond.treatments.last import Last
 from orthocond.treatments.matrix import wide
-from orthocond.treatments.optimizers import unwrapped
 from orthocond.treatments.place import Place
 from orthocond.treatments.protocol import Treatment
-from orthocond.treatments.step_hooks import StepHooks, Target
+from orthocond.treatments.step.hooks import StepHooks, Target
+from orthocond.treatments.step.optimizers import unwrapped
+from orthocond.treatments.step.record import Last
 
 
 class Treated:

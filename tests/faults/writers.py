@@ -11,8 +11,8 @@ from pathlib import Path
 import small_run
 from faults.counting import Count
 
-from orthocond.run import Run
-from orthocond.runs import RunLocked
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_writer import RunLocked
 
 CODE = """
 import sys

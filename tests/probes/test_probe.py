@@ -152,7 +152,7 @@ def test_the_probe_changes_nothing():
 
 
 def test_a_row_has_the_columns_of_conditioning_csv():
-    from orthocond.tables import CONDITIONING
+    from orthocond.artifacts.csv_tables import CONDITIONING
 
     model = stem()
     with ConditioningProbe(model, "1") as probe:

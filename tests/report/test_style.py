@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.colors import to_rgb
 
-from orthocond.report import fig1, fig2, fig3, fig4, fig5
+from orthocond.report.figures import fig1, fig2, fig3, fig4, fig5
 from orthocond.report.style import STYLES, label, line_style, theme
 
 

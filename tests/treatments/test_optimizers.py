@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 from toys import Toy, assert_same
 
 from orthocond.errors import UserError
-from orthocond.treatments.optimizers import unwrapped
+from orthocond.treatments.step.optimizers import unwrapped
 
 
 def test_wrappers_are_taken_off() -> None:

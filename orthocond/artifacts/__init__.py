@@ -1,0 +1,1 @@
+"""What is on disk: runs, checkpoints, manifests, locks, CSV tables and timing artifacts."""

@@ -1,0 +1,1 @@
+"""Measurements: conditioning of runs and layers, milliseconds of a training step."""

@@ -1,0 +1,1 @@
+"""The paper's tables and the book's own, built from runs: one module each."""

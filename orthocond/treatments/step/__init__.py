@@ -1,0 +1,1 @@
+"""What treatments do around the optimizer's step: hooks, closures, and the record of a step."""
