@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orthocond.config.methods import Method
+from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, unknown
 
 Positive = Annotated[int, Field(ge=1)]
@@ -84,12 +85,11 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        solver = Method.parse(self.method).solver
-        plain, others = ("bn", "gap") if self.task == "dbn" else ("gap", "bn")
-        if solver == others:
+        task, solver = TASKS[self.task], Method.parse(self.method).solver
+        if solver not in task.solvers:
             raise ValueError(
-                f"method {solver!r} does not exist for task {self.task!r}: allowed are svd, ns, "
-                f"{plain} and sums of treatments; did you mean {plain!r}?"
+                f"method {solver!r} does not exist for task {task.name!r}: allowed are "
+                f"{', '.join(task.solvers)} and sums of treatments; did you mean {task.baseline!r}?"
             )
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"lr_milestones {list(self.lr_milestones)} do not increase")

@@ -19,17 +19,15 @@ from torch.nn.functional import cross_entropy
 
 from orthocond.config.methods import Method
 from orthocond.config.schema import Config, checked
+from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, images_taken
 from orthocond.training.allocator import keep_memory
 from orthocond.training.treated_network import build_network
 
-PLAIN = {"dbn": "bn", "gcp": "gap"}
-"""Task: the method without a spectral layer, which the others are compared with."""
 PHASES = ("forward", "backward", "update", "step")
 TIMED = ("float32", "bfloat16")  # precisions
 MIN_ROUNDS = 20
 WARMUP = 3
-SIZES = {"dbn": 32, "gcp": 64}  # pixels, where the configuration names none
 CLASSES = 10
 
 Report = Callable[[int, int], None]
@@ -119,7 +117,11 @@ def case_name(config: Config) -> str:
         'dbn-small-svd+nog-float32-b128-x32'
     """
     names = (config.task, config.model, config.method, config.precision)
-    return "-".join([*names, f"b{config.batch_size}", f"x{config.data.size or SIZES[config.task]}"])
+    return "-".join([*names, f"b{config.batch_size}", f"x{_image_size(config)}"])
+
+
+def _image_size(config: Config) -> int:
+    return config.data.size or TASKS[config.task].image_size
 
 
 def timed_cases(config: Config, methods: Iterable[str]) -> list[Config]:
@@ -141,7 +143,7 @@ def timed_cases(config: Config, methods: Iterable[str]) -> list[Config]:
         raise UserError(
             f"precision {config.precision!r} is not timed: allowed are {', '.join(TIMED)}"
         )
-    names = dict.fromkeys(str(Method.parse(m)) for m in (PLAIN[config.task], *methods))
+    names = dict.fromkeys(str(Method.parse(m)) for m in (TASKS[config.task].baseline, *methods))
     return [checked(Config, config.model_dump() | {"method": name}) for name in names]
 
 
@@ -206,7 +208,7 @@ def time_cases(
 
 
 def _noise(config: Config) -> tuple[Tensor, Tensor]:
-    size = config.data.size or SIZES[config.task]
+    size = _image_size(config)
     draw = torch.Generator().manual_seed(config.seed)
     images = torch.randn(config.batch_size, 3, size, size, generator=draw)
     if config.channels_last:

@@ -23,20 +23,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from orthocond.config.tasks import DBN, GCP, find_task
 from orthocond.errors import UserError, unknown
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d, PoolSolver
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.spectral.roots import Backward
 
-LAYERS = {"dbn": ("conv1", "bn1"), "gcp": ("avgpool.reduction", "avgpool.root")}
-SOLVERS = {"dbn": ("svd", "ns", "bn"), "gcp": ("svd", "ns", "gap")}
 STEM = 64  # channels of the whitened stem, as in the paper
-
-
-def _layers(task: str) -> tuple[str, str]:
-    if task not in LAYERS:
-        raise unknown("task", task, LAYERS)
-    return LAYERS[task]
 
 
 def pre_svd(task: str) -> str:
@@ -46,7 +39,7 @@ def pre_svd(task: str) -> str:
         >>> pre_svd("dbn")
         'conv1'
     """
-    return _layers(task)[0]
+    return find_task(task).pre_svd
 
 
 def meta_layer(task: str) -> str:
@@ -56,7 +49,7 @@ def meta_layer(task: str) -> str:
         >>> meta_layer("dbn")
         'bn1'
     """
-    return _layers(task)[1]
+    return find_task(task).meta_layer
 
 
 def _draw(*modules: nn.Module) -> None:
@@ -140,16 +133,16 @@ def _resnet18_at_14(num_classes: int) -> nn.Module:
 
 
 Backbone = Callable[[int], Any]
-DBN: dict[str, Backbone] = {
+WHITENED: dict[str, Backbone] = {
     "small": lambda classes: SmallResNet(classes, [STEM, 64, 128, 256]),
     "resnet18": _resnet18,
     "resnet50": _resnet50,
 }
-GCP: dict[str, tuple[Backbone, int]] = {  # and the channels that the features are reduced to
+POOLED: dict[str, tuple[Backbone, int]] = {  # and the channels that the features are reduced to
     "small": (lambda classes: SmallResNet(classes, [32, 32, 64, 128]), 96),
     "resnet18": (_resnet18_at_14, 256),
 }
-MODELS = {"dbn": tuple(DBN), "gcp": tuple(GCP)}
+MODELS = {DBN.name: tuple(WHITENED), GCP.name: tuple(POOLED)}
 
 
 def build_model(
@@ -189,16 +182,16 @@ def build_model(
         >>> build_model("dbn", "small", "svd", 10)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
-    _layers(task)
+    known = find_task(task)
     if model not in MODELS[task]:
         raise unknown(f"model for {task}", model, MODELS[task])
-    if solver not in SOLVERS[task]:
-        raise unknown(f"solver for {task}", solver, SOLVERS[task])
+    if solver not in known.solvers:
+        raise unknown(f"solver for {task}", solver, known.solvers)
+    if stem_kernel != 3 and not known.wide_stem:
+        raise UserError(f"stem_kernel {stem_kernel} is for task 'dbn'; {task!r} keeps its stem")
     rule: Backward = backward if solver == "svd" else "exact"
-    if task == "dbn":
+    if known is DBN:
         return _decorrelated(model, solver, num_classes, eps, rule, groups, stem_kernel)
-    if stem_kernel != 3:
-        raise UserError(f"stem_kernel {stem_kernel} is for task 'dbn'; 'gcp' keeps its stem")
     return _pooled(model, solver, num_classes, rule)
 
 
@@ -211,7 +204,7 @@ def _decorrelated(
     groups: int,
     stem_kernel: int,
 ) -> nn.Module:
-    network = DBN[model](num_classes)
+    network = WHITENED[model](num_classes)
     network.conv1 = _stem_convolution(STEM, stem_kernel)
     if solver == "svd":
         network.bn1 = DecorrelatedBatchNorm2d(STEM, eps=eps, groups=groups, backward=rule)
@@ -221,7 +214,7 @@ def _decorrelated(
 
 
 def _pooled(model: str, solver: str, num_classes: int, rule: Backward) -> nn.Module:
-    build, d = GCP[model]
+    build, d = POOLED[model]
     network = build(num_classes)
     solvers: dict[str, PoolSolver] = {
         "gap": "average",

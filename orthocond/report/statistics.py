@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.config.tasks import TASKS
 from orthocond.report.provenance import attach
 from orthocond.report.study import Selection, Study, shown_together
 from orthocond.report.style import label
@@ -202,7 +203,8 @@ def contrasts(
         MissingRuns: the task has no runs.
     """
     own = study.select(task, data=data)
-    family = PRIMARY if task == "dbn" else tuple(c for c in PRIMARY if c.control is None)
+    wide = TASKS[task].wide_stem
+    family = tuple(c for c in PRIMARY if wide or c.control is None)
     named = {contrast.method for contrast in family if contrast.control is None}
     others = [Contrast(m) for m in own.runs if m not in named and m != "svd"]
     rows = []

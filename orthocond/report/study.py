@@ -13,6 +13,7 @@ from orthocond.artifacts.atomic_files import canonical_json, sha256
 from orthocond.artifacts.run_writer import Run, find_runs
 from orthocond.artifacts.timing_artifacts import Timing, find_timings
 from orthocond.config.stored_settings import reduced
+from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, unknown
 from orthocond.report.commands import as_ranges, train_command
 
@@ -133,8 +134,8 @@ class Study:
 
     @property
     def main_task(self) -> str:
-        """Decorrelated BN, or the only task that there are runs of."""
-        return "dbn" if self.data_sets("dbn") or not self.data_sets("gcp") else "gcp"
+        """Name of the first task that has runs; decorrelated BN where no task has any."""
+        return next((task for task in TASKS if self.data_sets(task)), next(iter(TASKS)))
 
     def data_sets(self, task: str) -> list[str]:
         """Names of a task's data sets, the one with most runs first."""

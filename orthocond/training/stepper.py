@@ -190,7 +190,7 @@ class Stepper:
         ).sum(0)
         for outcomes in self.outcomes:
             outcomes.reset()
-        if self.config.task == "gcp":  # where each process decomposes samples of its own
+        if self.task.per_sample:  # each process has decomposed samples of its own
             counts = self.accelerator.reduce(counts)
         self._add(failures=counts[0].item(), unrecovered=counts[1].item())
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from orthocond.config.methods import Method
 from orthocond.config.schema import Config
-from orthocond.models.backbones import build_model, pre_svd
+from orthocond.config.tasks import TASKS
+from orthocond.models.backbones import build_model
 from orthocond.treatments import Treated, treat
 
 
@@ -49,7 +50,7 @@ def build_network(config: Config, classes: int) -> tuple[nn.Module, Treated, tor
         model = model.to(memory_format=torch.channels_last)
     treated = treat(
         model,
-        pre_svd(config.task),
+        TASKS[config.task].pre_svd,
         method.treatments,
         ol_weight=config.ol_weight,
         target=config.olr_target,

@@ -4,14 +4,18 @@ import pytest
 import torch
 from torch import nn
 
+from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.models.backbones import LAYERS, MODELS, SOLVERS, build_model, meta_layer, pre_svd
+from orthocond.models.backbones import MODELS, build_model, meta_layer, pre_svd
 from orthocond.probes import ConditioningProbe, structural_rank
 
 CASES = [
-    (task, model, solver) for task in MODELS for model in MODELS[task] for solver in SOLVERS[task]
+    (task, model, solver)
+    for task in MODELS
+    for model in MODELS[task]
+    for solver in TASKS[task].solvers
 ]
 
 
@@ -33,9 +37,9 @@ def test_every_network_has_its_layers_and_logits(task, model, solver):
 
 
 @pytest.mark.parametrize(("task", "size"), [("dbn", 32), ("gcp", 64)])
-@pytest.mark.parametrize("solver", ["svd", "ns", "plain"])
+@pytest.mark.parametrize("solver", ["svd", "ns", "baseline"])
 def test_the_small_networks_train_a_step(task, size, solver):
-    network = built(task, "small", SOLVERS[task][2] if solver == "plain" else solver)
+    network = built(task, "small", TASKS[task].baseline if solver == "baseline" else solver)
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(1))
     nn.functional.cross_entropy(network(images), torch.tensor([0, 1, 2, 3])).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
@@ -44,8 +48,8 @@ def test_the_small_networks_train_a_step(task, size, solver):
 @pytest.mark.parametrize("task", MODELS)
 @pytest.mark.parametrize("model", ["small", "resnet18"])
 def test_equal_seeds_give_equal_weights_whatever_the_solver(task, model):
-    first, *others = [dict(built(task, model, s).named_parameters()) for s in SOLVERS[task]]
-    different = dict(built(task, model, SOLVERS[task][0], seed=1).named_parameters())
+    first, *others = [dict(built(task, model, s).named_parameters()) for s in TASKS[task].solvers]
+    different = dict(built(task, model, "svd", seed=1).named_parameters())
     for other in others:
         shared = [n for n in first if n in other and first[n].shape == other[n].shape]
         assert set(first) - set(shared) <= {"fc.weight"}  # gcp: of a width of its own
@@ -137,4 +141,4 @@ def test_unknown_names_are_one_line_with_the_nearest_one(arguments, message):
 def test_another_stem_for_gcp_is_refused():
     with pytest.raises(UserError, match=r"^stem_kernel 11 is for task 'dbn'; 'gcp' keeps its stem"):
         build_model("gcp", "small", "svd", 10, stem_kernel=11)
-    assert set(LAYERS) == set(MODELS) == set(SOLVERS)
+    assert set(MODELS) == set(TASKS)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.config.tasks import TASKS
 from orthocond.report.commands import train_command
 from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.statistics import PRIMARY, Contrast, Difference, baseline_runs, contrasts
@@ -95,7 +96,7 @@ class Bench:
 
     def adjusted(self, contrast: Contrast, task: str, data: str | None) -> float | None:
         """Holm's p of a contrast of the primary family; None of any other."""
-        if contrast not in PRIMARY or (task != "dbn" and contrast.control):
+        if contrast not in PRIMARY or (contrast.control and not TASKS[task].wide_stem):
             return None
         own = self.selection(task, data)
         key = ("family", task, own.data)

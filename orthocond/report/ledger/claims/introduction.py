@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orthocond.config.tasks import TASKS
 from orthocond.report.ledger.claims.phrases import (
     ALL,
     WEIGHTS,
@@ -41,7 +42,7 @@ CLAIMS = (
         "our methods can simultaneously improve the covariance conditioning and generalization",
         tuple(
             phrase(method, task=task)
-            for task in ("dbn", "gcp")
+            for task in TASKS
             for method in ("svd+nog", "svd+olr")
             for phrase in (conditioned, better)
         ),
@@ -53,7 +54,7 @@ CLAIMS = (
         "the combinations with orthogonal weight can further boost the performances",
         tuple(
             better(*pair, task=task)
-            for task in ("dbn", "gcp")
+            for task in TASKS
             for pair in (("svd+nog+ow", "svd+nog"), (ALL, "svd+olr"))
         ),
         ("tab4", "tab5"),
