@@ -12,18 +12,8 @@ from typing import Any
 import typer
 
 Report = Callable[[int, int], None]  # what is done, and how much there is
-FIELDS = (  # each kappa beside the ranks that say what it means
-    "kappa",
-    "kappa_support",
-    "rank",
-    "structural_rank",
-    "rank_tol",
-    "negative",
-    "kappa_eps",
-    "effective_rank",
-    "stable_rank",
-    "lambda_max",
-)
+FIRST = ("kappa", "kappa_support", "rank", "structural_rank", "rank_tol")
+"""Fields shown before the others: each kappa beside the ranks that say what it means."""
 
 
 def print_skipped(skipped: Mapping[str, str]) -> None:
@@ -63,7 +53,9 @@ def print_phases(phases: Mapping[str, Mapping[str, Any]]) -> None:
     if not phases:
         typer.echo("no records\n")
         return
-    table = [[field, *(c for p in phases.values() for c in _cells(p[field]))] for field in FIELDS]
+    others = [f for f in next(iter(phases.values())) if f not in (*FIRST, "records")]
+    fields = (*FIRST, *others)
+    table = [[field, *(c for p in phases.values() for c in _cells(p[field]))] for field in fields]
     headers = ["field"]
     for name, phase in phases.items():
         headers += [f"{name} ({phase['records']} records)", "min", "max"]

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from orthocond.spectral.conditioning import MEASURED
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -40,22 +42,12 @@ METRICS = (
     "sv_max",
 )
 TIMINGS = ("epoch", "seconds", "images_per_second", "eval_seconds", "peak_memory_mb")
-_FIELDS = (
-    "kappa",
-    "negative",
-    "kappa_eps",
-    "rank",
-    "kappa_support",
-    "effective_rank",
-    "stable_rank",
-    "lambda_max",
-)
 CONDITIONING = (
     "phase",
     "epoch",
     "step",
     "samples",
-    *(column for field in _FIELDS for column in (field, f"{field}_min", f"{field}_max")),
+    *(column for field in MEASURED for column in (field, f"{field}_min", f"{field}_max")),
     "rank_tol",
     "structural_rank",
 )
@@ -64,12 +56,23 @@ TEXT = ("phase",)  # the columns that are no numbers
 ADDED: frozenset[str] = frozenset()
 """Columns that format 1 does not have: files without them are older, not damaged."""
 MAX_CSV = 128 << 20  # bytes
+DIGITS = 9  # significant digits of a number
 
 
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return str(int(value)) if isinstance(value, Integral) else f"{float(value):.9g}"
+    return str(int(value)) if isinstance(value, Integral) else f"{float(value):.{DIGITS}g}"
+
+
+def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its floats rounded to the digits that its file will have.
+
+    Example:
+        >>> rounded({"step": 1, "loss": 1 / 3, "eta": None})
+        {'step': 1, 'loss': 0.333333333, 'eta': None}
+    """
+    return {k: float(_cell(v)) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:

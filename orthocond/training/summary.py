@@ -1,4 +1,4 @@
-"""The final figures of a run, from its tables: no times, so that equal runs end in equal bytes."""
+"""Summary of a run, from its tables; it has no times, so that equal runs have equal bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from orthocond.artifacts.csv_tables import Table
+from orthocond.spectral.conditioning import MEASURED
 
-FIELDS = ("kappa", "negative", "kappa_eps", "rank", "kappa_support", "effective_rank")
-LAST_PART = 0.1  # of the steps: over these the conditioning is summarised
+SUMMARIZED = tuple(field for field in MEASURED if field not in ("stable_rank", "lambda_max"))
+LAST_PART = 0.1  # fraction of the steps: the conditioning is summarized over the last ones
 
 
 def _late_conditioning(conditioning: Table, steps: int) -> dict[str, float | None]:
@@ -19,7 +20,7 @@ def _late_conditioning(conditioning: Table, steps: int) -> dict[str, float | Non
         for row in conditioning
         if row["phase"] == "train" and row["step"] >= (1 - LAST_PART) * steps
     ]
-    return {f: median(row[f] for row in late) if late else None for f in FIELDS}
+    return {f: median(row[f] for row in late) if late else None for f in SUMMARIZED}
 
 
 def summarize(
@@ -30,20 +31,20 @@ def summarize(
     parameters: int,
     unfinished: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What summary.json holds.
+    """Return the content of summary.json.
 
     Args:
-        config: the resolved settings of the run.
-        tables: its metrics and conditioning rows.
+        config: resolved settings of the run.
+        tables: rows of the run's metrics and conditioning tables.
         status: ``complete`` or ``diverged``.
-        steps: optimizer steps taken.
-        parameters: trained numbers in the network.
+        steps: number of optimizer steps taken.
+        parameters: number of trained values in the network.
         unfinished: ``failures`` and ``unrecovered`` since the last row of the metrics.
 
     Returns:
-        Final accuracies and errors in percent (None where no epoch was finished, or where the task
-        has no recalibration), failures over the whole run, and the conditioning's medians over the
-        last tenth of the steps.
+        Final accuracies and errors in percent (None if no epoch was finished, or if the task has
+        no recalibration), failures in the whole run, and medians of the conditioning over the last
+        tenth of the steps.
     """
     metrics = tables["metrics"]
     last = metrics[-1] if metrics else {}

@@ -8,7 +8,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orthocond.artifacts import csv_tables
-from orthocond.artifacts.csv_tables import CONDITIONING, METRICS, from_csv, to_csv, to_frame
+from orthocond.artifacts.csv_tables import (
+    CONDITIONING,
+    METRICS,
+    from_csv,
+    rounded,
+    to_csv,
+    to_frame,
+)
 
 COLUMNS = ("phase", "step", "kappa")
 ROWS = st.lists(
@@ -35,6 +42,24 @@ def test_what_is_read_and_written_again_is_the_same_bytes(rows):
             assert back["kappa"] is None
         else:
             assert back["kappa"] == pytest.approx(row["kappa"], rel=1e-8, nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_a_rounded_row_is_the_row_that_is_read_back(rows):
+    data = to_csv(COLUMNS, rows)
+    assert to_csv(COLUMNS, [rounded(row) for row in rows]) == data
+    for row, back in zip(rows, from_csv(COLUMNS, data), strict=True):
+        kappa = back["kappa"] if back["kappa"] is None else float(back["kappa"])
+        assert repr(rounded(row)) == repr(back | {"kappa": kappa})  # repr: nan, and the sign of 0
+
+
+def test_the_columns_of_the_conditioning_are_those_of_the_runs_that_there_are():
+    # They are made from MEASURED: a field more or less there would be another file format.
+    fields = "kappa negative kappa_eps rank kappa_support effective_rank stable_rank lambda_max"
+    measured = [f"{field}{end}" for field in fields.split() for end in ("", "_min", "_max")]
+    expected = ("phase", "epoch", "step", "samples", *measured, "rank_tol", "structural_rank")
+    assert expected == CONDITIONING
 
 
 def test_the_format():

@@ -1,6 +1,6 @@
 from typing import Any
 
-from orthocond.training.summary import FIELDS, summarize
+from orthocond.training.summary import SUMMARIZED, summarize
 
 CONFIG = {"method": "svd", "task": "dbn", "data": {"name": "x"}, "model": "small", "seed": 3}
 
@@ -19,10 +19,10 @@ def metric(top1: float, failures: int) -> dict[str, Any]:
 def test_the_last_epoch_counts_and_failures_add_up() -> None:
     kappas = [1e9, 10.0, 30.0, 20.0]
     conditioning = [
-        {"phase": "train", "step": step, **dict.fromkeys(FIELDS, kappa)}
+        {"phase": "train", "step": step, **dict.fromkeys(SUMMARIZED, kappa)}
         for step, kappa in zip([10, 90, 95, 100], kappas, strict=True)
     ]
-    conditioning.append({"phase": "eval", "step": 100, **dict.fromkeys(FIELDS, 1e12)})
+    conditioning.append({"phase": "eval", "step": 100, **dict.fromkeys(SUMMARIZED, 1e12)})
     tables = {"metrics": [metric(40.0, 2), metric(60.0, 1)], "conditioning": conditioning}
     summary = summarize(CONFIG, tables, "complete", 100, 7)
     assert (summary["top1"], summary["error"], summary["recalibrated_error"]) == (60, 40, 39)
