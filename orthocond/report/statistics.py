@@ -203,8 +203,8 @@ def contrasts(
         MissingRuns: the task has no runs.
     """
     own = study.select(task, data=data)
-    wide = TASKS[task].wide_stem
-    family = tuple(c for c in PRIMARY if wide or c.control is None)
+    has_control = TASKS[task].wide_stem
+    family = tuple(c for c in PRIMARY if has_control or c.control is None)
     named = {contrast.method for contrast in family if contrast.control is None}
     others = [Contrast(m) for m in own.runs if m not in named and m != "svd"]
     rows = []
