@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orthocond.artifacts import checkpoints
 from orthocond.artifacts.atomic_files import (
@@ -47,9 +47,6 @@ from orthocond.artifacts.run_reader import (
 )
 from orthocond.config.stored_settings import FORMAT
 from orthocond.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = [
     "CONDITIONING",
@@ -185,27 +182,14 @@ class RunWriter:
             earlier = [*earlier, before]
         return {**environment, "earlier": earlier} if earlier else environment
 
-    def save(
-        self,
-        step: int,
-        tensors: Mapping[str, Tensor],
-        state: Mapping[str, Any],
-        tables: Mapping[str, Table],
-    ) -> None:
-        """Write a checkpoint, then the tables beside it; older checkpoints go when it verifies.
-
-        Args:
-            step: optimizer steps done.
-            tensors: weights, buffers, the optimizer's state, by name.
-            state: everything else, as JSON has it.
-            tables: rows of ``metrics``, ``timings`` and ``conditioning``.
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then its tables; older checkpoints are removed once it verifies.
 
         Raises:
-            UserError: the disk refuses; what was saved before is intact.
+            UserError: it can't be written; what was saved before is intact.
         """
-        checkpoint = Checkpoint(step, dict(tensors), dict(state), dict(tables))
         checkpoints.save(self.path / CHECKPOINTS, checkpoint, self.run.name, self._config_hash)
-        self._write_tables(tables)
+        self._write_tables(checkpoint.tables)
 
     def finish(self, summary: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
         """Write the tables, the summary, and last the manifest that makes the run complete.

@@ -1,4 +1,4 @@
-"""Settings as the command line takes them."""
+"""Settings in the form that the command line accepts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from orthocond.config.stored_settings import flat
 
 
 def assignments(settings: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
-    """What follows each --set: the settings that are not the defaults, as ``key=value``.
+    """Return the settings that differ from the defaults, each as ``key=value`` for --set.
 
     Args:
-        settings: of a Config, or as a run stores them; what is no setting is left out.
-        but: dotted keys that are left out too.
+        settings: settings of a Config, or as a run stores them; keys that a Config does not have
+            are left out.
+        but: dotted keys to leave out too.
 
     Example:
         >>> assignments({"data": {"size": 64, "fingerprint": "a8"}, "lr": 0.1, "seed": 3}, ["seed"])

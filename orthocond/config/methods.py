@@ -1,4 +1,4 @@
-"""A method: a solver of the meta-layer, and for ``svd`` the treatments of the layer before it."""
+"""Methods: a solver of the meta-layer, and with ``svd`` the treatments of the layer before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from orthocond.errors import UserError, unknown
 
 SOLVERS = {"svd": "SVD", "ns": "Newton-Schulz", "bn": "BN", "gap": "GAP"}
-"""Solver: its label. ``bn`` (DBN) and ``gap`` (GCP) are the networks without a meta-layer."""
+"""Name of each solver: its label. ``bn`` and ``gap`` are the baselines without a spectral layer."""
 
 LABELS = {
     "ow-stiefel": "OW (Stiefel)",
@@ -16,12 +16,12 @@ LABELS = {
     "rescale": "rescale",
     "slow": "slow",
 }
-"""Labels of the treatments whose name in capitals is not what people say."""
+"""Labels of treatments; a treatment that is not listed here has its name in capitals."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared: a solver, or ``svd`` and treatments of the Pre-SVD layer.
+    """A method to compare: a solver, or ``svd`` with treatments of the Pre-SVD layer.
 
     Args:
         solver: ``svd``, ``ns``, ``bn`` or ``gap``.
@@ -38,11 +38,11 @@ class Method:
 
     @classmethod
     def parse(cls, text: str) -> Method:
-        """A method from any spelling: ``nog+ow`` is ``svd+nog+ow``, and order does not matter.
+        """Return the method of any spelling: ``ow+nog`` and ``svd+nog+ow`` are the same method.
 
         Raises:
             UserError: an unknown or repeated name, treatments that exclude each other, two
-                solvers, or treatments of a solver other than svd.
+                solvers, or treatments with a solver other than svd.
 
         Example:
             >>> Method.parse("ns")
@@ -68,12 +68,12 @@ class Method:
         return cls("svd", tuple(parse_treatments("+".join(treatments))))
 
     def __str__(self) -> str:
-        """The canonical spelling, as it is stored."""
+        """Return the canonical spelling, which runs store."""
         return "+".join((self.solver, *self.treatments))
 
     @property
     def label(self) -> str:
-        """The name for figures and tables.
+        """Name for figures and tables.
 
         Example:
             >>> Method("svd", ("ow-stiefel",)).label

@@ -1,7 +1,7 @@
-"""The configuration of a run and of a grid of runs: frozen, validated, unknown keys refused.
+"""Configuration of a run and of a grid of runs: frozen and validated; unknown keys are refused.
 
-A grid is resolved from its defaults, a preset (TOML in the package), a configuration file, flags
-and ``key=value`` settings, each overriding the one before.
+A grid is resolved from the defaults, a preset (TOML in the package), a configuration file, flags
+and ``key=value`` settings. Each of them overrides the ones before it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-MAX_FILE = 1 << 16  # bytes of a configuration file: far above any real one
-MAX_DOTS = 100  # in a line of TOML: tomllib's memory grows with the square of a dotted key's depth
+MAX_FILE = 1 << 16  # bytes of a configuration file, far more than any real one has
+MAX_DOTS = 100  # in a line of TOML: tomllib's memory grows with the square of a key's depth
 MAX_SEEDS = 1000
 
 
@@ -35,18 +35,18 @@ class _Strict(BaseModel):
 
 
 class DataConfig(_Strict):
-    """Which images, and how many of them."""
+    """Data of a run: which images, and how many of them."""
 
     name: str = "leaves"  # leaves, cifar10, cifar100, fashion-mnist, folder:PATH or imagenet:PATH
-    size: Positive | None = None  # of the square images, in pixels; None is the set's own
-    classes: Annotated[int, Field(ge=2)] | None = None  # the first of the sorted class names
+    size: Positive | None = None  # side of the square images in pixels; None: as in the data set
+    classes: Annotated[int, Field(ge=2)] | None = None  # the first N of the sorted class names
     train_images: Positive | None = None
     test_images: Positive | None = None
-    holdout: Fraction = 0.0  # this part of the training set is evaluated on, the test set unread
+    holdout: Fraction = 0.0  # fraction of the training set to evaluate on, instead of the test set
 
 
 class Config(_Strict):
-    """All settings of one run. What can change its numbers is here; paths and processes are not."""
+    """Settings of one run: all that can change its numbers, so no paths and no processes."""
 
     task: Literal["dbn", "gcp"] = "dbn"
     data: DataConfig = DataConfig()
@@ -55,26 +55,26 @@ class Config(_Strict):
     method: str = "svd"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     epochs: Positive = 2
-    batch_size: Positive = 128  # images of one optimizer step, over all processes
-    accumulate: Positive = 1  # micro-batches that a process splits its part of a step into
+    batch_size: Positive = 128  # images in one optimizer step, over all processes
+    accumulate: Positive = 1  # micro-batches that each process splits its part of a batch into
     lr: Rate = 0.1
-    warmup_epochs: Weight = 0.0  # the rate rises linearly from 0
-    lr_milestones: tuple[Rate, ...] = ()  # epochs, fractions allowed, at which lr is multiplied by
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup_epochs: Weight = 0.0  # in which the rate rises linearly from 0
+    lr_milestones: tuple[Rate, ...] = ()  # epochs, may be fractions, at which the rate is lowered
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # factor of the rate at each milestone
     momentum: Fraction = 0.9
     weight_decay: Weight = 5e-4
     precision: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = False
-    sync_batch_norm: bool = False  # statistics of the other BatchNorm layers over all processes
+    sync_batch_norm: bool = False  # nn.BatchNorm layers take statistics over all processes
     eps: Weight = 1e-2  # added to the covariance's diagonal (DBN)
     groups: Positive = 1
     backward: Literal["exact", "pade", "taylor", "raw"] = "exact"
-    ol_weight: Weight = 1e-4  # of the orthogonal loss (eq. 12)
+    ol_weight: Weight = 1e-4  # weight of the orthogonal loss (eq. 12)
     olr_target: Literal["parameter", "weight"] = "parameter"
     probe_every: Positive = 10  # steps between two conditioning records
     recalibration_batches: Positive = 20
-    # The random stream that orders the recalibration's images; shared: with the crops of its first
-    # batch, as in runs of format 1 (orthocond.config.stored_settings).
+    # Random stream for the order of the recalibration's images. own: a separate stream; shared: the
+    # stream of the first batch's crops, as in runs of format 1 (orthocond.config.stored_settings).
     calibration_stream: Literal["own", "shared"] = "own"
     checkpoint_every: Positive = 200  # steps; a checkpoint is also written after each epoch
 
@@ -97,14 +97,14 @@ class Config(_Strict):
 
 
 class Grid(_Strict):
-    """Methods x seeds of one configuration."""
+    """Runs of one configuration: each method with each seed."""
 
     methods: tuple[str, ...] = ("svd",)
     seeds: str = "0"
     config: Config = Config()
 
     def __iter__(self) -> Iterator[Config]:  # type: ignore[override]
-        """The configuration of each run, seeds outermost: every method is seen early."""
+        """Yield the configuration of each run: all methods with one seed, then with the next."""
         seen = dict.fromkeys(str(Method.parse(m)) for m in self.methods)
         for seed in parse_seeds(self.seeds):
             for method in seen:
@@ -112,10 +112,10 @@ class Grid(_Strict):
 
 
 def checked(model: type[Model], settings: Mapping[str, Any]) -> Model:
-    """Validate settings against a model, or raise one line that names the key.
+    """Return settings as a model, or raise an error of one line that names the key.
 
     Raises:
-        UserError: the first unknown key, wrong type or value out of range.
+        UserError: an unknown key, a wrong type or a value out of range; the first one is named.
     """
     try:
         return model.model_validate(settings)
@@ -125,7 +125,7 @@ def checked(model: type[Model], settings: Mapping[str, Any]) -> Model:
     if first["type"] == "extra_forbidden":
         raise unknown("setting", key, _keys(model))
     reason = first["msg"].removeprefix("Value error, ")
-    if not key:  # a contradiction between keys, which the reason names
+    if not key:  # keys contradict each other: the reason names them
         raise UserError(reason)
     if first["type"] == "model_type":
         raise UserError(f"{key} is a table of settings: did you mean {key}.name?")
@@ -149,10 +149,11 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from '3', '0-4' or '0,2,5-7'.
+    """Return the seeds of a text such as '3', '0-4' or '0,2,5-7'.
 
     Raises:
-        UserError: not a list of numbers and ranges, a range backwards, or more than 1,000 seeds.
+        UserError: not a list of numbers and ranges, a range that runs backwards, a range of more
+            than 1,000 seeds, or a seed of 2^31 or more.
 
     Example:
         >>> parse_seeds("0-2,7")
@@ -173,7 +174,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def presets() -> list[str]:
-    """Names of the configurations that ship with the package.
+    """Return the names of the configurations that ship with the package.
 
     Example:
         >>> "quick" in presets()
@@ -188,12 +189,16 @@ def _parse_toml(text: str, origin: str) -> dict[str, Any]:
         raise UserError(f"{origin} has a line with more than {MAX_DOTS} dots")
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of the syntax, or of a number's length
+    except (ValueError, RecursionError) as error:  # wrong syntax, or a number with too many digits
         raise UserError(f"{origin} is not valid TOML: {error}") from None
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset, as they stand in its file."""
+    """Return the settings of a preset, as in its file.
+
+    Raises:
+        UserError: there is no such preset.
+    """
     if name not in presets():
         raise unknown("preset", name, presets())
     return _parse_toml(
@@ -202,7 +207,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings of a TOML file: the keys of a Config, and ``methods`` and ``seeds``.
+    """Return the settings of a TOML file: keys of a Config, ``methods`` and ``seeds``.
 
     Raises:
         UserError: the file is missing, too large, not UTF-8 or not TOML.
@@ -219,10 +224,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> tuple[list[str], Any]:
-    """A key path and a value from 'a.b=value'; the value is TOML, or else a plain string.
+    """Return the key path and the value of 'a.b=value'; a value that is not TOML is a string.
 
     Raises:
-        UserError: there is no '=', there are too many dots, or more than one value.
+        UserError: there is no '=', there are too many dots, or there is more than one value.
 
     Example:
         >>> parse_setting("data.classes=20"), parse_setting("precision=bfloat16")
@@ -236,7 +241,7 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     path = key.strip().split(".")
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except (ValueError, RecursionError):  # no TOML, or a number with too many digits
+    except (ValueError, RecursionError):  # not TOML, or a number with too many digits
         return path, value
     if list(parsed) != ["value"]:
         raise UserError(f"setting {_short(text)}: expected one value on one line")
@@ -258,16 +263,18 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     settings: Iterable[str] = (),
 ) -> Grid:
-    """The grid that a command line asks for: defaults < preset < file < flags < settings.
+    """Return the grid of a command line; the order is defaults, preset, file, flags, settings.
+
+    Each of these overrides the ones before it.
 
     Args:
         preset: name of a preset, or None.
         file: path of a TOML file, or None.
         flags: keys of a Config, and ``methods`` and ``seeds``.
-        settings: 'a.b=value' texts.
+        settings: texts such as 'a.b=value'.
 
     Raises:
-        UserError: whatever is unknown or invalid, in one line.
+        UserError: a key or value is unknown or invalid; the first one is named.
 
     Example:
         >>> grid = resolve(flags={"methods": ["nog", "bn"], "seeds": "0-1"}, settings=["epochs=1"])

@@ -1,8 +1,8 @@
-"""Settings that did not exist when a run was stored, and the values that they had by then.
+"""Settings that are newer than a stored run, and the values that the run had in effect.
 
-A new key of ``orthocond.config.schema.Config`` gets a line in ``HISTORICAL`` when the runs before
-it did something definite. Stored files are never rewritten: they are completed when they are
-compared.
+A new key of ``orthocond.config.schema.Config`` gets a line in ``HISTORICAL`` if earlier runs
+behaved as one value of the key. Stored files are never rewritten: their settings are completed
+when they are compared.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 FORMAT = 2
-"""Version of the run format, in each manifest; manifests without one are of version 1."""
+"""Version of the run format, in each manifest; a manifest without a version has version 1."""
 
 HISTORICAL: Mapping[str, Any] = {
     "calibration_stream": "shared",  # since format 2
 }
-"""Top-level key of a configuration -> its value in runs that were stored without it."""
+"""Top-level key of a configuration: its value in runs that were stored without the key."""
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def reduced(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted keys."""
+    """Return nested settings as one level of dotted keys."""
     if not isinstance(value, Mapping):
         return {key: value}
     pairs = [flat(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()]

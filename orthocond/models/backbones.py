@@ -1,17 +1,19 @@
-"""Networks with a spectral meta-layer, and the names of the layers that matter in them.
+"""Networks with a spectral meta-layer.
 
 Decorrelated batch norm (figure 6 of the paper): a ResNet whose stem is a 3x3 convolution of stride
-1, followed by the whitening layer in place of its batch norm. Global covariance pooling (figure 7):
-a ResNet whose global average pooling is replaced by the square root of the features' covariance.
+1. The whitening layer follows the stem, in place of its batch norm. Global covariance pooling
+(figure 7): a ResNet whose global average pooling is replaced by the square root of the features'
+covariance.
 
 Note [Equal initial weights]
-    Methods are compared over equal seeds, so a seed fixes every weight whatever the method. The
-    whitening layer draws no random numbers, and what differs in shape is drawn last: the stem
-    (3x3, or a control's 11x11), and with covariance pooling the classifier.
+    Methods are compared over equal seeds, so a seed must fix every weight, whatever the method. The
+    whitening layer draws no random numbers. Weights whose shape depends on the method are drawn
+    last: those of the stem (3x3, or 11x11 in a control), and with covariance pooling those of the
+    classifier.
 
 Note [Full precision before the meta-layer]
-    The covariance of bfloat16 features has a noise floor of 2e-7 of its largest eigenvalue, so the
-    stem and its norm stay outside autocast; the covariance pool sees to itself.
+    The covariance of bfloat16 features has a noise floor of 2e-7 of its largest eigenvalue. So the
+    stem and its norm run outside autocast. The covariance pool leaves autocast by itself.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def meta_layer(task: str) -> str:
 
 
 def _draw(*modules: nn.Module) -> None:
-    """Initial convolution weights, as torchvision's ResNets have them."""
+    """Draw initial convolution weights as torchvision's ResNets do."""
     for module in modules:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -66,12 +68,13 @@ def _stem_convolution(channels: int, kernel: int) -> nn.Conv2d:
 
 
 class SmallResNet(nn.Module):
-    """A ResNet for small images that a CPU trains: a full-size stem, then one block a stage.
+    """A ResNet for small images that trains on a CPU: a stem of stride 1, then a block per stage.
 
     Args:
-        num_classes: of the classifier.
-        widths: channels of the stem, then of each stage. The first stage has a quarter of the
-            stem's positions, by a max-pool; each later one a quarter of those before it.
+        num_classes: number of classes.
+        widths: number of channels of the stem, then of each stage. A max-pool after the stem
+            leaves a quarter of the positions for the first stage. Each later stage has a quarter of
+            the positions of the stage before it.
     """
 
     def __init__(self, num_classes: int, widths: list[int]) -> None:
@@ -96,14 +99,14 @@ class SmallResNet(nn.Module):
         self.bn1: nn.Module = nn.BatchNorm2d(stem)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) to logits (B, num_classes)."""
-        # The two commute, value and gradient: the ReLU is left a quarter of the positions.
+        """Return logits (B, num_classes) of images (B, 3, H, W)."""
+        # ReLU and max-pool commute, in value and gradient: pooling first leaves the ReLU less work.
         x = self.layers(self.relu(self.maxpool(_stem(self, x))))
         return self.fc(self.avgpool(x).flatten(1))
 
 
 class StemResNet(ResNet):
-    """torchvision's ResNet with its stem outside autocast."""
+    """ResNet of torchvision whose stem runs outside autocast."""
 
     def _forward_impl(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(_stem(self, x)))
@@ -112,7 +115,7 @@ class StemResNet(ResNet):
 
 
 def _stem(model: Any, x: Tensor) -> Tensor:
-    """The first convolution and its norm, see Note [Full precision before the meta-layer]."""
+    """Apply the first convolution and its norm, see Note [Full precision before the meta-layer]."""
     with torch.autocast(x.device.type, enabled=False):
         return model.bn1(model.conv1(x))
 
@@ -126,7 +129,7 @@ def _resnet50(num_classes: int) -> nn.Module:
 
 
 def _resnet18_at_14(num_classes: int) -> nn.Module:
-    """The last stage keeps its 14x14 positions (for 224 pixels), as the GCP literature has it."""
+    """Return a ResNet-18 whose last stage keeps 14x14 positions (for 224 pixels), usual for GCP."""
     model: Any = _resnet18(num_classes)
     model.layer4[0].conv1.stride = model.layer4[0].downsample[0].stride = (1, 1)
     return model
@@ -138,7 +141,9 @@ WHITENED: dict[str, Backbone] = {
     "resnet18": _resnet18,
     "resnet50": _resnet50,
 }
-POOLED: dict[str, tuple[Backbone, int]] = {  # and the channels that the features are reduced to
+POOLED: dict[
+    str, tuple[Backbone, int]
+] = {  # and the number of channels that the features are reduced to
     "small": (lambda classes: SmallResNet(classes, [32, 32, 64, 128]), 96),
     "resnet18": (_resnet18_at_14, 256),
 }
@@ -155,28 +160,28 @@ def build_model(
     groups: int = 1,
     stem_kernel: int = 3,
 ) -> nn.Module:
-    """A network with its meta-layer, at the names ``pre_svd(task)`` and ``meta_layer(task)``.
+    """Build a network with its meta-layer.
 
-    Equal torch seeds give equal initial weights for every solver (Note [Equal initial weights]).
+    ``orthocond.config.tasks.TASKS`` names the meta-layer and the layer before it. Equal torch seeds
+    give equal initial weights for every solver (Note [Equal initial weights]).
 
     Args:
         task: ``dbn``, for images of about 32 pixels, or ``gcp``.
         model: one of ``MODELS[task]``. ``small`` trains on a CPU; for ``gcp`` it is made for 64
             pixels, where 96 channels have a covariance over 8x8 positions.
-        solver: ``svd``, ``ns``, or the same network without a spectral layer: ``bn`` for dbn, where
-            nn.BatchNorm2d stands in its place, and ``gap`` for gcp, where the reduced features are
-            averaged.
-        num_classes: of the classifier.
-        eps, groups: of the whitening (dbn).
-        backward: rule of the decomposition's gradient, for ``svd``. For gcp any but ``exact`` takes
-            the full covariance instead of its low-rank root.
+        solver: ``svd``, ``ns``, or the baseline without a spectral layer: ``bn`` for dbn, which has
+            nn.BatchNorm2d instead, and ``gap`` for gcp, which averages the reduced features.
+        num_classes: number of classes.
+        eps, groups: arguments of the whitening layer (dbn).
+        backward: rule for the gradient of the decomposition, for ``svd``. For gcp, every rule but
+            ``exact`` decomposes the full covariance instead of computing its low-rank root.
         stem_kernel: width of the first convolution (dbn).
 
     Returns:
         A module from images (B, 3, H, W) to logits (B, num_classes).
 
     Raises:
-        UserError: an unknown task, model or solver; another stem for gcp.
+        UserError: an unknown task, model or solver, or a stem of another width for gcp.
 
     Example:
         >>> build_model("dbn", "small", "svd", 10)(torch.zeros(2, 3, 32, 32)).shape

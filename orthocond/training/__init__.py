@@ -1,1 +1,1 @@
-"""Training: the plan of a grid, its session, and the steps of one run."""
+"""Training: the session of a grid of runs, the trainer of one run, the stepper of one step."""

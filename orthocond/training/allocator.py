@@ -1,7 +1,8 @@
-"""Freed memory is kept, so that large tensors are not paged in anew in every step.
+"""Setting of glibc that keeps freed memory in the process, which makes CPU training faster.
 
-glibc gives blocks of tens of megabytes back to the system on every free; taking them again is a
-page fault every four kilobytes, which costs a CPU training step about a quarter of its time.
+By default glibc returns a block of tens of megabytes to the system when it is freed. When the
+block is allocated again, every four kilobytes of it cause a page fault. This takes about a quarter
+of the time of a training step on a CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory for this process; does nothing where there is no mallopt.
+    """Make glibc keep freed memory for this process; do nothing where mallopt does not exist.
 
     Example:
         >>> keep_memory()

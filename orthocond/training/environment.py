@@ -1,4 +1,4 @@
-"""What a run says of the place where it ran: versions, commit, device, threads; no host name."""
+"""Environment that a run records: versions, commit, device, threads, but no host name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ PACKAGES = ("orthocond", "torch", "torchvision", "accelerate", "numpy")
 
 
 def commit() -> str | None:
-    """The commit of the source tree that the package runs from, with '+' where it was changed."""
+    """Return the commit of the source tree that the package runs from, with '+' if it is modified.
+
+    None is returned outside a git repository, or if git can't be run.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
@@ -31,7 +34,7 @@ def commit() -> str | None:
 
 
 def _processor() -> str:
-    """The processor's model where the system tells it (Linux), else its architecture."""
+    """Return the model of the processor (on Linux), or its architecture (on other systems)."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -41,7 +44,7 @@ def _processor() -> str:
 
 
 def describe(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
-    """The environment of a run, as it stands in environment.json.
+    """Return the environment of a run, as written to environment.json.
 
     Example:
         >>> describe(torch.device("cpu"), "float32", 1)["device"]

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a classifier, over one process or many."""
+"""Loss and accuracy of a classifier, on one process or many."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     reduce: Reduce = lambda sums: sums,
 ) -> dict[str, float]:
-    """Mean cross-entropy, top-1 and top-5 accuracy in percent.
+    """Return the mean cross-entropy, and top-1 and top-5 accuracy in percent.
 
     Args:
-        model: called as it is; put it in evaluation mode first.
-        batches: of images (b, 3, H, W) and labels (b,), on the model's device.
-        reduce: sums a tensor over processes.
+        model: a classifier; put it in evaluation mode before.
+        batches: pairs of images (b, 3, H, W) and labels (b,), on the model's device.
+        reduce: sums a tensor over the processes.
 
     Returns:
-        ``loss``, ``top1`` and ``top5``; with fewer than five classes top5 is over all of them.
+        ``loss``, ``top1`` and ``top5``; with fewer than five classes top5 counts all of them.
 
     Raises:
-        UserError: there is no image.
+        UserError: there are no images.
 
     Example:
         >>> images, labels = torch.eye(3), torch.tensor([0, 1, 1])
@@ -55,7 +55,7 @@ def evaluate(
 
 @contextmanager
 def buffers_restored(model: nn.Module) -> Iterator[None]:
-    """Put every buffer back at the end: what happens to running statistics inside is undone."""
+    """Restore all buffers at the end, which undoes changes to the running statistics."""
     saved = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         yield

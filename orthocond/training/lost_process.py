@@ -1,4 +1,4 @@
-"""Which process of a group is lost, told by those that wait for it."""
+"""Error that names the process of a group that no longer answers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch.distributed as dist
 from orthocond.errors import UserError
 from orthocond.layers.moments import is_distributed
 
-ROLL_CALL = 10.0  # seconds: all that live stop waiting about a step's time apart
+ROLL_CALL = 10.0  # seconds: the other processes stop waiting within about one training step
 
 
 class ProcessLost(UserError):
-    """Another process of the group does not answer any more."""
+    """Another process of the group no longer answers."""
 
     exit_code = 1
 
 
 def _answering(seconds: float) -> list[bool]:
-    """Which ranks answer, each asked over the store that the group was founded with."""
+    """Return for each rank whether it answers, over the store that the group was created with."""
     wait = timedelta(seconds=seconds)
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(host, port, is_master=False, timeout=wait)
@@ -40,13 +40,13 @@ def _answering(seconds: float) -> list[bool]:
 
 @contextmanager
 def lost_processes_named(timeout: float) -> Iterator[None]:
-    """Turn the failure of a collective operation into a line with the rank that is lost.
+    """Replace the error of a failed collective operation by one that names the lost rank.
 
     Args:
-        timeout: seconds that the group waits, for the line.
+        timeout: seconds that the group waits in a collective operation.
 
     Raises:
-        ProcessLost: a collective operation inside failed. The state saved last is intact.
+        ProcessLost: a collective operation inside failed. The last saved state is intact.
     """
     try:
         yield
@@ -57,10 +57,11 @@ def lost_processes_named(timeout: float) -> Iterator[None]:
         world = dist.get_world_size()
         try:
             answers = _answering(min(timeout, ROLL_CALL))
-        except dist.DistError:  # the store was with rank 0
+        except dist.DistError:  # rank 0 is lost: it held the store
             answers = [False] + [True] * (world - 1)
         lost = ", ".join(str(rank) for rank, here in enumerate(answers) if not here)
         who = f"process {lost} of {world} is lost" if lost else "the connection was lost"
         raise ProcessLost(
-            f"{who} (timeout {timeout:g} s): the same command goes on from the state saved last"
+            f"{who} (timeout {timeout:g} s): run the same command again to resume from the last "
+            "saved state"
         ) from error

@@ -1,4 +1,4 @@
-"""The most memory that was held at a time."""
+"""Peak memory of a run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import sys
 
 import torch
 
-RSS_UNIT = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss's unit
+RSS_UNIT = 1 if sys.platform == "darwin" else 2**10  # bytes in one unit of ru_maxrss
 
 
 def forget_peak(device: torch.device) -> None:
-    """Start the peak of a GPU anew; the system's record of a process has no such thing."""
+    """Reset the recorded peak of a GPU; the peak of a process on a CPU can't be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The peak in units of 2^20 bytes.
+    """Return the peak memory in units of 2^20 bytes.
 
     Returns:
-        Of a GPU, what tensors of this process held there at most since ``forget_peak``. Of a CPU,
-        what the process held at most since its start, for whatever it did before included.
+        On a GPU: peak memory of this process's tensors there since ``forget_peak``. On a CPU: peak
+        memory of the process since it started, including earlier work.
 
     Example:
         >>> peak_memory_mb(torch.device("cpu")) > 10

@@ -1,4 +1,4 @@
-"""A grid of runs: plan it, skip what is complete, resume what is not, go on where one fails."""
+"""Training of a grid of runs: complete runs are skipped, interrupted ones are resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from orthocond.training.signals import Interrupted, StopSignal
 from orthocond.training.stepper import Diverged
 from orthocond.training.summary import summarize
 from orthocond.training.tracking import Log, epoch_log
-from orthocond.training.trainer import Trainer
+from orthocond.training.trainer import Save, Trainer
 
 T = TypeVar("T")
 AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
@@ -35,17 +35,17 @@ AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of the grid, and what training would do with it."""
+    """One run of a grid, and what training will do with it."""
 
     config: Config
-    settings: dict[str, Any]  # as the run stores them
+    settings: dict[str, Any]  # as stored in the run's config.json
     folder: Path
     action: str  # train, resume or skip
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one run of the grid stands in the end."""
+    """Outcome of one run of a grid."""
 
     name: str
     status: str  # complete, diverged, interrupted, or locked: another process trains it
@@ -53,19 +53,19 @@ class Result:
 
 
 def make_accelerator(precision: str, timeout: float) -> Accelerator:
-    """The device and the processes that are there, with autocast where the precision asks for it.
+    """Return the available device and processes, with autocast if the precision needs it.
 
     Args:
-        precision: of a Config.
-        timeout: seconds that a process waits for one that is lost.
+        precision: as in a Config.
+        timeout: seconds that a process waits for another one that does not answer.
 
     Raises:
-        UserError: float16 without a GPU.
+        UserError: precision float16 without a GPU.
     """
     gpu = torch.cuda.is_available()
     if precision == "float16" and not gpu:
         raise UserError("precision float16 needs a GPU: use bfloat16 or float32 here")
-    # accelerate keeps one state a process: a second session may have another precision.
+    # accelerate keeps one state per process, but a second session may have another precision.
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=AUTOCAST.get(precision, "no"),
@@ -75,25 +75,25 @@ def make_accelerator(precision: str, timeout: float) -> Accelerator:
 
 
 def resolved(config: Config, data: ImageData) -> dict[str, Any]:
-    """The settings that a run stores: the data by name and fingerprint, no paths."""
+    """Return the settings that a run stores: the data by name and fingerprint, without paths."""
     settings = config.model_dump(mode="json")
     settings["data"] |= {"name": data.name, "size": data.size, "fingerprint": data.fingerprint}
     return settings
 
 
 def run_folder(study: Path, config: Config, data: ImageData) -> Path:
-    """Where the run of a configuration lies in a study."""
+    """Return the folder in a study for the run of a configuration."""
     model = config.model if config.stem_kernel == 3 else f"{config.model}-stem{config.stem_kernel}"
     return study / run_name(config.task, data.name, model, config.method, config.seed)
 
 
 def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
-    """What training would do with each run.
+    """Return what training will do with each run of a grid.
 
-    A complete run whose state is damaged is skipped with a warning: its figures stand.
+    A complete run with a damaged checkpoint is skipped with a warning: its tables are intact.
 
     Raises:
-        UserError: a run there has another configuration, or is damaged.
+        UserError: the study has such a run with another configuration, or the run is damaged.
     """
     planned = []
     for config in grid:
@@ -118,16 +118,16 @@ def _warn_of_damaged_state(run: Run) -> None:
 
 
 class Session:
-    """Trains the runs of a grid one after the other, on every process the same.
+    """Training of the runs of a grid, one after the other; every process has its own Session.
 
     Args:
-        grid: what to train.
-        study: the folder of the runs.
-        timeout: seconds that a process waits for one that is lost.
-        tracker: ``tensorboard``, which is there (``require_tracker``), or None.
+        grid: the runs to train.
+        study: folder of the runs.
+        timeout: seconds that a process waits for another one that does not answer.
+        tracker: ``tensorboard``, checked with ``require_tracker`` before, or None.
 
     Raises:
-        UserError: the data can't be had, or the precision does not exist here.
+        UserError: the data can't be loaded, or the device does not have the precision.
         OutOfMemory: the data do not fit into memory.
     """
 
@@ -148,17 +148,18 @@ class Session:
             return data.to(self.accelerator.device)
 
     def planned(self) -> list[Planned]:
-        """What training would do with each run (``plan``)."""
+        """Return what training will do with each run, see ``plan``."""
         return plan(self.grid, self.study, self.data)
 
     def train(self, report: Callable[[Planned, int, int, str], None]) -> Iterator[Result]:
-        """Train what is not complete; yields a result as each run ends.
+        """Train the runs that are not complete, and yield a result as each run ends.
 
         Args:
-            report: called with the run, the step, the number of steps and a line about it.
+            report: called after each step, with the run, the step, the number of steps in the run
+                and a line of text about the step.
 
         Raises:
-            ProcessLost: another process does not answer any more.
+            ProcessLost: another process no longer answers.
             OutOfMemory: the run does not fit into the memory of this process.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -180,14 +181,17 @@ class Session:
                     return
 
     def _on_main(self, function: Callable[[], T]) -> T:
-        """Call on the main process only; every process gets its result, or its UserError."""
+        """Call a function on the main process; all processes get its result or its UserError."""
         box = [self._everywhere(lambda: function() if self.is_main else None)]
         with lost_processes_named(self.timeout):
             broadcast_object_list(box)
-        return cast(T, box[0])  # the others had None in it
+        return cast(T, box[0])  # broadcast_object_list has replaced the None of the other processes
 
     def _everywhere(self, function: Callable[[], T]) -> T:
-        """Call on every process; all get the first UserError of any, told by its process."""
+        """Call a function on every process; if any raises a UserError, raise the first one on all.
+
+        Only the process where it was raised prints it.
+        """
         result: T | None = None
         error: UserError | None = None
         try:
@@ -205,62 +209,70 @@ class Session:
     def _train_one(
         self, planned: Planned, report: Callable[[Planned, int, int, str], None]
     ) -> Result:
-        config, settings, name = planned.config, planned.settings, planned.folder.name
-        accelerator = self.accelerator
-        environment = describe(accelerator.device, config.precision, accelerator.num_processes)
-        writer = RunWriter(planned.folder)
+        """Train a run from its start, or from its newest checkpoint, to its end."""
         if planned.action == "skip":
-            finished = self._on_main(lambda: Run(planned.folder).summary)
-            return Result(name, finished["status"], finished)
+            return self._on_main(lambda: _finished(Run(planned.folder)))
 
         def progress(step: int, text: str) -> None:
             report(planned, step, trainer.total_steps, text)
 
-        # before anything is written, for it may refuse the configuration
+        # The trainer may refuse the configuration: it is built before anything is written.
         trainer = self._everywhere(
-            lambda: Trainer(config, self.data, accelerator, self.stop, progress)
+            lambda: Trainer(planned.config, self.data, self.accelerator, self.stop, progress)
         )
+        writer = RunWriter(planned.folder)
         with ExitStack() as stack:
-
-            def begin() -> tuple[dict[str, Any] | None, Checkpoint | None]:
-                stack.enter_context(writer)
-                run = Run(planned.folder)
-                if run.is_complete:
-                    return run.summary, None
-                return None, writer.begin(settings, environment)
-
-            summary, checkpoint = self._on_main(begin)
-            if summary is not None:
-                return Result(name, summary["status"], summary)
-            if checkpoint is not None:
-                trainer.resume(checkpoint)
+            found = self._on_main(lambda: self._begin(planned, stack.enter_context(writer)))
+            if isinstance(found, Result):
+                return found
+            if found is not None:
+                trainer.resume(found)
             log: Log | None = None
             if self.is_main and self.tracker:
-                log = stack.enter_context(epoch_log(self.study / self.tracker, name))
+                log = stack.enter_context(epoch_log(self.study / self.tracker, planned.folder.name))
                 log(trainer.tables["metrics"])
 
-            def save(*state: Any) -> None:
+            def save(checkpoint: Checkpoint) -> None:
                 if self.is_main:
-                    writer.save(*state)
+                    writer.save(checkpoint)
                 if log:
-                    log(trainer.tables["metrics"])
+                    log(checkpoint.tables["metrics"])
 
-            status = "complete"
-            try:
-                trainer.run(save)
-            except Diverged:
-                status = "diverged"
-                trainer.save(save)
-            summary = summarize(
-                settings,
-                trainer.tables,
-                status,
-                trainer.step,
-                trainer.parameters,
-                trainer.unfinished(),
-            )
+            summary = _run(trainer, planned.settings, save)
             if self.is_main:
                 writer.finish(summary, trainer.tables)
-            accelerator.wait_for_everyone()
-            accelerator.free_memory()
-        return Result(name, status, summary)
+            self.accelerator.wait_for_everyone()
+            self.accelerator.free_memory()
+        return Result(planned.folder.name, summary["status"], summary)
+
+    def _begin(self, planned: Planned, writer: RunWriter) -> Result | Checkpoint | None:
+        """Return the run's result if another process has finished it, else where to begin."""
+        run = Run(planned.folder)
+        if run.is_complete:
+            return _finished(run)
+        device, processes = self.accelerator.device, self.accelerator.num_processes
+        environment = describe(device, planned.config.precision, processes)
+        return writer.begin(planned.settings, environment)
+
+
+def _finished(run: Run) -> Result:
+    summary = run.summary
+    return Result(run.name, summary["status"], summary)
+
+
+def _run(trainer: Trainer, settings: dict[str, Any], save: Save) -> dict[str, Any]:
+    """Train to the last epoch, or until the run diverges, and return its summary."""
+    status = "complete"
+    try:
+        trainer.run(save)
+    except Diverged:
+        status = "diverged"
+        save(trainer.checkpoint())
+    return summarize(
+        settings,
+        trainer.tables,
+        status,
+        trainer.step,
+        trainer.parameters,
+        trainer.unfinished(),
+    )

@@ -1,4 +1,4 @@
-"""Stopping between two steps: signals are remembered, so that a run can save its state first."""
+"""Stop signals: they are remembered, so that a run can save its state before it stops."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """Remembers SIGTERM or SIGINT until somebody looks; a Ctrl-C after it acts at once.
+    """Record of a received SIGTERM or SIGINT, which training checks after each step.
 
-    Another SIGTERM does nothing: a scheduler and a launcher may both pass the same one on.
+    A Ctrl-C after the first signal raises KeyboardInterrupt at once. A second SIGTERM does nothing,
+    because a scheduler and a launcher may both forward the same signal.
+
+    Attributes:
+        signum: number of the first signal, 0 before there is one.
     """
 
     def __init__(self) -> None:
@@ -31,7 +35,7 @@ class StopSignal:
 
     @contextmanager
     def installed(self) -> Iterator[StopSignal]:
-        """Take the signals over, and give them back at the end."""
+        """Handle both signals inside the context, and restore the earlier handlers at the end."""
         old = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self

@@ -1,4 +1,4 @@
-"""A run's metrics in TensorBoard, while it trains."""
+"""Metrics of a run in TensorBoard, while it trains."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def require_tracker(name: str) -> None:
 
 @contextmanager
 def epoch_log(folder: Path, run: str) -> Iterator[Log]:
-    """Log a run; what was logged of it before is replaced.
+    """Log a run to TensorBoard, and replace any earlier log of it.
 
     Args:
-        folder: of the logs of all runs.
-        run: its name.
+        folder: folder for the logs of all runs.
+        run: name of the run.
 
     Yields:
-        A function that takes the rows of metrics.csv so far and logs those that it has not seen.
+        A function that takes all rows of metrics.csv so far, and logs the rows that are new.
     """
     from accelerate.tracking import TensorBoardTracker
 
-    # A resumed run logs all its rows anew: TensorBoard drops what it has from step 0 on.
+    # A resumed run logs all its rows again: purge_step makes TensorBoard drop the earlier ones.
     tracker = TensorBoardTracker(run, logging_dir=folder, purge_step=0)
     tracker.start()
     logged = 0

@@ -1,11 +1,11 @@
-"""The training loop of one run, on one process or many, from a configuration to its artifacts.
+"""Training loop of one run: its epochs, what is recorded in them, and when a checkpoint is saved.
 
 Note [Resume to the same bytes]
-    Everything random in a step is drawn from the seed, the epoch and the step (orthocond.data), the
-    learning rate is a function of the step, and the sums behind a row of metrics.csv are saved with
-    the checkpoint, as are the rows so far, rounded as the file has them. So a run that was killed
-    at any moment and resumed writes the bytes that an uninterrupted one would have written, at
-    equal thread and process count.
+    All random numbers of a step are drawn from the seed, the epoch and the step (orthocond.data),
+    and the learning rate is a function of the step. A checkpoint holds the sums behind the next row
+    of metrics.csv, and all earlier rows, rounded as in the file. So a run that was killed at any
+    moment and then resumed writes the same bytes as an uninterrupted run, if the numbers of threads
+    and of processes are equal.
 """
 
 from __future__ import annotations
@@ -13,48 +13,38 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor
 
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import Table
+from orthocond.artifacts.csv_tables import Table, rounded
 from orthocond.config.schema import Config
+from orthocond.config.tasks import TASKS
 from orthocond.data import ImageData
 from orthocond.errors import UserError
 from orthocond.layers.recalibration import recalibrate
-from orthocond.models.backbones import meta_layer
 from orthocond.probes import ConditioningProbe
 from orthocond.training.evaluation import buffers_restored, evaluate
 from orthocond.training.peak_memory import forget_peak, peak_memory_mb
 from orthocond.training.signals import Interrupted, StopSignal
 from orthocond.training.stepper import Diverged, Stepper
 
-Save = Callable[[int, dict[str, Tensor], dict[str, Any], dict[str, Table]], None]
-SIGNIFICANT_DIGITS = 9
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as its file will have it."""
-    return {
-        key: float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
-        for key, value in row.items()
-    }
+Save = Callable[[Checkpoint], None]
 
 
 class Trainer:
-    """One run: built from a configuration, resumed from a checkpoint, trained to its end.
+    """One run: built from a configuration, trained to its end, and resumed if it was interrupted.
 
     Args:
-        config: the run's settings.
-        data: its images.
-        accelerator: the device and the processes.
-        stop: looked at after each step.
-        report: called after each step with the step and a line about it.
+        config: settings of the run.
+        data: images of the run.
+        accelerator: device and processes.
+        stop: checked after each step.
+        report: called after each step, with the step and a line of text about it.
 
     Raises:
-        UserError: the batch can't be shared out, or is larger than the data.
+        UserError: the batch is larger than the training set, or can't be divided among the
+            processes, or synchronized batch norm is asked for without a GPU.
     """
 
     def __init__(
@@ -80,6 +70,7 @@ class Trainer:
                 f"images of {data.name}"
             )
         self.config, self.data, self.accelerator = config, data, accelerator
+        self.task = TASKS[config.task]
         self.stop, self.report = stop, report
         self.share = (accelerator.process_index, accelerator.num_processes)
         self.stepper = Stepper(config, len(data.classes), self.epoch_steps, accelerator, stop)
@@ -88,40 +79,31 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Optimizer steps done."""
+        """Number of optimizer steps taken."""
         return self.stepper.step
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Number of optimizer steps in the whole run."""
         return self.epoch_steps * self.config.epochs
 
     @property
     def parameters(self) -> int:
-        """Trained numbers in the network."""
+        """Number of trained values in the network."""
         return sum(p.numel() for p in self.model.parameters())
-
-    # Saving and resuming
-
-    def save(self, save: Save) -> None:
-        """Hand the whole state to ``save`` (step, tensors, state, tables)."""
-        save(self.step, self.stepper.tensors(), self.stepper.state(), self.tables)
-
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Take over the state that ``save`` handed out."""
-        self.stepper.resume(checkpoint)
-        self.tables = checkpoint.tables
-
-    # The loop
 
     def run(self, save: Save) -> None:
         """Train to the last epoch.
 
+        Args:
+            save: called with the whole state every ``checkpoint_every`` steps, at the end of each
+                epoch, and before Interrupted is raised.
+
         Raises:
-            Diverged: the loss or the gradient became non-finite.
-            Interrupted: a signal came; the state is saved.
+            Diverged: the loss or the gradient is not finite.
+            Interrupted: a signal asked the run to stop; the state is saved.
         """
-        # With sums, all steps of an epoch may be done and its evaluation not.
+        # Sums are left where all steps of an epoch were taken, but its evaluation was not finished.
         first = (self.step - 1 if self.stepper.sums else self.step) // self.epoch_steps
         for epoch in range(first, self.config.epochs):
             forget_peak(self.accelerator.device)
@@ -129,14 +111,11 @@ class Trainer:
             self._train_epoch(epoch, save)
             seconds, images = time.perf_counter() - seconds, images + self.stepper.sums["images"]
             self._finish_epoch(epoch, seconds, images)
-            self.save(save)
+            save(self.checkpoint())
             self._stop_if_asked()
 
-    def _stop_if_asked(self) -> None:
-        if self.stop.signum:
-            raise Interrupted(self.stop.signum)
-
     def _train_epoch(self, epoch: int, save: Save) -> None:
+        """Take the steps of an epoch that are not taken yet."""
         config, done = self.config, self.step - epoch * self.epoch_steps
         self.model.train()
         with self._probe() as probe:
@@ -150,60 +129,47 @@ class Trainer:
                 loss = sums["loss"] / sums["images"]
                 self.report(self.step, f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}")
                 if self.stop.signum or self.step % config.checkpoint_every == 0:
-                    self.save(save)
+                    save(self.checkpoint())
                     self._stop_if_asked()
 
-    def unfinished(self) -> dict[str, int]:
-        """Failures that no row of metrics.csv has: of an epoch that ended in a divergence."""
-        self.stepper.count_outcomes()
-        return {name: int(self.stepper.sums[name]) for name in ("failures", "unrecovered")}
-
-    # The end of an epoch
+    def _stop_if_asked(self) -> None:
+        if self.stop.signum:
+            raise Interrupted(self.stop.signum)
 
     def _probe(self) -> ConditioningProbe:
-        gcp = self.config.task == "gcp"
         return ConditioningProbe(
             self.model,
-            meta_layer(self.config.task),
+            self.task.meta_layer,
             every=self.config.probe_every,
-            per_sample=gcp,
-            eps=0.0 if gcp else self.config.eps,
+            per_sample=self.task.per_sample,
+            eps=self.config.eps if self.task.has_eps else 0.0,
             structural_rank=self.stepper.treated.layer,
         )
 
     def _record(self, probe: ConditioningProbe, epoch: int) -> None:
+        """Move the probe's new records into the conditioning table."""
         for record in probe.take():
             row = {"phase": record.phase, "epoch": epoch + 1, **record.row()}
-            self.tables["conditioning"].append(_rounded(row))
-
-    def _evaluate(self) -> dict[str, float]:
-        batches = self.data.eval_batches(self.config.batch_size, *self.share)
-        on_device = (part for batch in batches for part in self.stepper.micro_batches(*batch))
-        return evaluate(self.model, on_device, self.accelerator.reduce)
-
-    def _evaluate_recalibrated(self) -> dict[str, float]:
-        """The same with population statistics in place of moving averages."""
-        config = self.config
-        batches = self.data.calibration_batches(
-            config.seed,
-            config.batch_size,
-            config.recalibration_batches,
-            *self.share,
-            shared_stream=config.calibration_stream == "shared",
-        )
-        on_device = (x for batch in batches for x, _ in self.stepper.micro_batches(*batch))
-        with buffers_restored(self.model):
-            recalibrate(self.model, on_device, layers=[meta_layer(config.task)])
-            return self._evaluate()
+            self.tables["conditioning"].append(rounded(row))
 
     def _finish_epoch(self, epoch: int, seconds: float, images: float) -> None:
+        """Evaluate the network, and add the epoch's rows to the tables.
+
+        Args:
+            epoch: the epoch that ends, counted from 0.
+            seconds: duration of its steps.
+            images: how many images were trained on in that time.
+
+        Raises:
+            Diverged: the mean training loss is not finite.
+        """
         start = time.perf_counter()
         self.model.eval()
         with self._probe() as probe:
             probe.step = self.step
             evaluated = self._evaluate()
             self._record(probe, epoch)
-        recalibrated = self._evaluate_recalibrated() if self.config.task == "dbn" else {}
+        recalibrated = self._evaluate_recalibrated() if self.task.running_statistics else {}
         row = {
             "epoch": epoch + 1,
             **self.stepper.finish_epoch(),
@@ -217,7 +183,41 @@ class Trainer:
             "eval_seconds": time.perf_counter() - start,
             "peak_memory_mb": peak_memory_mb(self.accelerator.device),
         }
-        self.tables["metrics"].append(_rounded(row))
-        self.tables["timings"].append(_rounded(timing))
+        self.tables["metrics"].append(rounded(row))
+        self.tables["timings"].append(rounded(timing))
         if not math.isfinite(row["train_loss"]):
             raise Diverged
+
+    def _evaluate(self) -> dict[str, float]:
+        batches = self.data.eval_batches(self.config.batch_size, *self.share)
+        on_device = (part for batch in batches for part in self.stepper.micro_batches(*batch))
+        return evaluate(self.model, on_device, self.accelerator.reduce)
+
+    def _evaluate_recalibrated(self) -> dict[str, float]:
+        """Evaluate with population statistics in place of moving averages, which are put back."""
+        config = self.config
+        batches = self.data.calibration_batches(
+            config.seed,
+            config.batch_size,
+            config.recalibration_batches,
+            *self.share,
+            shared_stream=config.calibration_stream == "shared",
+        )
+        on_device = (x for batch in batches for x, _ in self.stepper.micro_batches(*batch))
+        with buffers_restored(self.model):
+            recalibrate(self.model, on_device, layers=[self.task.meta_layer])
+            return self._evaluate()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the whole state of the run between two steps."""
+        return self.stepper.checkpoint(self.tables)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from the state of a checkpoint."""
+        self.stepper.resume(checkpoint)
+        self.tables = checkpoint.tables
+
+    def unfinished(self) -> dict[str, int]:
+        """Return the failures that no row of metrics.csv has, because their epoch diverged."""
+        self.stepper.count_outcomes()
+        return {name: int(self.stepper.sums[name]) for name in ("failures", "unrecovered")}

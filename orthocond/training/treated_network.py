@@ -1,4 +1,4 @@
-"""The network that a configuration asks for, its layer treated, and its optimizer."""
+"""Network of a configuration, with its treated layer and its optimizer."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from orthocond.treatments import Treated, treat
 
 
 def build_network(config: Config, classes: int) -> tuple[nn.Module, Treated, torch.optim.SGD]:
-    """Build what a run trains, on the CPU.
+    """Build the network and the optimizer of a run, on the CPU.
 
     Args:
         config: settings of the network, the treatments and the optimizer; its seed fixes all
             weights.
-        classes: of the classifier.
+        classes: number of classes.
 
     Returns:
         The network, from images (B, 3, H, W) to logits (B, classes); the handle on its treated
-        layer; the optimizer, which the caller binds the handle to once both are where they train.
+        layer; the optimizer. The caller moves the network to its device, and then binds the handle
+        to the optimizer.
 
     Raises:
-        UserError: the task does not have that model or method, or the treatments exclude each
+        UserError: the task does not have this model or method, or the treatments exclude each
             other.
 
     Example:

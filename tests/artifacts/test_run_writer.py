@@ -9,6 +9,7 @@ import pytest
 import small_run
 
 from orthocond.artifacts.atomic_files import MAX_JSON
+from orthocond.artifacts.checkpoints import Checkpoint
 from orthocond.artifacts.csv_tables import TABLES
 from orthocond.artifacts.run_reader import Run
 from orthocond.artifacts.run_writer import CorruptRun, RunLocked, RunWriter, find_runs, run_name
@@ -47,7 +48,8 @@ def test_what_is_saved_comes_back(tmp_path):
     path = tmp_path / small_run.NAME
     with RunWriter(path) as writer:
         writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
-        writer.save(3, small_run.tensors(3), {"scaler": None}, small_run.tables(3))
+        state = {"scaler": None}
+        writer.save(Checkpoint(3, small_run.tensors(3), state, small_run.tables(3)))
     with RunWriter(path) as writer:
         back = writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
     assert (back.step, back.state) == (3, {"scaler": None})

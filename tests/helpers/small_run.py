@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orthocond.artifacts.checkpoints import Checkpoint
 from orthocond.artifacts.run_writer import Run, RunWriter
 
 NAME = "dbn-leaves-small-svd+nog-s0"
@@ -64,10 +65,10 @@ def train(
         for step in range(done, last + 1):
             time.sleep(pause)
             if step > done:
-                writer.save(step, tensors(step), state(step), tables(step - 1))
+                writer.save(Checkpoint(step, tensors(step), state(step), tables(step - 1)))
             within_epoch = step > done or (checkpoint and checkpoint.state["sums"])
             if step % STEPS_PER_EPOCH == 0 and within_epoch:
-                writer.save(step, tensors(step), state(step, False), tables(step))
+                writer.save(Checkpoint(step, tensors(step), state(step, False), tables(step)))
         if finish:
             writer.finish(SUMMARY, tables(last))
     return Run(path)

@@ -17,7 +17,8 @@ def test_a_complete_run_is_skipped_with_a_word_on_its_damaged_state(tmp_path: Pa
     data = load_data(**grid.config.data.model_dump())
     with RunWriter(run_folder(tmp_path, grid.config, data)) as writer:
         writer.begin(resolved(grid.config, data), small_run.ENVIRONMENT)
-        writer.save(1, small_run.tensors(1), small_run.state(1), small_run.tables(1))
+        parts = (small_run.tensors(1), small_run.state(1), small_run.tables(1))
+        writer.save(checkpoints.Checkpoint(1, *parts))
         writer.finish(small_run.SUMMARY, small_run.tables(1))
     (checkpoint,) = checkpoints.folders(writer.path / "checkpoint")
     with (checkpoint / checkpoints.TENSORS).open("ab") as file:
