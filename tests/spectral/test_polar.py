@@ -162,7 +162,7 @@ def test_bad_input_is_named():
         oc.polar_factor(torch.full((2, 2), float("nan")))
     with pytest.raises(
         DecompositionError,
-        match=r"^method 'gram' takes full rank and condition numbers up to about 1e6; "
+        match=r"^method 'gram' needs full rank and a condition number up to about 1e6: "
         r"use 'svd' or 'auto'$",
     ):
         oc.polar_factor(torch.diag(torch.tensor([1.0, 0.0])), "gram")
