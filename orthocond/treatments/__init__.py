@@ -1,4 +1,8 @@
-"""Treatments of the layer before a spectral layer: one module each, one protocol for all."""
+"""Treatments of the layer before a spectral layer: one module per treatment, one shared protocol.
+
+A treatment changes how one layer is trained: it acts on the layer's weight, on the loss, on the
+gradient or on the optimizer's step.
+"""
 
 from orthocond.treatments.apply import treat
 from orthocond.treatments.protocol import Options, Step, Treatment

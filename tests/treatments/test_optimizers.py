@@ -30,7 +30,7 @@ def test_wrappers_are_taken_off() -> None:
 
 
 class Scaled(Optimizer):
-    """As Adafactor's relative step: its rate is its own."""
+    """An optimizer that computes its own rate, like Adafactor with relative steps."""
 
     def __init__(self, params: Any, lr: float | None = None) -> None:
         super().__init__(params, {"lr": lr})

@@ -1,1 +1,1 @@
-"""What treatments do around the optimizer's step: hooks, closures, and the record of a step."""
+"""Treatments around the optimizer's step: hooks, closures, and the record of a step."""

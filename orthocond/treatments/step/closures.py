@@ -1,13 +1,14 @@
-"""Closures of an optimizer's step, wrapped so that the gradient is treated after the backward.
+"""Closures of an optimizer's step, wrapped so that the gradient is treated after the backward pass.
 
 Note [Closures]
-    A closure computes the gradient inside the step, so the gradient is treated right after it (and
-    after clipping: Lightning has both in there). That is right for optimizers that call it once,
-    before they move anything. A line search calls it again and compares losses with gradients, and
-    a treated gradient is not that of the loss: the known ones are refused by ``bind``, the others
-    at their second call. What belongs to a closure is kept in its wrapper, which the hook after the
-    step is given, and not beside it: an optimizer whose ``step`` calls that of its base class runs
-    the hooks a second time in between.
+    A closure computes the gradient inside the step. So the gradient is treated as soon as the
+    closure returns, after any clipping in the closure (Lightning clips there). This is correct for
+    optimizers that call the closure once, before they change a parameter. A line search calls the
+    closure several times and compares losses with gradients; but a treated gradient is not the
+    gradient of the loss. So ``bind`` refuses the known line searches, and the wrapper refuses the
+    second call for all others. The wrapper, which the hook after the step receives, keeps the state
+    of its closure: if the ``step`` of an optimizer calls the ``step`` of its base class, the hooks
+    run a second time in between, and state kept elsewhere would be overwritten.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from typing import Any
 from orthocond.errors import UserError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""The arguments of a step: positional ones from the optimizer itself on, and keywords."""
+"""Arguments of a step: the positional ones, of which the optimizer is the first, and keywords."""
 
 
 class TreatedClosure:
-    """A closure and what follows its only call (Note [Closures]).
+    """A closure that treats the gradient after its only call (Note [Closures]).
 
     Args:
-        closure: what is called.
-        owner: whose treatments follow.
-        treat: the treatments.
-        optimizer: the optimizer's name, for messages.
+        closure: the closure to wrap.
+        owner: the object whose treatments are applied.
+        treat: function that treats the gradient.
+        optimizer: name of the optimizer, for messages.
     """
 
     def __init__(
@@ -42,16 +43,16 @@ class TreatedClosure:
         self._treat, self._optimizer = treat, optimizer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the closure's loss; its gradient is treated.
+        """Call the closure, treat the gradient, and return the closure's loss.
 
         Raises:
-            UserError: it is the second call; the closure is not called then.
+            UserError: this is the second call; the closure is not called again.
         """
         if self.called:
             raise UserError(
-                f"{self._optimizer} evaluates its closure again within one step, and a treated "
-                "gradient is not that of the loss: use an optimizer that evaluates it once; this "
-                "step is broken off, and the weights are where its first evaluation has moved them"
+                f"{self._optimizer} evaluates its closure again within one step, but a treated "
+                "gradient is not the gradient of the loss: use an optimizer that evaluates the "
+                "closure once; this step was stopped halfway and may have changed the weights"
             )
         self.called = True
         loss = self.closure(*args, **kwargs)
@@ -67,7 +68,7 @@ def closure_of(call: Call) -> Callable[..., Any] | None:
 
 
 def with_closure(call: Call, closure: Callable[..., Any]) -> Call:
-    """Return the arguments of a step with another closure in place of theirs."""
+    """Return the arguments of a step with their closure replaced by another."""
     args, kwargs = call
     if "closure" in kwargs:
         return args, {**kwargs, "closure": closure}
@@ -75,7 +76,7 @@ def with_closure(call: Call, closure: Callable[..., Any]) -> Call:
 
 
 def treated_closure(call: Call, owner: object) -> TreatedClosure | None:
-    """Return an owner's wrapper among the closures of a step, each of which may wrap another."""
+    """Return the owner's wrapper in a step's arguments, or None; wrappers may be nested."""
     closure = closure_of(call)
     while isinstance(closure, TreatedClosure) and closure.owner is not owner:
         closure = closure.closure

@@ -1,21 +1,22 @@
-"""What happens around an optimizer's step: gradient treatments before it, step treatments after.
+"""Hooks on an optimizer's step: gradient treatments run before it, step treatments after it.
 
 Note [Hooks on the step]
-    Gradients are treated in a pre-hook of the optimizer's step: by then they are accumulated,
-    averaged over processes, unscaled and clipped, and equal on every process. OLR leaves the
-    group's learning rate alone, since schedulers own it, and moves its one parameter to
-    lerp(old, new, eta / lr) after the step. For SGD with momentum and weight decay and for AdamW
-    the step is proportional to lr, so this is a step with eta.
+    Gradients are treated in a pre-hook of the optimizer's step. By then they are accumulated,
+    averaged over processes, unscaled and clipped, and equal on every process. OLR does not change
+    the group's learning rate, which belongs to the scheduler. Instead it moves its one parameter to
+    lerp(old, new, eta / lr) after the step. For AdamW, and for SGD with momentum and weight decay,
+    the step is proportional to lr, so the result is a step with eta.
 
 Note [Two readings of OLR]
     Eq. 18 asks for the eta that brings W - eta G nearest to an orthogonal matrix. Under a weight
-    treatment the released code reads W as the underlying parameter, which is not the orthogonal
-    matrix that the paper's Proposition 1 speaks of. ``target="weight"`` reads W as the effective
-    weight, and G as its derivative along the treated gradient. The derivative, and not the secant
-    (W(p) - W(p - lr g)) / lr: where W stays orthogonal both ends of the secant are minima of eq.
-    18, 0 and lr alike, and rounding would choose. With the derivative ``olr-exact`` finds 0 there.
-    The paper's eta* is 0 as well, up to rounding whose sign decides its guard, and Newton's has no
-    curvature: where W is exactly orthogonal (1x1 OW, ow-stiefel) use ``olr-exact``.
+    treatment the released code reads W as the underlying parameter. This is not the orthogonal
+    matrix of the paper's Proposition 1. ``target="weight"`` reads W as the effective weight, and G
+    as the derivative of this weight along the treated gradient. It does not use the secant
+    (W(p) - W(p - lr g)) / lr: if W stays orthogonal, both eta = 0 and eta = lr are minima of eq. 18
+    for the secant, and rounding would choose between them. With the derivative, ``olr-exact`` finds
+    eta = 0 there. The other two rules are unreliable there: the paper's eta* is 0 up to rounding,
+    whose sign decides whether eta* is used, and Newton's rule divides by a curvature of 0. So if W
+    is exactly orthogonal (1x1 OW, ow-stiefel), use ``olr-exact``.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ class StepHooks:
     """The gradient and step treatments of one layer, hooked on an optimizer's step.
 
     Args:
-        place: the layer.
-        parts: its treatments.
-        target: what OLR looks at (Note [Two readings of OLR]).
+        place: the layer and its place in the model.
+        parts: treatments of the layer.
+        target: tensor that OLR reads (Note [Two readings of OLR]).
 
     Attributes:
-        last: what happened in the last step that had a gradient to treat, None before the first.
+        last: record of the last step that had a gradient to treat; None before the first.
     """
 
     last: Last | None
@@ -83,14 +84,15 @@ class StepHooks:
             )
         if self._needed and isinstance(optimizer, CLOSURE_AGAIN):
             raise UserError(
-                f"{type(optimizer).__name__} evaluates its closure several times in a step, and a "
-                "treated gradient is not that of the loss: use an optimizer that evaluates it once"
+                f"{type(optimizer).__name__} evaluates its closure several times in a step, but a "
+                "treated gradient is not the gradient of the loss: use an optimizer that evaluates "
+                "the closure once"
             )
         if self._rule is not None and group is not None:
             learning_rate(group, self._rule)
 
     def bind(self, optimizer: Optimizer) -> None:
-        """Hook the treatments on an optimizer's step, and off another's."""
+        """Hook the treatments on an optimizer's step, and remove the hooks on any other."""
         self.unbind()
         if self._needed:
             self._watch.follow(self._place.parameter)
@@ -101,7 +103,7 @@ class StepHooks:
             ]
 
     def unbind(self) -> None:
-        """Take the hooks off, and watch for missed steps no longer."""
+        """Remove the hooks, and stop watching for missed steps."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -119,9 +121,9 @@ class StepHooks:
         if closure is None:
             self._treat_gradient(optimizer)
             return None
-        if treated_closure(call, self) is not None:  # handed on to the step of a base class
+        if treated_closure(call, self) is not None:  # step of a base class: wrapped already
             return None
-        # The parameter before the step, and not in the closure: SAM calls it at a perturbed weight.
+        # Save the parameter before the step: inside the closure, SAM has perturbed it.
         old = parameter.detach().clone() if self._rule is not None else None
         treat = partial(self._treat_gradient, optimizer, old)
         name = type(optimizer).__name__
@@ -136,11 +138,11 @@ class StepHooks:
         group = group_of(optimizer, parameter)
         if group is None:
             raise UserError(
-                f"layer {place.name!r} has a gradient, and no group of the bound "
-                f"{type(optimizer).__name__} holds its parameter: add it by add_param_group, or "
+                f"layer {place.name!r} has a gradient, but no group of the bound "
+                f"{type(optimizer).__name__} holds its parameter: add it with add_param_group, or "
                 "bind the optimizer that holds it"
             )
-        # A fused optimizer divides by this itself, later.
+        # The loss scale: a fused optimizer divides by it later, inside the step.
         scale = getattr(optimizer, "grad_scale", None)
         narrow = parameter.grad.dtype
         before = to_matrix(parameter.grad, place.kind).to(wide(narrow), copy=True)
@@ -154,7 +156,7 @@ class StepHooks:
         if after is not before:
             scaled = after if scale is None else after * scale
             parameter.grad.copy_(from_matrix(scaled, parameter.grad, place.kind))
-            after = after.to(narrow).to(after.dtype)  # as the optimizer sees it
+            after = after.to(narrow).to(after.dtype)  # as rounded for the optimizer
         eta = used = None
         if self._rule is not None:
             start = parameter.detach() if old is None else old
@@ -164,7 +166,7 @@ class StepHooks:
         self.last = Last(eta, used, True, before, after)
 
     def _choose_rate(self, old: Tensor, G: Tensor, lr: float) -> Step:
-        """Ask the rule for the learning rate of a step from an old value of the parameter."""
+        """Return the step from the parameter's value ``old``, with the rate chosen by the rule."""
         W = to_matrix(old, self._place.kind)
         if self._target == "weight":  # Note [Two readings of OLR]
             W, G = weight_and_derivative(self._place.layer, self._place.parameter, G, old)
@@ -184,9 +186,9 @@ class StepHooks:
         missed = closure is not None and not closure.called
         if missed and parameter.grad is not None and parameter.requires_grad:
             raise UserError(
-                f"{type(optimizer).__name__} never called its closure: it has stepped with a "
-                f"gradient of layer {self._place.name!r} that is not treated; call backward before "
-                "the step, which takes no closure"
+                f"{type(optimizer).__name__} never called its closure, so it stepped with an "
+                f"untreated gradient of layer {self._place.name!r}: call backward before the step, "
+                "and call the step without a closure"
             )
         if step is not None and step.rate is not None and old is not None:
             share = step.rate / step.lr if step.lr else 0.0

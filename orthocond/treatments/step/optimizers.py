@@ -1,4 +1,4 @@
-"""The torch optimizer behind a wrapper, and the group in which it holds a parameter."""
+"""Access to the torch optimizer inside a wrapper, its parameter groups and learning rates."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CLOSURE_AGAIN = (LBFGS,)
 
 
 def unwrapped(optimizer: Any) -> Optimizer:
-    """Return the optimizer of torch that accelerate or Lightning has wrapped.
+    """Return the torch optimizer inside the wrappers of accelerate and Lightning.
 
     Raises:
-        UserError: what is left is no optimizer of torch, and so has no hooks on its step.
+        UserError: the innermost object is not a torch optimizer, so its step takes no hooks.
     """
     while hasattr(optimizer, "accelerator_state") or any(
         kind.__name__ in LIGHTNING for kind in type(optimizer).__mro__
@@ -27,7 +27,7 @@ def unwrapped(optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise UserError(
             f"bind takes a torch.optim.Optimizer, got a {type(optimizer).__name__}: "
-            "bind the optimizer inside, whose step moves the weights"
+            "bind the torch optimizer whose step changes the weights"
         )
     return optimizer
 
@@ -42,12 +42,12 @@ def learning_rate(group: dict[str, Any], treatment: str) -> float:
     """Return the learning rate of a group.
 
     Raises:
-        UserError: it has none, as where the optimizer makes its own (Adafactor's ``lr=None``).
+        UserError: it has none, since the optimizer computes its own (``lr=None`` of Adafactor).
     """
     lr = group.get("lr")
     if lr is None:
         raise UserError(
-            f"{treatment} scales the step by the learning rate, and the parameter's group has none "
+            f"{treatment} scales the step by the learning rate, but the parameter's group has none "
             f"(lr=None): give the optimizer a learning rate, or leave {treatment} out"
         )
     return float(lr)

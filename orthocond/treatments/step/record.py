@@ -19,12 +19,13 @@ def _kappa(G: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Last:
-    """What happened in the last step that had a gradient to treat.
+    """Record of the last step that had a gradient to treat.
 
     Args:
-        eta: the learning rate that the rule found; None without one.
-        eta_used: whether the step was taken with it; None without a rule.
-        finite: whether the gradient was; one that is not is left to the training loop as it is.
+        eta: learning rate that the rule of OLR found; None without a rule.
+        eta_used: whether the step was taken with eta; None without a rule.
+        finite: whether the gradient was finite. One that is not finite is not treated; the training
+            loop must deal with it.
     """
 
     eta: float | None
@@ -35,10 +36,13 @@ class Last:
 
     @cached_property
     def gradient_kappa_before(self) -> float:
-        """Largest over smallest singular value of the gradient as it came, NaN if not finite."""
+        """Condition number (largest over smallest singular value) of the untreated gradient.
+
+        It is NaN if the gradient is not finite.
+        """
         return _kappa(self._before)
 
     @cached_property
     def gradient_kappa_after(self) -> float:
-        """The same of the gradient that the optimizer got."""
+        """Condition number of the gradient that the optimizer got; NaN if it is not finite."""
         return _kappa(self._after)

@@ -1,13 +1,14 @@
-"""A warning where a weight moves without the step that treatments are hooked on.
+"""Warning for a weight that changes without the step that its treatments are hooked on.
 
 Note [Missed steps]
-    A step that is never called has no hook to say so: SAM's first_step and second_step call the
-    base optimizer's, so a handle bound to the wrapper treats nothing, silently. What is sure to run
-    is the parameter's own gradient. Where the parameter has changed since its last gradient and no
-    hook has run, a step was missed. One such change is normal (SAM's own perturbation, a
-    checkpoint that is loaded, averaged weights swapped in and out between two micro-batches), and
-    the hook after it clears the count. Two in a row are a pattern. The hook is on the gradient, and
-    not on the forward pass, since torch.compile would have to trace it there.
+    A step that is never called can't run a hook. For example, SAM's first_step and second_step call
+    the step of the base optimizer, so a handle bound to SAM itself would treat nothing, silently.
+    But a hook on the parameter's gradient always runs. If the parameter has changed since its last
+    gradient and no hook on the step has run, a step was missed. One such change is normal (SAM's
+    own perturbation, a loaded checkpoint, averaged weights swapped in and out between two
+    micro-batches), and the next hook on the step resets the count. Two in a row mean that steps are
+    missed. The hook is on the gradient and not on the forward pass, where torch.compile would have
+    to trace it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-MISSED = 2  # Note [Missed steps]
+MISSED = 2  # changes in a row that give the warning, see Note [Missed steps]
 
 
 class Watch:
-    """Warns once where a parameter is trained by steps that the treatments do not see.
+    """A watch that warns once if steps that the treatments do not see train a parameter.
 
     Args:
-        name: of the layer.
+        name: name of the layer.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,14 +38,14 @@ class Watch:
     _handle: Any
 
     def follow(self, parameter: nn.Parameter) -> None:
-        """Watch a parameter, and the one before no longer; one that is frozen can't be watched."""
+        """Watch this parameter instead of the one before; do nothing if it is frozen."""
         if parameter is not self._parameter and parameter.requires_grad:
             self.stop()
             self._parameter = parameter
             self._handle = parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
     def stop(self) -> None:
-        """Watch nothing."""
+        """Stop watching the parameter."""
         if self._handle is not None:
             self._handle.remove()
         self._handle = self._parameter = None
@@ -64,10 +65,10 @@ class Watch:
             found = (
                 "bind was never called"
                 if self.bound_to is None
-                else f"the step of the {self.bound_to} that bind was given is never called"
+                else f"the step of the {self.bound_to} given to bind is never called"
             )
             warnings.warn(
-                f"layer {self._name!r} is not treated: its weight moves, but {found}; bind the "
-                "optimizer whose step moves the weight (for SAM its base_optimizer)",
+                f"layer {self._name!r} is not treated: its weight changes, but {found}; bind the "
+                "optimizer whose step changes the weight (for SAM its base_optimizer)",
                 stacklevel=2,
             )
