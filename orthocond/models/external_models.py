@@ -1,8 +1,8 @@
-"""Other people's networks: models of torchvision and timm by name, and weights from a file.
+"""Networks of torchvision and timm by name, with weights from a file.
 
-A pickle can run any program when it is loaded. So a file of weights is only read: it is
-safetensors, or what ``torch.load`` takes with ``weights_only``, names and tensors, and is refused
-without being run otherwise.
+A pickle can run any program when it is loaded. So a file of weights must be a safetensors file, or
+contain only names and tensors, so that ``torch.load`` reads it with ``weights_only``. Any other
+file is refused, and no code in it runs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TIMM = "timm:"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from a safetensors file, or one that ``torch.save`` wrote.
+    """Return the state dict in a safetensors file, or in a file written by ``torch.save``.
 
     Raises:
-        UserError: the file is missing, damaged, or holds anything but names and tensors.
+        UserError: the file is missing or damaged, or contains anything but names and tensors.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -35,12 +35,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # what it warns of raises next
+        with warnings.catch_warnings(action="ignore"):  # the same problem raises next
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{str(path)!r} is a pickle of more than tensors, or no file of weights: it was not "
-            "run; allowed are safetensors, or torch.save(model.state_dict(), ...)"
+            f"{str(path)!r} is a pickle of more than tensors, or not a file of weights, and was "
+            "not run: allowed are safetensors, or torch.save(model.state_dict(), ...)"
         ) from None
     except OSError as error:
         raise UserError(
@@ -54,23 +54,25 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         found = f"keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
         raise UserError(
-            f"{str(path)!r} is no state dict ({found or type(state).__name__}): "
-            "save names and tensors alone"
+            f"{str(path)!r} is not a state dict ({found or type(state).__name__}): "
+            "save only names and tensors, as torch.save(model.state_dict(), ...) does"
         )
     return state
 
 
 def zoo_model(name: str, weights: str | Path | None = None) -> nn.Module:
-    """Return one of torchvision's classification models, or one of timm's where that is installed.
+    """Return a classification model of torchvision, or a model of timm if timm is installed.
+
+    Nothing is downloaded.
 
     Args:
-        name: as in ``torchvision.models.list_models()``, or ``timm:`` and a name as in
+        name: a name in ``torchvision.models.list_models()``, or ``timm:`` followed by a name in
             ``timm.list_models()``, with or without the tag of its weights.
-        weights: a file for ``read_weights``; its classifier decides the number of classes. None
-            takes random weights, the same every time. Nothing is downloaded.
+        weights: a file for ``read_weights``, whose classifier decides the number of classes. None
+            takes random weights, which are the same every time.
 
     Raises:
-        UserError: an unknown name, weights of another network, or timm is not installed.
+        UserError: the name is unknown, the weights do not fit, or timm is not installed.
 
     Example:
         >>> zoo_model("resnet18").fc.out_features
@@ -82,7 +84,7 @@ def zoo_model(name: str, weights: str | Path | None = None) -> nn.Module:
 
 
 def torchvision_model(name: str, weights: str | Path | None = None) -> nn.Module:
-    """Return one of torchvision's classification models; see ``zoo_model``.
+    """Return a classification model of torchvision; see ``zoo_model``.
 
     Example:
         >>> torchvision_model("resnet18").fc.out_features
@@ -108,7 +110,7 @@ def torchvision_model(name: str, weights: str | Path | None = None) -> nn.Module
 
 
 def timm_model(name: str, weights: str | Path | None = None) -> nn.Module:
-    """Return one of timm's models; see ``zoo_model``.
+    """Return a model of timm; see ``zoo_model``.
 
     Example:
         >>> timm_model("resnet18").fc.out_features  # doctest: +SKIP
@@ -118,7 +120,7 @@ def timm_model(name: str, weights: str | Path | None = None) -> nn.Module:
         raise UserError("the package timm is missing: pip install timm")
     import timm
 
-    # create_model would download what "hf-hub:..." names, and raises for a tag that there is not.
+    # Check the name: create_model would download "hf-hub:...", and would raise for unknown tags.
     allowed = timm.list_models()
     tagged = timm.list_pretrained() if "." in name else []
     if name not in allowed and name not in tagged:
@@ -133,7 +135,7 @@ def timm_model(name: str, weights: str | Path | None = None) -> nn.Module:
 
     def classifier(model: Any) -> str:
         layers = model.pretrained_cfg["classifier"] or ""  # an encoder has none
-        # Of several, such as one for distillation, all have a row a class.
+        # Some models have several classifiers (one for distillation); each has one row per class.
         return f"{layers if isinstance(layers, str) else layers[0]}.weight"
 
     return _built(TIMM + name, build, classifier, weights)
@@ -145,16 +147,19 @@ def _built(
     classifier: Callable[[nn.Module], str],
     weights: str | Path | None,
 ) -> nn.Module:
-    """Return the network with random weights, or with those of a file and its number of classes.
+    """Return the network with random weights, or with the weights and number of classes of a file.
 
     Args:
-        name: for the error.
-        build: makes the network, of ``num_classes`` where that is given.
-        classifier: names the parameter of the network that has a row a class.
+        name: name of the network, for the error.
+        build: function that makes the network; ``num_classes`` is an optional argument.
+        classifier: function that returns the name of a parameter with one row per class.
         weights: a file for ``read_weights``, or None.
+
+    Raises:
+        UserError: the file can't be read, or its weights do not fit the network.
     """
     torch.manual_seed(0)
-    with warnings.catch_warnings(action="ignore"):  # of how two old networks draw their weights
+    with warnings.catch_warnings(action="ignore"):  # of two old networks, on their initialisation
         model = build()
         if weights is None:
             return model
@@ -169,5 +174,5 @@ def _built(
         if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")
-        raise UserError(f"the weights {str(weights)!r} are not of {name}: {reason[:200]}") from None
+        raise UserError(f"the weights {str(weights)!r} do not fit {name}: {reason[:200]}") from None
     return model

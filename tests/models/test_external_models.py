@@ -1,4 +1,4 @@
-"""Torchvision's models by name, and files of weights that are never run."""
+"""Tests of torchvision's and timm's models by name, and of files of weights that are not run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orthocond.models.external_models import read_weights, torchvision_model, zo
 
 
 class Runs:
-    """What it unpickles to makes a file."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -90,13 +90,13 @@ def test_a_damaged_file_is_one_line(tmp_path, name, keep):
 
 def test_other_contents_and_other_networks_are_named(tmp_path, state):
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "a.pt")
-    with pytest.raises(UserError, match=r"no state dict \(keys epoch, state_dict\): save names"):
+    with pytest.raises(UserError, match=r"not a state dict \(keys epoch, state_dict\): save o"):
         read_weights(tmp_path / "a.pt")
     torch.save([1, 2], tmp_path / "b.pt")
     with pytest.raises(UserError, match=r"no state dict \(list\)"):
         read_weights(tmp_path / "b.pt")
     torch.save(state, tmp_path / "c.pt")
-    with pytest.raises(UserError, match=r"are not of resnet18: Missing key\(s\)") as error:
+    with pytest.raises(UserError, match=r"do not fit resnet18: Missing key\(s\)") as error:
         torchvision_model("resnet18", tmp_path / "c.pt")
     assert "\n" not in str(error.value)
 
@@ -156,7 +156,7 @@ def test_a_network_of_timm_without_a_classifier_takes_its_weights(tmp_path):
 @needs_timm
 def test_weights_of_another_network_than_that_of_timm_are_named(tmp_path, state):
     torch.save(state, tmp_path / "c.pt")
-    with pytest.raises(UserError, match=r"are not of timm:test_resnet: Missing key\(s\)") as error:
+    with pytest.raises(UserError, match=r"do not fit timm:test_resnet: Missing key\(s\)") as error:
         zoo_model("timm:test_resnet", tmp_path / "c.pt")
     assert "\n" not in str(error.value)
 

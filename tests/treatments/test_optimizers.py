@@ -53,7 +53,7 @@ def test_what_needs_no_rate_takes_an_optimizer_without_one(treatments: str) -> N
 
 @pytest.mark.parametrize("treatment", ["olr", "olr-newton", "olr-exact", "slow"])
 def test_what_scales_the_step_needs_a_rate(treatment: str) -> None:
-    message = rf"^{treatment} scales the step by the learning rate, and .* has none \(lr=None\): g"
+    message = rf"^{treatment} scales the step by the learning rate, but .* has none \(lr=None\): g"
     with pytest.raises(UserError, match=message):
         Toy(treatment, Scaled)
     toy = Toy(treatment, partial(Scaled, lr=0.1))
