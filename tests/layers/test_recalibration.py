@@ -124,7 +124,7 @@ def test_bad_input_is_named():
         recalibrate(nn.Sequential(nn.ReLU()), images, ["0"])
     with pytest.raises(ValueError, match=r"layers is empty: leave it out"):
         recalibrate(whitened, images, [])
-    with pytest.raises(ValueError, match=r"layer '0' was reached by 0 pixels"):
+    with pytest.raises(ValueError, match=r"layer '0' received 0 pixels"):
         recalibrate(whitened, [])
     with pytest.raises(ValueError, match="no batch to recalibrate from"):
         recalibrate(deep(), [])
