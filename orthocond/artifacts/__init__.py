@@ -1,1 +1,1 @@
-"""What is on disk: runs, checkpoints, manifests, locks, CSV tables and timing artifacts."""
+"""Files on disk: runs, checkpoints, manifests, locks, CSV tables and timing artifacts."""

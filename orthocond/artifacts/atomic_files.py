@@ -1,10 +1,11 @@
-"""Files that are on disk completely or not at all, and reads that can't be led astray.
+"""Atomic writes of files and folders, and reads that follow no link and block on no pipe.
 
 Note [Crash-safe order]
-    New bytes go to a hidden sibling (``.NAME.PID.part``), which is fsynced and then renamed over
-    the old file, and the folder is fsynced, so that the rename itself lasts. A folder is built the
-    same way, its files in the order given: what vouches for the others comes last. A process that
-    is killed at any step leaves the old state or the new one, and perhaps a hidden part.
+    New bytes go to a hidden sibling (``.NAME.PID.part``). It is fsynced and then renamed over the
+    old file. Then the folder is fsynced, so that the rename itself survives a crash. A folder is
+    written in the same way, with its files in the given order; the caller puts the manifest last.
+    A process that is killed at any step leaves the old state or the new one, and perhaps a hidden
+    sibling.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from typing import Any
 from orthocond.errors import UserError
 
 PART = ".part"
-MAX_JSON = 16 << 20  # bytes: far above any real one
+MAX_JSON = 16 << 20  # bytes: far more than any real JSON file has
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class DiskError(UserError):
-    """The disk is full or failing: nothing is wrong with what was asked for (exit code 1)."""
+    """Error for a disk that is full or failing, while the user's input is right (exit code 1)."""
 
     exit_code = 1
 
 
 def sha256(data: bytes) -> str:
-    """The SHA-256 of some bytes, in hexadecimal.
+    """Return the SHA-256 of some bytes, in hexadecimal.
 
     Example:
         >>> sha256(b"")[:8]
@@ -45,10 +46,14 @@ def sha256(data: bytes) -> str:
 
 
 def safe_name(kind: str, name: str) -> str:
-    """A name that can be a folder's, or a part of it: plain letters, digits and ``. _ + -``.
+    """Return a name, checked to be usable as a folder name or as a part of one.
+
+    Args:
+        kind: kind of the name, for the error.
+        name: up to 100 ASCII letters, digits and ``. _ + -``, which begins with no ``.`` or ``-``.
 
     Raises:
-        UserError: it is empty, too long, or would lead out of the folder.
+        UserError: the name is empty, too long, or contains other characters, such as a slash.
 
     Example:
         >>> safe_name("model", "small")
@@ -57,7 +62,7 @@ def safe_name(kind: str, name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", name):
         raise UserError(
             f"{kind} {name[:60]!r} can't be part of a folder's name: "
-            "allowed are up to 100 letters, digits and . _ + -, no . or - first"
+            "allowed are up to 100 letters, digits and . _ + -, but no . or - at the start"
         )
     return name
 
@@ -73,10 +78,10 @@ def _plain(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one way to write a value as JSON: equal values are equal bytes, 1 and 1.0 among them.
+    """Return the canonical JSON of a value: equal values give equal bytes, also 1 and 1.0.
 
-    Keys are sorted, tuples are lists, and numbers that are not finite are NaN and Infinity, as
-    Python reads them.
+    Keys are sorted and tuples become lists. Numbers that are not finite are written as NaN and
+    Infinity, which Python can read.
 
     Example:
         >>> canonical_json({"b": 1.0, "a": (0.5,)}) == canonical_json({"a": [0.5], "b": 1})
@@ -86,27 +91,32 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """The value behind some JSON text.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, or nested absurdly deep.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(data)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-    except ValueError:  # of the syntax, of the encoding, or of a number with too many digits
+    except ValueError:  # wrong syntax or encoding, or a number with too many digits
         raise ValueError("is not valid JSON") from None
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
-    """The content of a regular file that is no link and not larger than ``limit`` bytes.
+    """Return the content of a regular file; follow no link.
+
+    Args:
+        path: the file.
+        limit: largest allowed size in bytes; None allows any size.
 
     Raises:
-        OSError: it can't be read, or is none of that; ``strerror`` says why.
+        OSError: the file can't be read, is a link, not a regular file, or larger than ``limit``;
+            ``strerror`` gives the reason.
     """
     try:
-        # Without O_NONBLOCK, opening a named pipe would wait for ever.
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer, perhaps forever.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -122,7 +132,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
 
 
 def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """The value in a JSON file.
+    """Return the value in a JSON file.
 
     Raises:
         UserError: the file can't be read, is larger than ``limit`` bytes, or is not JSON.
@@ -137,7 +147,11 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
 
 @contextmanager
 def naming(verb: str, path: Path) -> Iterator[None]:
-    """Turn an OSError into one line that names the path: ``cannot write PATH: reason``."""
+    """Turn an OSError in the block into a UserError such as ``cannot write PATH: reason``.
+
+    Raises:
+        UserError: the block raised an OSError; a DiskError if the disk is full or failing.
+    """
     try:
         yield
     except OSError as error:
@@ -161,7 +175,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder last."""
+    """Fsync a folder, so that new names in it survive a crash."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -170,10 +184,10 @@ def sync_folder(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file by new content, or leave it as it was.
+    """Replace the content of a file, completely or not at all.
 
     Raises:
-        UserError: it can't be written; a DiskError where the disk is full or failing.
+        UserError: the file can't be written; a DiskError if the disk is full or failing.
     """
     part = _part(path)
     with naming("write", path):
@@ -188,14 +202,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make a new folder with these files, complete or not at all.
+    """Write a new folder with these files, completely or not at all.
 
     Args:
         path: the folder, which must not exist.
-        files: names and contents, written in this order.
+        files: contents by file name, written in this order.
 
     Raises:
-        UserError: it can't be written; a DiskError where the disk is full or failing.
+        UserError: the folder can't be written; a DiskError if the disk is full or failing.
     """
     part = _part(path)
     with naming("write", path):
@@ -212,7 +226,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Remove a file, a folder, or a link and not what it points to."""
+    """Remove a file, a folder or a link; a link's target is kept."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -220,7 +234,9 @@ def _delete(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, or a file or link of that name; no half of it is ever seen under its name.
+    """Remove a folder, file or link.
+
+    It is renamed first, so its name never shows a folder that is removed in part.
 
     Raises:
         UserError: it can't be removed.
@@ -232,12 +248,12 @@ def remove_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, and make their names last.
+    """Make a folder and its missing parents, so that they survive a crash.
 
     Raises:
-        UserError: one can't be made, or is a file.
+        UserError: one of them can't be made, or is a file.
     """
-    with naming("write", path):  # to look at it can fail as well: its name may be too long
+    with naming("write", path):  # is_dir can fail as well, for a name that is too long
         if path.is_dir():
             return
         make_folder(path.parent)
@@ -246,7 +262,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder.
+    """Remove the hidden siblings (Note [Crash-safe order]) that killed processes left in a folder.
 
     Raises:
         UserError: one of them can't be removed.

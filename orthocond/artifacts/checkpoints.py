@@ -1,7 +1,7 @@
-"""Checkpoints of a run: ``<step>/`` with tensors, state and the tables so far, under a manifest.
+"""Checkpoints of a run: folders ``<step>/`` with tensors, state, tables so far, and a manifest.
 
-Only safetensors, JSON and CSV: nothing here is ever unpickled. A second checkpoint of the same step
-(the end of an epoch) is ``<step>-2``, so that the first is there until the second is verified.
+The files are safetensors, JSON and CSV; nothing is unpickled. A second checkpoint of the same step
+(the end of an epoch) is ``<step>-2``, so that the first one remains until the second is verified.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ LIMITS = {TENSORS: None, STATE: MAX_JSON, **{f"{name}.csv": MAX_CSV for name in 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on from a step.
+    """Everything that a run needs to continue from a step.
 
     Args:
-        step: optimizer steps done.
+        step: number of optimizer steps done.
         tensors: weights, buffers and the optimizer's state, by name.
-        state: everything else, as JSON has it.
-        tables: the rows of each table so far.
+        state: everything else, as values for JSON.
+        tables: rows of each table so far, by its name.
     """
 
     step: int
@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 def folders(parent: Path) -> list[Path]:
-    """The checkpoints in a folder, newest first, verified or not."""
+    """Return the checkpoint folders in a folder, newest first, without verifying them."""
     found = []
     for path in parent.iterdir() if parent.is_dir() else ():
         match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", path.name, re.ASCII)
@@ -58,21 +58,21 @@ def folders(parent: Path) -> list[Path]:
 
 
 def save(parent: Path, checkpoint: Checkpoint, run: str, config: str) -> None:
-    """Write a checkpoint, read it back, and only then remove all others.
+    """Write a checkpoint, read it back to verify it, and only then remove all others.
 
     Args:
-        parent: the folder of the run's checkpoints.
-        checkpoint: what to save.
-        run: the run's name.
-        config: the hash of its configuration.
+        parent: folder of the run's checkpoints.
+        checkpoint: the checkpoint.
+        run: name of the run.
+        config: hash of the run's configuration.
 
     Raises:
-        UserError: it can't be written; a DiskError where the disk is full or failing.
+        UserError: the checkpoint can't be written; a DiskError if the disk is full or failing.
     """
     from safetensors.torch import save as to_safetensors
 
     make_folder(parent)
-    # copied: safetensors refuses tensors that share memory
+    # Copy the tensors, since safetensors refuses tensors that share memory.
     tensors = {
         n: t.detach().to("cpu", copy=True).contiguous() for n, t in checkpoint.tensors.items()
     }
@@ -87,15 +87,19 @@ def save(parent: Path, checkpoint: Checkpoint, run: str, config: str) -> None:
     try:
         read_sealed(path, about, LIMITS)
     except Damage as damage:
-        raise DiskError(f"checkpoint {str(path)!r} does not read back: {damage}") from None
+        raise DiskError(
+            f"checkpoint {str(path)!r} does not read back as it was written: {damage}"
+        ) from None
     _keep_only(path)
 
 
 def keep_newest(parent: Path, run: str, config: str) -> None:
-    """Remove all checkpoints but the newest that verifies: what a killed process did not get to.
+    """Remove all checkpoints except the newest that verifies.
+
+    ``save`` does this too, but a process may have been killed before it.
 
     Raises:
-        UserError: one can't be removed.
+        UserError: a checkpoint can't be removed.
     """
     for path in folders(parent):
         try:
@@ -124,15 +128,16 @@ def _about(path: Path, run: str) -> dict[str, Any]:
 
 
 def load(path: Path, run: str, config: str | None = None) -> Checkpoint:
-    """Read a checkpoint of a run, verified.
+    """Read and verify a checkpoint of a run.
 
     Args:
-        path: its folder.
-        run: the run's name.
-        config: the hash of the run's configuration, where it is known.
+        path: folder of the checkpoint.
+        run: name of the run.
+        config: hash of the run's configuration; None accepts any configuration.
 
     Raises:
-        Damage: a file of it is not as it was written, or it belongs to another run or step.
+        Damage: a file differs from what was written, or the checkpoint belongs to another run,
+            configuration or step.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_safetensors
@@ -140,7 +145,7 @@ def load(path: Path, run: str, config: str | None = None) -> Checkpoint:
     about = _about(path, run)
     try:
         if path.is_symlink():
-            raise Damage(MANIFEST, "lies behind a link")
+            raise Damage(MANIFEST, "is in a folder that is a link")
         _, files = read_sealed(path, about | ({"config": config} if config else {}), LIMITS)
         name = TENSORS
         try:
@@ -160,12 +165,12 @@ def load(path: Path, run: str, config: str | None = None) -> Checkpoint:
 
 
 def newest(parent: Path, run: str, config: str | None = None) -> Checkpoint | None:
-    """The newest checkpoint that verifies, or None where there is none at all.
+    """Return the newest checkpoint that verifies, or None if there is no checkpoint.
 
-    A damaged one that is passed over is named in a warning.
+    A warning names each newer checkpoint that is damaged and skipped.
 
     Raises:
-        Damage: there are checkpoints, and every one is damaged; it names the newest's file.
+        Damage: all checkpoints are damaged; it names the file of the newest one.
     """
     damages: list[Damage] = []
     for path in folders(parent):
@@ -175,7 +180,7 @@ def newest(parent: Path, run: str, config: str | None = None) -> Checkpoint | No
             damages.append(damage)
             continue
         for passed in damages:
-            warnings.warn(f"run {run!r}: passed over a checkpoint: {passed}", stacklevel=2)
+            warnings.warn(f"run {run!r}: skipped a checkpoint: {passed}", stacklevel=2)
         return checkpoint
     if damages:
         raise damages[0]

@@ -1,8 +1,8 @@
-"""The tables of a run: their columns, and their one way to be written as CSV.
+"""The tables of a run: their columns, and their CSV format.
 
-Numbers have 9 significant digits, what is missing is blank, infinity is ``inf``. What is read and
-written again is the same bytes. Tables may gain columns: one that an older file lacks reads as
-blank.
+Numbers have 9 significant digits, a missing value is blank, and infinity is ``inf``. Reading a
+table and writing it again gives the same bytes. A newer version may add columns; in an older file,
+which lacks them, they read as blank.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ CONDITIONING = (
     "structural_rank",
 )
 TABLES = {"metrics": METRICS, "timings": TIMINGS, "conditioning": CONDITIONING}
-TEXT = ("phase",)  # the columns that are no numbers
+TEXT = ("phase",)  # columns of text; all others hold numbers
 ADDED: frozenset[str] = frozenset()
-"""Columns that format 1 does not have: files without them are older, not damaged."""
+"""Columns added after format 1: a file without them is older, not damaged."""
 MAX_CSV = 128 << 20  # bytes
 DIGITS = 9  # significant digits of a number
 
@@ -76,10 +76,10 @@ def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Rows as CSV.
+    """Return rows as CSV.
 
     Raises:
-        ValueError: a row has a key that is no column.
+        ValueError: a row has a key that is not a column.
 
     Example:
         >>> to_csv(("step", "loss", "eta"), [{"step": 1, "loss": 1 / 3}])
@@ -94,7 +94,11 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def _header(columns: tuple[str, ...], data: bytes) -> list[str]:
-    """Return the columns of a file: all of them in order, or all but some that were added."""
+    """Return the columns of a file: all columns in order, where columns in ``ADDED`` may be absent.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
     line, newline, _ = data[: len(",".join(columns)) + 1].partition(b"\n")
     named = line.decode(errors="replace").split(",")
     if not newline or named != [c for c in columns if c in named or c not in ADDED]:
@@ -103,7 +107,11 @@ def _header(columns: tuple[str, ...], data: bytes) -> list[str]:
 
 
 def _cells(columns: tuple[str, ...], data: bytes) -> list[list[str]]:
-    """The cells below the header, one in each row for each of the columns."""
+    """Return the cells below the header; each row has one cell per column.
+
+    Raises:
+        ValueError: the data is not such a table.
+    """
     named = _header(columns, data)
     try:
         rows = list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]
@@ -120,15 +128,15 @@ def _cells(columns: tuple[str, ...], data: bytes) -> list[list[str]]:
 def _value(column: str, cell: str) -> str | int | float | None:
     if column in TEXT or not cell:
         return cell or None
-    # -0 is a float: an int would lose its sign, and with it the bytes of a resumed run.
+    # -0 is read as a float: an int would lose the sign, and a resumed run would differ in bytes.
     return int(cell) if re.fullmatch(r"0|-?[1-9]\d{,17}", cell) else float(cell)
 
 
 def from_csv(columns: tuple[str, ...], data: bytes) -> Table:
-    """The rows that ``to_csv`` wrote.
+    """Return the rows of a table that ``to_csv`` wrote.
 
     Raises:
-        ValueError: it is not such a table.
+        ValueError: the data is not such a table.
 
     Example:
         >>> from_csv(("step", "eta"), b"step,eta\\n1,\\n2,inf\\n")
@@ -142,10 +150,10 @@ def from_csv(columns: tuple[str, ...], data: bytes) -> Table:
 
 
 def to_frame(columns: tuple[str, ...], data: bytes) -> pd.DataFrame:
-    """The same as a DataFrame, every number a float and NaN where it is blank.
+    """Return a table that ``to_csv`` wrote as a DataFrame: numbers as floats, blank cells as NaN.
 
     Raises:
-        ValueError: it is not such a table.
+        ValueError: the data is not such a table.
     """
     import numpy as np
     import pandas as pd

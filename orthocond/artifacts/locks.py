@@ -1,8 +1,8 @@
-"""A lock on a file that belongs to a living process and to no other.
+"""An exclusive lock on a file, which only a living process can hold.
 
-filelock gives the guarantees: the kernel frees the lock of a killed process, a forked data worker
-does not inherit it, and a link in the file's place is refused. Added here: the file goes with the
-lock, and what fails is one line that names it.
+filelock gives these guarantees: the kernel frees the lock of a killed process, a forked data worker
+does not inherit it, and a link in place of the file is refused. This module adds two things: the
+file is removed when the lock is released, and an error is one line that names the file.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from filelock import FileLock, Timeout
 from orthocond.artifacts.atomic_files import naming
 from orthocond.errors import UserError
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # from flock, on such a file system
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # from flock on file systems without locks
 
 
 class Lock:
-    """An exclusive lock; its file is there only while a process holds it, or if one was killed.
+    """An exclusive lock, whose file exists only while a process holds it or after a kill.
 
     Args:
-        path: the lock's file; a missing folder is made.
+        path: file of the lock; a missing folder is made.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # The fallback, a file that locks by being there, would outlive a holder that is killed.
+        # No soft lock: it locks by the mere existence of a file, which outlives a killed process.
         self._lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> bool:
-        """Take the lock if it is free, without waiting; a lock that is held is not taken again.
+        """Take the lock if it is free, without waiting, and return whether it was taken.
+
+        The result is False if another process holds the lock, or this object holds it already.
 
         Raises:
-            UserError: the file can't be made, or this file system has no locks.
+            UserError: the file can't be made, or the file system has no locks.
         """
         while not self.held:
             try:
@@ -43,7 +45,8 @@ class Lock:
                 return True
             except Timeout:
                 if os.path.lexists(self.path):
-                    return False  # else its holder removed it after we had opened it: try again
+                    return False
+                # The holder removed the file after we had opened it: try again.
             except OSError as error:
                 if error.errno in NO_LOCKS:
                     raise UserError(
@@ -56,14 +59,14 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
+        """True if this object holds the lock."""
         return self._lock.is_locked
 
     def release(self) -> None:
-        """Give the lock back, if it is held.
+        """Release the lock if this object holds it.
 
         Raises:
-            UserError: its file can't be removed; the lock is given back all the same.
+            UserError: the file can't be removed; the lock is released all the same.
         """
         if not self.held:
             return

@@ -1,9 +1,9 @@
-"""A folder's manifest: the SHA-256 of each of its files, and what the folder is.
+"""Manifests: the SHA-256 of each file in a folder, and the identity of the folder.
 
-A flipped bit in a safetensors, JSON or CSV file mostly loads as other data without any error, and a
-file of another run is valid in itself. So every byte is checked against the manifest before it is
-parsed, the manifest says which run, configuration and step it belongs to, and it is checked against
-itself: its bytes are the canonical form of what they say, its own SHA-256 included.
+A safetensors, JSON or CSV file with a flipped bit usually loads as other data without any error,
+and a file of another run is valid on its own. So every byte is checked against the manifest before
+it is parsed, and the manifest names its run, configuration and step. The manifest also contains its
+own SHA-256, and its bytes must be the canonical JSON of its content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ MANIFEST = "manifest.json"
 
 
 class Damage(Exception):
-    """A file is not what its manifest, or the program, says that it is."""
+    """Error for a file that differs from its manifest or from the format that the program expects.
+
+    Attributes:
+        file: name of the file.
+        reason: what is wrong, as the rest of a sentence that begins with the name.
+    """
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file} {reason}")
@@ -33,7 +38,7 @@ class Damage(Exception):
 
 
 class CorruptRun(UserError):
-    """A run is damaged: which run, which file, and what training would have to do again."""
+    """Error for a damaged run: names the run, the file, the damage and the remedy."""
 
     def __init__(self, run: str, damage: Damage, remedy: str) -> None:
         super().__init__(f"run {run!r} is damaged: {damage}; {remedy}")
@@ -41,11 +46,11 @@ class CorruptRun(UserError):
 
 
 def seal(about: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
-    """The manifest of some files.
+    """Return the manifest of a folder.
 
     Args:
-        about: what the folder is: its run, configuration, step.
-        files: names and contents.
+        about: identity of the folder, such as its run, configuration and step.
+        files: contents by file name.
 
     Example:
         >>> b'"run": "a"' in seal({"run": "a"}, {"x.csv": b"1"})
@@ -56,16 +61,16 @@ def seal(about: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
 
 
 def with_hash(value: Mapping[str, Any], key: str) -> bytes:
-    """A JSON object that holds, under ``key``, the SHA-256 of the rest."""
+    """Return a JSON object with an added ``key``, which holds the SHA-256 of the other keys."""
     rest = {k: v for k, v in value.items() if k != key}
     return canonical_json(rest | {key: sha256(canonical_json(rest))})
 
 
 def parse_hashed(data: bytes, key: str) -> dict[str, Any]:
-    """What ``with_hash`` wrote.
+    """Return the JSON object that ``with_hash`` wrote, with its hash.
 
     Raises:
-        ValueError: a byte of it is another.
+        ValueError: a byte differs from what was written.
     """
     value = parse_object(data)
     try:
@@ -78,10 +83,10 @@ def parse_hashed(data: bytes, key: str) -> dict[str, Any]:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """A JSON object.
+    """Return the JSON object in some bytes.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: they contain something else.
     """
     value = parse_json(data)
     if not isinstance(value, dict):
@@ -90,10 +95,10 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def read_file(folder: Path, name: str, limit: int | None = None) -> bytes:
-    """The content of a file in a folder.
+    """Return the content of a file in a folder.
 
     Raises:
-        Damage: it is missing, too large, a link, or can't be read.
+        Damage: the file is missing, larger than ``limit`` bytes, a link, or can't be read.
     """
     try:
         return read_bytes(folder / name, limit)
@@ -106,15 +111,15 @@ def read_file(folder: Path, name: str, limit: int | None = None) -> bytes:
 def read_sealed(
     folder: Path, about: Mapping[str, Any], limits: Mapping[str, int | None]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest of a folder and the contents of its files, all verified.
+    """Return the manifest of a folder and the contents of its files, all verified.
 
     Args:
-        folder: where the files lie.
-        about: what the manifest must say about the folder.
-        limits: the files that the folder must have, and the largest size of each in bytes.
+        folder: the folder.
+        about: identity that the manifest must state: keys and values.
+        limits: names of the files that the folder must have, and their largest size in bytes.
 
     Raises:
-        Damage: the first file that is not as it was written.
+        Damage: a file differs from what was written; the first such file is named.
     """
     data = read_file(folder, MANIFEST, MAX_JSON)
     try:
@@ -123,10 +128,10 @@ def read_sealed(
         raise Damage(MANIFEST, str(error)) from None
     for key, expected in about.items():
         if manifest.get(key) != expected:
-            raise Damage(MANIFEST, f"is of {key} {manifest.get(key)!r}, not of {expected!r}")
+            raise Damage(MANIFEST, f"belongs to {key} {manifest.get(key)!r}, not {expected!r}")
     sums = manifest.get("files")
     if not isinstance(sums, dict) or set(sums) != set(limits):
-        # No name that it gives is ever opened: not '../x', and not '/x'.
+        # Only the names in ``limits`` are opened, so a name such as '../x' or '/x' has no effect.
         raise Damage(MANIFEST, f"does not name exactly the files {', '.join(limits)}")
     return manifest, {name: _read_verified(folder, name, sums[name], limits[name]) for name in sums}
 

@@ -1,4 +1,4 @@
-"""One run directory, for reading. The only module that knows the file names in a run.
+"""Reader of one run directory, and the only module that knows the file names in a run.
 
 ::
 
@@ -6,10 +6,10 @@
         config.json        all settings, and their hash
         environment.json   versions, commit, device, threads
         metrics.csv  timings.csv  conditioning.csv
-        summary.json       final figures, without times
-        manifest.json      written last: it is there when the run is complete
-        checkpoint/<step>/ what training goes on from (orthocond.artifacts.checkpoints)
-        .lock              while a process trains it
+        summary.json       final results, without times
+        manifest.json      written last: it exists if the run is complete
+        checkpoint/<step>/ state to resume training from (orthocond.artifacts.checkpoints)
+        .lock              exists while a process trains the run
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LIMITS = {
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Where two configurations differ, key by key.
+    """Return the differences between two configurations, one line per key.
 
     Example:
         >>> differences({"data": {"size": 32}, "lr": 1.0}, {"data": {"size": 64}, "lr": 1})
@@ -70,12 +70,13 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
 
 
 class Run:
-    """A run directory, for reading. Nothing of a complete run is parsed before it is verified.
+    """A run directory, for reading.
 
-    Of a run that is not complete, the tables are those of its newest checkpoint.
+    All files of a complete run are verified before any of them is parsed. The tables of an
+    incomplete run come from its newest checkpoint.
 
     Args:
-        path: the run's folder, which need not exist yet.
+        path: folder of the run, which need not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -86,19 +87,19 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
-    # What is there
+    # State of the run
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """True if a run was started in this folder."""
         return self._has(CONFIG) or self._has(MANIFEST)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has been finished.
+        """True if the run is finished and its files verify.
 
         Raises:
-            CorruptRun: it has been, and is damaged now.
+            CorruptRun: the run is finished, but damaged.
         """
         if not self._has(MANIFEST):
             return False
@@ -107,29 +108,29 @@ class Run:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is a state to resume from.
+        """True if there is a checkpoint to resume from.
 
         Raises:
-            CorruptRun: there is, and it is damaged.
+            CorruptRun: there are checkpoints, but all of them are damaged.
         """
         return self.checkpoint() is not None
 
     @property
     def status(self) -> str:
-        """``complete``, ``diverged`` or ``incomplete``."""
+        """Status of the run: ``complete``, ``diverged`` or ``incomplete``."""
         return self.summary["status"] if self.is_complete else "incomplete"
 
     def verify(self) -> None:
         """Check every file of a complete run against its manifest.
 
         Raises:
-            CorruptRun: one is not as it was written.
+            CorruptRun: a file differs from what was written.
             UserError: the run is not complete.
         """
         self._read(SUMMARY)
 
     def checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; None where there is none at all.
+        """Return the newest checkpoint that verifies, or None if there is no checkpoint.
 
         Raises:
             CorruptRun: every checkpoint is damaged.
@@ -139,7 +140,7 @@ class Run:
         except Damage as damage:
             raise self.corrupt(damage) from None
 
-    # What it says
+    # Content of the run
 
     @property
     def config(self) -> dict[str, Any]:
@@ -148,43 +149,46 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All settings, without their hash; of an older run with the historical values."""
+        """All settings, without their hash.
+
+        Settings that an older run did not store have the values that it was trained with.
+        """
         return completed({key: value for key, value in self.config.items() if key != "hash"})
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, commit, device, threads."""
+        """Environment of the training: versions, commit, device, threads."""
         return self._parsed(ENVIRONMENT, self._read(ENVIRONMENT))
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Final figures."""
+        """Final results, by name."""
         return self._parsed(SUMMARY, self._read(SUMMARY))
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """A row an epoch: losses, accuracies, failures; columns ``METRICS``."""
+        """Losses, accuracies and failures, one row per epoch; columns ``METRICS``."""
         return self._table("metrics")
 
     @property
     def timings(self) -> pd.DataFrame:
-        """A row an epoch: seconds, images per second, peak memory; columns ``TIMINGS``.
+        """Seconds, images per second and peak memory, one row per epoch; columns ``TIMINGS``.
 
-        The memory is that of the epoch on a GPU, and of the process so far on a CPU.
+        The peak memory is taken over the epoch on a GPU, and over the process so far on a CPU.
         """
         return self._table("timings")
 
     @property
     def conditioning(self) -> pd.DataFrame:
-        """A row a probed step; columns ``CONDITIONING``."""
+        """Condition numbers and ranks, one row per probed step; columns ``CONDITIONING``."""
         return self._table("conditioning")
 
     def require_config(self, config: Mapping[str, Any]) -> None:
-        """Check that the run, if it is there at all, has these settings.
+        """Check that the run has these settings; a run that does not exist passes.
 
         Raises:
-            UserError: it has others; the line names them key by key.
-            CorruptRun: its settings can't be read.
+            UserError: the settings differ; the message names each key that differs.
+            CorruptRun: the settings of the run can't be read.
         """
         if not self.exists:
             return
@@ -194,13 +198,13 @@ class Run:
                 f"run {str(self.path)!r} has another configuration: {'; '.join(differing)}"
             )
 
-    # How it is read
+    # Reading
 
     def _has(self, name: str) -> bool:
         return os.path.lexists(self.path / name)
 
     def _read(self, name: str) -> bytes:
-        """A file of a complete run, verified with all others the first time."""
+        """Return a file of a complete run; the first call verifies all files."""
         if not self._files:
             if not self._has(MANIFEST):
                 raise UserError(
@@ -212,7 +216,7 @@ class Run:
                 manifest, files = read_sealed(self.path, {"run": self.name}, LIMITS)
                 self._require_known_format(manifest)
                 if self._parsed(CONFIG, files[CONFIG])["hash"] != manifest["config"]:
-                    raise Damage(CONFIG, f"is not the configuration that {MANIFEST} is of")
+                    raise Damage(CONFIG, f"is not the configuration that {MANIFEST} names")
             except Damage as damage:
                 raise self.corrupt(damage) from None
             self._files = files
@@ -258,7 +262,7 @@ class Run:
             return None
 
     def corrupt(self, damage: Damage) -> CorruptRun:
-        """The error for people: what is damaged, and what training would have to do again."""
+        """Return the error for a damaged file, with the remedy and the training that it costs."""
         try:
             parent, config = self.path / CHECKPOINTS, self._config_hash()
             if damage.file == CONFIG:

@@ -1,9 +1,10 @@
-"""Runs: their names, the complete ones in a folder, and how one is written.
+"""Writer of one run directory, the names of runs, and the search for complete runs.
 
 Note [What a kill leaves]
-    A checkpoint holds the tables up to its step, and is written before the tables beside it are.
-    So a run without a manifest is its newest verified checkpoint and nothing else: the CSV files of
-    such a run are for people to look at, and training writes them anew.
+    A checkpoint contains the tables up to its step, and it is written before the CSV files in the
+    run's folder. So the state of a run without a manifest is its newest verified checkpoint and
+    nothing else. The CSV files of such a run are only for people to look at, and training writes
+    them again.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ __all__ = [
 
 
 class RunLocked(UserError):
-    """Another process trains this run."""
+    """Error for a run that another process is training."""
 
 
 def run_name(task: str, data: str, model: str, method: str, seed: int) -> str:
-    """The name of a run's folder.
+    """Return the name of a run's folder.
 
     Raises:
-        UserError: a part is not a plain word of letters, digits, '.', '_', '+' and '-'.
+        UserError: a part contains other characters than letters, digits, '.', '_', '+' and '-'.
 
     Example:
         >>> run_name("dbn", "leaves", "small", "svd+nog", 0)
@@ -80,10 +81,12 @@ def run_name(task: str, data: str, model: str, method: str, seed: int) -> str:
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """The complete runs in a folder, verified, sorted by name; none where there is no folder.
+    """Return the complete runs in a folder, verified and sorted by name.
+
+    The list is empty if there is no such folder.
 
     Raises:
-        CorruptRun: one of them is damaged.
+        CorruptRun: one of the runs is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -93,21 +96,21 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a folder was a run before whatever happened to it."""
+    """Return whether a folder is a run, complete, incomplete or damaged."""
     return not path.name.startswith(".") and any(
         os.path.lexists(path / name) for name in (CONFIG, SUMMARY)
     )
 
 
 class RunWriter:
-    """A run directory, for writing: a context manager that holds the run's lock while it is open.
+    """A run directory, for writing: a context manager that holds the run's lock.
 
     Args:
-        path: the run's folder; it and those above it are made.
+        path: folder of the run; it and its missing parents are made.
 
     Raises:
-        RunLocked: on entering, where a living process has the lock.
-        UserError: on entering, where the folder can't be made or is a link.
+        RunLocked: on entering, if another process holds the lock.
+        UserError: on entering, if the folder can't be made or is a link.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -129,28 +132,29 @@ class RunWriter:
         self._lock.release()
 
     def begin(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Checkpoint | None:
-        """Create the run, or take it up again.
+        """Create the run, or resume it.
 
         Args:
             config: all settings; their hash is added.
-            environment: where the run is trained now.
+            environment: present environment: versions, commit, device, threads.
 
         Returns:
-            The newest verified checkpoint, None where there is none.
+            The newest checkpoint that verifies, or None if there is no checkpoint.
 
         Raises:
-            UserError: the run has other settings (named key by key) or is complete.
-            CorruptRun: its settings or all its checkpoints are damaged.
+            UserError: the run is complete, or has other settings; the message names each key that
+                differs.
+            CorruptRun: the settings or all checkpoints of the run are damaged.
         """
         if not self._lock.held:
-            raise RuntimeError("a RunWriter is used inside its with statement")
+            raise RuntimeError("use a RunWriter inside a with statement")
         self.run.require_config(config)
         if self.run.is_complete:
             raise UserError(f"run {str(self.path)!r} is complete")
         parent = self.path / CHECKPOINTS
         if parent.is_symlink():
             raise UserError(f"{str(parent)!r} is a link: a run is written into its study only")
-        # A run that is taken up again keeps its stored settings, and with them its checkpoints.
+        # A resumed run keeps its stored settings: its checkpoints carry their hash.
         data = with_hash(self.run.config if self.run.exists else config, "hash")
         self._config_hash = parse_hashed(data, "hash")["hash"]
         try:
@@ -166,36 +170,36 @@ class RunWriter:
         return checkpoint
 
     def _continued(self, environment: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The environment of a resumed run: with those ``earlier`` ones that were different."""
+        """Return the environment of a resumed run, which lists ``earlier`` ones that differed."""
         try:
             before = parse_object(read_file(self.path, ENVIRONMENT, MAX_JSON))
         except (Damage, ValueError):
-            return environment  # it vouches for nothing while the run is incomplete
+            return environment  # nothing depends on this file while the run is incomplete
         earlier = before.pop("earlier", [])
         changed = differences(before, environment)
         if changed:
             warnings.warn(
-                f"run {self.run.name!r} was begun in another environment, its numbers may differ "
-                f"in their last digits: {'; '.join(changed)}",
+                f"run {self.run.name!r} was started in another environment, so its numbers may "
+                f"differ in their last digits: {'; '.join(changed)}",
                 stacklevel=3,
             )
             earlier = [*earlier, before]
         return {**environment, "earlier": earlier} if earlier else environment
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, then its tables; older checkpoints are removed once it verifies.
+        """Write a checkpoint and then the CSV files; remove older checkpoints once it verifies.
 
         Raises:
-            UserError: it can't be written; what was saved before is intact.
+            UserError: a file can't be written; the checkpoint saved before is intact.
         """
         checkpoints.save(self.path / CHECKPOINTS, checkpoint, self.run.name, self._config_hash)
         self._write_tables(checkpoint.tables)
 
     def finish(self, summary: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
-        """Write the tables, the summary, and last the manifest that makes the run complete.
+        """Write the tables, the summary, and last the manifest, which makes the run complete.
 
         Raises:
-            UserError: the disk refuses; the run is still incomplete and can be resumed.
+            UserError: a file can't be written; the run stays incomplete and can be resumed.
         """
         self._write_tables(tables)
         self._write(SUMMARY, canonical_json(summary))

@@ -1,4 +1,4 @@
-"""Timing artifacts: a folder a case, ``timing.json`` and its environment under a manifest."""
+"""Timing artifacts: one folder per case, with ``timing.json``, its environment and a manifest."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ LIMITS = {TIMING: MAX_JSON, ENVIRONMENT: MAX_JSON}
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one case.
+    """Measured times of one case.
 
     Args:
-        name: of the case, and of its folder.
-        data: the figures.
-        environment: where they were measured.
+        name: name of the case and of its folder.
+        data: measured values, by name.
+        environment: environment of the measurement: versions, commit, device, threads.
     """
 
     name: str
@@ -47,23 +47,23 @@ class Timing:
 def write_timing(
     folder: str | Path, name: str, data: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> Path:
-    """Write the figures of one case, completely or not at all.
+    """Write the measured values of one case, completely or not at all.
 
     Args:
-        folder: of the timing study.
-        name: of the case.
-        data: the figures.
-        environment: where they were measured.
+        folder: folder of the timing study.
+        name: name of the case.
+        data: measured values, by name.
+        environment: environment of the measurement: versions, commit, device, threads.
 
     Returns:
-        The case's folder.
+        The folder of the case.
 
     Raises:
-        UserError: the case is there already, or can't be written.
+        UserError: the case exists already, or can't be written.
     """
     path = Path(folder) / safe_name("case", name)
     if os.path.lexists(path):
-        raise UserError(f"there is a timing {str(path)!r} already: remove it to measure again")
+        raise UserError(f"timing {str(path)!r} exists already: remove it to measure again")
     make_folder(path.parent)
     files = {TIMING: canonical_json(data), ENVIRONMENT: canonical_json(environment)}
     write_folder(path, files | {MANIFEST: seal({"timing": name}, files)})
@@ -71,10 +71,12 @@ def write_timing(
 
 
 def find_timings(folder: str | Path) -> list[Timing]:
-    """The timings in a folder, verified, sorted by name; none where there is no folder.
+    """Return the timings in a folder, verified and sorted by name.
+
+    The list is empty if there is no such folder.
 
     Raises:
-        CorruptRun: one of them is damaged.
+        CorruptRun: one of the timings is damaged.
     """
     folder = Path(folder)
     paths = sorted(folder.iterdir()) if folder.is_dir() else []

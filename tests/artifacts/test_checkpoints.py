@@ -46,7 +46,7 @@ def test_what_was_saved_is_loaded_bit_for_bit(parent):
     assert kappa == pytest.approx([10 ** (s / 3) for s in range(2)], rel=1e-8)
 
 
-def test_tensors_that_share_memory_or_are_no_rows_in_memory_are_saved(tmp_path):
+def test_tensors_that_share_memory_or_are_not_contiguous_are_saved(tmp_path):
     a = torch.arange(6.0).reshape(2, 3)
     save(tmp_path, Checkpoint(1, {"a": a, "b": a.T, "c": a[:, 1].requires_grad_()}), RUN, HASH)
     loaded = newest(tmp_path, RUN).tensors
@@ -68,9 +68,9 @@ def test_newest_means_step_and_then_copy(tmp_path):
     assert newest(tmp_path / "absent", RUN) is None
 
 
-def test_a_damaged_newest_is_passed_over_with_a_warning_and_goes_at_the_next_save(parent):
+def test_a_damaged_newest_is_skipped_with_a_warning_and_removed_by_the_next_save(parent):
     shutil.copytree(parent / "2", parent / "7")
-    with pytest.warns(UserWarning, match=r"run 'run': passed over .*checkpoint|7/manifest.json"):
+    with pytest.warns(UserWarning, match=r"run 'run': skipped .*checkpoint|7/manifest.json"):
         assert newest(parent, RUN, HASH).step == 2
     save(parent, checkpoint(3), RUN, HASH)
     assert os.listdir(parent) == ["3"]
@@ -127,7 +127,7 @@ def test_a_pickle_is_refused_without_running_even_under_a_manifest_that_fits(par
         to_safetensors({"a": torch.zeros(3)})[:-1],
     ],
 )
-def test_tensors_that_claim_what_is_not_there_are_refused(parent, data):
+def test_tensors_larger_than_their_file_are_refused(parent, data):
     files = {f: (parent / "2" / f).read_bytes() for f in checkpoints.LIMITS} | {TENSORS: data}
     about = {"run": RUN, "checkpoint": "2", "step": 2, "config": HASH}
     (parent / "2" / TENSORS).write_bytes(data)
@@ -139,7 +139,7 @@ def test_a_checkpoint_behind_a_link_is_refused_and_its_target_kept(parent, tmp_p
     outside = tmp_path_factory.mktemp("outside")
     (parent / "2").rename(outside / "2")
     (parent / "2").symlink_to(outside / "2")
-    assert damage(parent / "2").reason == "lies behind a link"
+    assert damage(parent / "2").reason == "is in a folder that is a link"
     save(parent, checkpoint(3), RUN, HASH)
     assert os.listdir(parent) == ["3"]
     assert len(os.listdir(outside / "2")) == len(checkpoints.LIMITS) + 1
@@ -152,8 +152,8 @@ def test_a_disk_that_gives_back_other_bytes_keeps_the_old_checkpoint(parent, mon
     write = checkpoints.write_folder
     monkeypatch.setattr(checkpoints, "write_folder", flip)
     with pytest.raises(
-        DiskError, match=r"^checkpoint '.*/3' does not read back: state.safetensors"
+        DiskError, match=r"^checkpoint '.*/3' does not read back as it .*: state.safetensors"
     ):
         save(parent, checkpoint(3), RUN, HASH)
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="skipped a checkpoint"):
         assert newest(parent, RUN, HASH).step == 2

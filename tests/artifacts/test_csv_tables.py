@@ -73,7 +73,7 @@ def test_the_format():
     assert to_csv(COLUMNS, rows) == expected
 
 
-def test_a_key_that_is_no_column_is_refused():
+def test_a_key_that_is_not_a_column_is_refused():
     with pytest.raises(ValueError, match="loss"):
         to_csv(COLUMNS, [{"loss": 1.0}])
 
@@ -112,7 +112,7 @@ HEADER = b"phase,step,kappa\n"
     ids=["empty", "header", "commas", "binary", "text", "more", "fewer", "encoding", "field"],
 )
 @pytest.mark.parametrize("read", [from_csv, to_frame])
-def test_what_is_no_such_table_is_refused(read, data):
+def test_data_that_is_not_such_a_table_is_refused(read, data):
     with pytest.raises(ValueError, match=r"^(does not begin with the columns|is not a table)"):
         read(COLUMNS, data)
 
@@ -136,7 +136,7 @@ def test_a_column_that_was_added_later_reads_as_blank_in_an_older_file(monkeypat
     "header",
     [b"phase,kappa\n", b"step,phase,kappa\n", b"phase,step,step,kappa\n", b"phase,step,x\n"],
 )
-def test_other_columns_than_added_ones_may_not_be_absent(monkeypatch, header):
+def test_only_added_columns_may_be_absent(monkeypatch, header):
     monkeypatch.setattr(csv_tables, "ADDED", frozenset({"gap"}))
     with pytest.raises(ValueError, match="does not begin with the columns"):
         from_csv(("phase", "step", "gap", "kappa"), header)

@@ -22,12 +22,12 @@ assert lock.acquire()
 os.write(1, b"held\\n")
 time.sleep(60)
 """
-# One write a line: print writes the line's end apart where output is not buffered.
+# Each line is one write: print would write the end of the line separately if unbuffered.
 FORK = "if os.fork() == 0:\n    os.write(1, b'forked\\n')\n    time.sleep(60)"
 
 
 def holder(path, then=""):
-    """Another process that holds the lock."""
+    """Start another process that holds the lock."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD.format(then), path], stdout=subprocess.PIPE, text=True
     )
@@ -53,7 +53,7 @@ def test_a_living_process_holds_it_and_a_killed_one_does_not(tmp_path):
     assert not Lock(path).acquire()
     process.kill()
     process.communicate()
-    assert path.exists()  # what it left does not hold
+    assert path.exists()  # the file that it left does not lock
     lock = Lock(path)
     assert lock.acquire()
     lock.release()
@@ -70,7 +70,7 @@ def test_a_child_that_outlives_its_killed_parent_does_not_hold_it(tmp_path):
         child = int(file.read().split()[0])
     process.kill()
     process.wait()
-    os.kill(child, 0)  # it lives
+    os.kill(child, 0)  # the child is alive
     lock = Lock(path)
     assert lock.acquire()
     lock.release()
@@ -119,7 +119,7 @@ def test_a_forked_child_can_neither_use_the_lock_nor_end_it(tmp_path):
         held = lock.held
         lock.release()
         os._exit(held)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # it was not held there
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # not held in the child
     assert not Lock(lock.path).acquire()
     lock.release()
 

@@ -78,14 +78,14 @@ def test_links_and_large_files_are_refused(folder):
     assert str(damage(folder)) == "x.csv can't be read: is a link where a file is expected"
     (folder / "x.csv").unlink()
     with (folder / "x.csv").open("wb") as file:
-        file.truncate(1 << 40)  # a hole: 1 TiB that no disk has
+        file.truncate(1 << 40)  # a sparse file of 1 TiB
     assert str(damage(folder)) == "x.csv can't be read: is larger than 100 bytes"
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"[1]\n", b"[" * 50_000, b'{"a": ' * 400 + b"1" + b"}" * 400, canonical_json({})]
 )
-def test_what_carries_no_hash_of_itself_is_refused(data):
+def test_a_manifest_without_its_own_hash_is_refused(data):
     with pytest.raises(ValueError, match=r"^(is|does) not|^is nested too deeply"):
         parse_hashed(data, "hash")
 

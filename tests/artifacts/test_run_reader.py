@@ -21,7 +21,7 @@ def run(tmp_path):
 
 
 def reseal(run: Run, **changed: bytes) -> None:
-    """Put other content under a manifest that fits it."""
+    """Replace the content of a file, and write a manifest that matches it."""
     files = {name: (run.path / name).read_bytes() for name in LIMITS}
     for name, data in changed.items():
         name = next(n for n in LIMITS if n.split(".")[0] == name)
@@ -115,7 +115,8 @@ def test_what_was_verified_is_what_is_read_later(run):
 
 def test_a_renamed_run_is_not_the_run(run):
     moved = run.path.rename(run.path.with_name("dbn-leaves-small-svd-s0"))
-    with pytest.raises(CorruptRun, match=r"manifest.json is of run 'dbn-leaves-small-svd\+nog-s0'"):
+    message = r"manifest.json belongs to run 'dbn-leaves-small-svd\+nog-s0'"
+    with pytest.raises(CorruptRun, match=message):
         Run(moved).verify()
 
 
@@ -147,7 +148,7 @@ def test_absurd_content_under_a_manifest_that_fits_is_refused_by_name(run, name,
 
 def test_a_file_of_absurd_size_is_refused_before_it_is_read(run):
     with (run.path / "metrics.csv").open("r+b") as file:
-        file.truncate(1 << 40)  # a hole: 1 TiB that no disk has
+        file.truncate(1 << 40)  # a sparse file of 1 TiB
     with pytest.raises(CorruptRun, match=r"metrics.csv can't be read: is larger than 134217728 by"):
         Run(run.path).verify()
 

@@ -68,7 +68,7 @@ def test_a_run_may_end_with_tables_that_have_no_rows(tmp_path):
 
 
 def test_finishing_keeps_the_newest_checkpoint_of_this_run_alone(tmp_path):
-    """A killed process may leave an older one, and a copied folder a newer one of another run."""
+    """Add the older checkpoint that a kill may leave, and a newer one copied from another run."""
     run = small_run.train(tmp_path / "a" / small_run.NAME, last=2, finish=False)
     other = small_run.train(
         tmp_path / "b" / small_run.NAME, 4, finish=False, config=small_run.CONFIG | {"lr": 0.5}
@@ -76,7 +76,8 @@ def test_finishing_keeps_the_newest_checkpoint_of_this_run_alone(tmp_path):
     older = small_run.train(tmp_path / "c" / small_run.NAME, last=1, finish=False)
     for path in (older.path / "checkpoint" / "1", other.path / "checkpoint" / "4-2"):
         shutil.copytree(path, run.path / "checkpoint" / path.name)
-    with pytest.warns(UserWarning, match="passed over a checkpoint: checkpoint/4-2/manifest.json"):
+    message = "skipped a checkpoint: checkpoint/4-2/manifest.json"
+    with pytest.warns(UserWarning, match=message):
         small_run.train(run.path, last=2)
     assert os.listdir(run.path / "checkpoint") == ["2-2"]
 
@@ -140,10 +141,10 @@ def test_a_checkpoint_of_the_same_run_in_another_study_is_refused(tmp_path):
     )
     shutil.rmtree(run.path / "checkpoint")
     shutil.copytree(other.path / "checkpoint", run.path / "checkpoint")
-    with pytest.raises(CorruptRun, match=r"checkpoint/3/manifest.json is of config"):
+    with pytest.raises(CorruptRun, match=r"checkpoint/3/manifest.json belongs to config"):
         small_run.train(run.path)
     (run.path / "config.json").unlink()
-    with pytest.raises(CorruptRun, match=r"checkpoint/3/manifest.json is of config"):
+    with pytest.raises(CorruptRun, match=r"checkpoint/3/manifest.json belongs to config"):
         small_run.train(run.path)
     assert not (run.path / "config.json").exists()
 
@@ -160,7 +161,7 @@ def test_one_process_trains_a_run(tmp_path):
 
 
 def test_outside_its_with_statement_a_writer_writes_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match=r"^a RunWriter is used inside its with statement$"):
+    with pytest.raises(RuntimeError, match=r"^use a RunWriter inside a with statement$"):
         RunWriter(tmp_path / "a").begin({}, {})
     assert os.listdir(tmp_path) == []
 

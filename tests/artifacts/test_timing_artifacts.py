@@ -25,7 +25,7 @@ def test_what_was_written_is_found_sorted_by_name(tmp_path):
 
 def test_a_case_is_not_overwritten(tmp_path):
     write_timing(tmp_path, "svd", DATA, ENVIRONMENT)
-    with pytest.raises(UserError, match=r"^there is a timing '.*svd' already: remove it"):
+    with pytest.raises(UserError, match=r"^timing '.*svd' exists already: remove it"):
         write_timing(tmp_path, "svd", {}, {})
     assert find_timings(tmp_path)[0].data == DATA
 
@@ -47,5 +47,5 @@ def test_damage_is_named(tmp_path, name):
 
 def test_a_renamed_case_is_not_the_case(tmp_path):
     write_timing(tmp_path, "svd", DATA, ENVIRONMENT).rename(tmp_path / "bn")
-    with pytest.raises(CorruptRun, match=r"manifest.json is of timing 'svd', not of 'bn'"):
+    with pytest.raises(CorruptRun, match=r"manifest.json belongs to timing 'svd', not 'bn'"):
         find_timings(tmp_path)

@@ -44,7 +44,7 @@ def test_what_is_no_run_is_said_so(study, tmp_path):
         (study / "absent", UserError, r"^there is no run or study '.*absent'$"),
         (tmp_path / "file", UserError, r"^there is no run or study '.*file'$"),
         (study / "figures", UserError, r"figures' has neither a complete run nor a checkpoint$"),
-        (study / "renamed", CorruptRun, r"^run 'renamed' is damaged: manifest.json is of run"),
+        (study / "renamed", CorruptRun, r"^run 'renamed' is damaged: manifest.json belongs to run"),
         (study, CorruptRun, r"^run 'renamed' is damaged"),
     ):
         with pytest.raises(error, match=message):

@@ -93,7 +93,7 @@ def test_other_contents_and_other_networks_are_named(tmp_path, state):
     with pytest.raises(UserError, match=r"not a state dict \(keys epoch, state_dict\): save o"):
         read_weights(tmp_path / "a.pt")
     torch.save([1, 2], tmp_path / "b.pt")
-    with pytest.raises(UserError, match=r"no state dict \(list\)"):
+    with pytest.raises(UserError, match=r"not a state dict \(list\)"):
         read_weights(tmp_path / "b.pt")
     torch.save(state, tmp_path / "c.pt")
     with pytest.raises(UserError, match=r"do not fit resnet18: Missing key\(s\)") as error:
