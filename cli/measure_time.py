@@ -10,7 +10,9 @@ import typer
 from tabulate import tabulate
 
 from orthocond.artifacts.timing_artifacts import write_timing
+from orthocond.config.methods import Method
 from orthocond.config.schema import resolve
+from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, memory_short
 from orthocond.measure.step_time import case_name, time_cases, timed_cases
 from orthocond.report.paper import TABLES
@@ -33,7 +35,8 @@ def measure_time(
     """Time a training step of each method, and keep the figures where ``out`` names a folder."""
     config = resolve(None, None, flags, settings).config
     if methods is None:
-        methods = [m for m in TABLES[6].rows if config.task == "dbn" or m != "bn"]
+        solvers = TASKS[config.task].solvers
+        methods = [m for m in TABLES[6].rows if Method.parse(m).solver in solvers]
     cases = timed_cases(config, methods)
     for name in map(case_name, cases):
         if out is not None and (out / name).exists():

@@ -34,26 +34,6 @@ from orthocond.spectral.roots import Backward
 STEM = 64  # channels of the whitened stem, as in the paper
 
 
-def pre_svd(task: str) -> str:
-    """The name of the layer before the meta-layer: the one that is treated.
-
-    Example:
-        >>> pre_svd("dbn")
-        'conv1'
-    """
-    return find_task(task).pre_svd
-
-
-def meta_layer(task: str) -> str:
-    """The name of the layer whose input's covariance is decomposed.
-
-    Example:
-        >>> meta_layer("dbn")
-        'bn1'
-    """
-    return find_task(task).meta_layer
-
-
 def _draw(*modules: nn.Module) -> None:
     """Draw initial convolution weights as torchvision's ResNets do."""
     for module in modules:

@@ -11,10 +11,8 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 
-from orthocond.config import tasks
 from orthocond.config.methods import SOLVERS, Method
 
-TASKS = {task.name: task.label for task in tasks.TASKS.values()}
 COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone
 INK, PAPER = "#1a1a1a", "#ffffff"
 DARK_INK, DARK_PAPER = "#e6e6e6", "#121212"

@@ -8,7 +8,7 @@ from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.models.backbones import MODELS, build_model, meta_layer, pre_svd
+from orthocond.models.backbones import MODELS, build_model
 from orthocond.probes import ConditioningProbe, structural_rank
 
 CASES = [
@@ -27,11 +27,11 @@ def built(task: str, model: str, solver: str, seed: int = 0, **settings: int) ->
 @pytest.mark.parametrize(("task", "model", "solver"), CASES)
 def test_every_network_has_its_layers_and_logits(task, model, solver):
     network = built(task, model, solver).eval()
-    assert isinstance(network.get_submodule(pre_svd(task)), nn.Conv2d)
+    assert isinstance(network.get_submodule(TASKS[task].pre_svd), nn.Conv2d)
     kind = GlobalCovariancePool2d if task == "gcp" else DecorrelatedBatchNorm2d
     assert isinstance(network.avgpool, kind) == (task == "gcp")
     assert isinstance(network.bn1, kind) == (task == "dbn" and solver != "bn")
-    with torch.no_grad(), ConditioningProbe(network, meta_layer(task), every=1) as probe:
+    with torch.no_grad(), ConditioningProbe(network, TASKS[task].meta_layer, every=1) as probe:
         logits = network(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 5) and logits.isfinite().all() and len(probe.records) == 1
 
@@ -96,10 +96,10 @@ def test_the_small_pools_covariance_is_singular_as_the_papers_is():
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     shapes = []
     with (
-        ConditioningProbe(network, meta_layer("gcp"), every=1, per_sample=True) as probe,
+        ConditioningProbe(network, TASKS["gcp"].meta_layer, every=1, per_sample=True) as probe,
         torch.no_grad(),
     ):
-        network.get_submodule(meta_layer("gcp")).register_forward_pre_hook(
+        network.get_submodule(TASKS["gcp"].meta_layer).register_forward_pre_hook(
             lambda _, inputs: shapes.append(inputs[0].flatten(2).shape)
         )
         network(images)
@@ -112,7 +112,7 @@ def test_the_small_pools_covariance_is_singular_as_the_papers_is():
 def test_the_features_before_the_meta_layer_are_float32_under_autocast(task):
     network = built(task, "small", "svd")
     seen = []
-    network.get_submodule(meta_layer(task)).register_forward_pre_hook(
+    network.get_submodule(TASKS[task].meta_layer).register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].dtype)
     )
     inner = []

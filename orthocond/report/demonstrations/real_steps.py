@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from orthocond.config.tasks import DBN
 from orthocond.data import load_data
-from orthocond.models.backbones import build_model, pre_svd
+from orthocond.models.backbones import build_model
 
 BATCH, LEARNING_RATE, MOMENTUM = 32, 0.1, 0.9
 
@@ -35,8 +36,8 @@ def real_steps(at: Iterable[int] = (0, 4, 12), seed: int = 0) -> list[RealStep]:
     wanted = set(at)
     data = load_data("leaves", train_images=BATCH * 16, test_images=10)
     torch.manual_seed(seed)
-    model = build_model("dbn", "small", "svd", len(data.classes)).float()  # whatever the default
-    weight = model.get_parameter(f"{pre_svd('dbn')}.weight")
+    model = build_model(DBN.name, "small", "svd", len(data.classes)).float()  # whatever the default
+    weight = model.get_parameter(f"{DBN.pre_svd}.weight")
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     taken, step, epoch = [], 0, 0
     while step <= max(wanted):

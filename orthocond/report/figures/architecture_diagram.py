@@ -15,9 +15,10 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
+from orthocond.config.tasks import TASKS
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.models.backbones import build_model, meta_layer, pre_svd
+from orthocond.models.backbones import build_model
 from orthocond.report.style import BLUE, COLUMN, RED, page_color
 
 ROLES = {"pre-svd": ("Pre-SVD layer", BLUE), "meta": ("SVD meta-layer", RED)}
@@ -74,11 +75,11 @@ def layers(task: str, model: str, classes: int, size: int) -> pd.DataFrame:
         (``pre-svd``, ``meta`` or nothing).
     """
     network = build_model(task, model, "svd", classes).eval()
-    roles = {pre_svd(task): "pre-svd", meta_layer(task): "meta"}
+    roles = {TASKS[task].pre_svd: "pre-svd", TASKS[task].meta_layer: "meta"}
     steps, rows, hooks = _steps(network), [], []
 
     def record(name: str, module: nn.Module, output: Tensor) -> None:
-        text = ROOT_TEXT if task == "gcp" and roles.get(name) == "meta" else _text(module)
+        text = ROOT_TEXT if TASKS[task].per_sample and roles.get(name) == "meta" else _text(module)
         own = [] if isinstance(module, GlobalCovariancePool2d) else list(module.parameters())
         rows.append(
             {

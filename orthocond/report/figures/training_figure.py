@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from orthocond.config.tasks import TASKS
 from orthocond.report.figures.curves import (
     ROWS,
     curves,
@@ -22,7 +23,7 @@ from orthocond.report.figures.curves import (
 )
 from orthocond.report.provenance import attach
 from orthocond.report.study import Study
-from orthocond.report.style import COLUMN, TASKS, label, line_style
+from orthocond.report.style import COLUMN, label, line_style
 
 NOTE_WIDTH = 82  # characters of a note in one column
 
@@ -92,7 +93,8 @@ def describe(frame: pd.DataFrame) -> str:
     parts = []
     for task in frame["task"].unique():
         own = frame[frame["task"] == task]
-        text = f"Condition number of the covariance in {TASKS[task]} on {own['data'].iloc[0]}."
+        where = f"{TASKS[task].label} on {own['data'].iloc[0]}"
+        text = f"Condition number of the covariance in {where}."
         for field, name in (("kappa", "As an SVD sees it"), ("kappa_support", "On the support")):
             ends = late(own, field)
             numbers = ", ".join(f"{label(m)} {value:.1e}" for m, value in ends.items())

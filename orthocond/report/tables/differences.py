@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from orthocond.config.tasks import TASKS
 from orthocond.report.statistics import contrasts
 from orthocond.report.study import Study
-from orthocond.report.style import TASKS
 from orthocond.report.tables.comparison import NOT_RUN
 
 COLUMNS = {
@@ -47,7 +47,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
     frame.index.name = "method"
     frame.attrs = found.attrs | {
-        "title": f"Differences in error of {TASKS[task]} on {data}",
+        "title": f"Differences in error of {TASKS[task].label} on {data}",
         "labels": found["contrast"].to_dict(),
         "cells": {"": dict.fromkeys(found.index, NOT_RUN)},
         "remarks": [REMARK.format(family=family), *found.attrs["remarks"]],

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.config.tasks import TASKS
 from orthocond.report.provenance import attach
 from orthocond.report.statistics import WIDE
 from orthocond.report.study import Study, shown_together
-from orthocond.report.style import STYLES, TASKS, label
+from orthocond.report.style import STYLES, label
 from orthocond.report.tables.comparison import moments, summaries
 
 CONDITIONING = ("rank", "kappa", "kappa_support")
@@ -26,12 +27,14 @@ KINDS = (
 
 def _row(task: str, runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     """The statistics of one method's runs."""
-    kinds = {"": "error", "recalibrated": "recalibrated_error"} if task == "dbn" else {"": "error"}
+    kinds = {"": "error"}
+    if TASKS[task].running_statistics:
+        kinds["recalibrated"] = "recalibrated_error"
     row: dict[tuple[str, str], float] = {("", "n"): len(runs)}
     for group, key in kinds.items():
         row |= {(group, k): v for k, v in moments(summaries(runs, key), "error").items()}
     late = pd.DataFrame([run.summary["conditioning"] for run in runs])
-    fields = (*CONDITIONING, "kappa_eps") if task == "dbn" else CONDITIONING  # pooling has no eps
+    fields = (*CONDITIONING, "kappa_eps") if TASKS[task].has_eps else CONDITIONING
     return row | {("", field): late[field].astype(float).median() for field in fields}
 
 
@@ -63,9 +66,10 @@ def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
         raise study.missing(task, own.diverged, own.settings)
     frame = pd.DataFrame(rows).T  # its keys are pairs
     frame.index.name, frame.columns.names = "method", ["source", "statistic"]
-    attach(frame, *parts, remark=REMARK.format(kinds=KINDS if task == "dbn" else ""))
+    kinds = KINDS if TASKS[task].running_statistics else ""
+    attach(frame, *parts, remark=REMARK.format(kinds=kinds))
     frame.attrs |= {
-        "title": f"Overview of {TASKS[task]} on {own.data}",
+        "title": f"Overview of {TASKS[task].label} on {own.data}",
         "labels": labels,
         "cells": {},
     }

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from orthocond.models.backbones import build_model, meta_layer, pre_svd
+from orthocond.config.tasks import TASKS
+from orthocond.models.backbones import build_model
 from orthocond.report.figures import fig6, fig7
 from orthocond.report.figures.architecture_diagram import describe_network, draw_network, layers
 from orthocond.report.registry import FIGURES
@@ -16,7 +17,7 @@ def test_the_scheme_is_the_model(task: str, model: str) -> None:
     network = build_model(task, model, "svd", 7)
     assert frame["parameters"].sum() == sum(p.numel() for p in network.parameters())
     roles = frame.set_index("role")["layer"]
-    assert roles["pre-svd"] == pre_svd(task) and roles["meta"] == meta_layer(task)
+    assert roles["pre-svd"] == TASKS[task].pre_svd and roles["meta"] == TASKS[task].meta_layer
     assert frame["layer"].iloc[0] == "conv1" and frame["output"].iloc[-1] == "7"
 
 
