@@ -16,7 +16,7 @@ ROLL_CALL = 10.0  # seconds: the other processes stop waiting within about one t
 
 
 class ProcessLost(UserError):
-    """Another process of the group no longer answers."""
+    """Error for a process of the group that no longer answers."""
 
     exit_code = 1
 
