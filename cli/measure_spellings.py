@@ -72,9 +72,8 @@ class OlderSpelling(TyperCommand):
 
     def __init__(self, group: MeasureGroup) -> None:
         self.group = group
-        parameters: dict[
-            Any, Any
-        ] = {}  # by name: the same option of two sub-commands is one option here
+        # By name: the same option of two sub-commands is one option here.
+        parameters: dict[Any, Any] = {}
         for command in (*group.commands.values(), group):
             for parameter in command.params:
                 parameter = copy.copy(parameter)
