@@ -246,7 +246,7 @@ class Session:
         return Result(planned.folder.name, summary["status"], summary)
 
     def _begin(self, planned: Planned, writer: RunWriter) -> Result | Checkpoint | None:
-        """Open the run; return its result where it is complete by now, or its newest checkpoint."""
+        """Open the run; return its result if it is complete by now, else its newest checkpoint."""
         run = Run(planned.folder)
         if run.is_complete:
             return _finished(run)
