@@ -203,8 +203,9 @@ def recalibrate(
     ``update_bn`` first, or name all of them in ``layers``.
 
     Args:
-        model: a model on any device. The wrappers AveragedModel, DistributedDataParallel and
-            DataParallel and that of torch.compile are removed; compiled code runs uncompiled here.
+        model: a model on any device. It may be inside AveragedModel, DistributedDataParallel,
+            DataParallel or the module that torch.compile returns. Compiled code runs uncompiled
+            here.
         batches: each batch is moved to the model's device. It is the model's input tensor, a tuple
             or list that starts with the input, or a dict of keyword arguments for
             ``model(**batch)``. Any other kind needs ``forward``. With several layers the batches

@@ -2,10 +2,10 @@
 
 Note [Float64]
     A condition number is only as precise as the covariance. A float32 Gram product has a noise
-    floor at 1e-7 of the largest eigenvalue. A float64 Gram product has it at 3e-15 for float32
-    features, and at 2e-7 for bfloat16 features. So the features are converted to float64 chunk by
-    chunk, and each chunk is centred by its own mean before the product. Let chunk k have n_k
-    samples, mean m_k and centred square S_k. Then, for any mean, the centred square of all is
+    floor at 1e-7 of the largest eigenvalue. In a float64 Gram product the floor is at 3e-15 for
+    float32 features and at 2e-7 for bfloat16 features. So the features are converted to float64
+    chunk by chunk, and each chunk is centred by its own mean before the product. Let chunk k have
+    n_k samples, mean m_k and centred square S_k. Then, for any mean, the centred square of all is
         S = sum_k S_k + n_k (m_k - m)(m_k - m)^T,    m = sum_k n_k m_k / sum_k n_k.
 """
 

@@ -255,7 +255,7 @@ def matrix_sqrt(
 ) -> Tensor:
     """Return the square root (P + eps I)^(1/2) of symmetric positive semi-definite P (eq. 4).
 
-    The root is that of the symmetric part of P; negative eigenvalues of P + eps I count as zero.
+    Only the symmetric part of P is used. Negative eigenvalues of P + eps I count as zero.
     The gradient is symmetric, and infinite at a zero eigenvalue like the derivative of sqrt(x) at
     0: pass eps > 0 for singular matrices. There is no second derivative.
 

@@ -175,7 +175,7 @@ def test_a_single_position_has_no_covariance(solver, shape, training):
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
 
-def test_a_deep_network_at_32_pixels_is_told_so():
+def test_a_deep_network_at_32_pixels_gets_advice():
     """torchvision's ResNet has halved 32 pixels five times where it pools."""
     network = torchvision.models.resnet18()
     network.avgpool = pool(512, 16)

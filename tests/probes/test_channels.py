@@ -135,7 +135,7 @@ class Doubled(torchvision.models.convnext.LayerNorm2d):
         (nn.GELU(), (5, 7, 6), -1),
     ],
 )
-def test_an_unfamiliar_layer_is_told_or_refused(layer, shape, axis):
+def test_a_layer_of_unknown_type_needs_channel_dim(layer, shape, axis):
     with pytest.raises(UserError, match=UNKNOWN.format(type(layer).__name__)) as error:
         oc.ConditioningProbe(nn.Sequential(layer), "0")
     assert "\n" not in str(error.value)
