@@ -1,4 +1,4 @@
-"""What ``orthocond measure --timing`` prints: how long a training step takes."""
+"""``orthocond measure time``: print how long a training step of each method takes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def measure_time(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Time a training step of each method, and keep the figures where ``out`` names a folder."""
+    """Time a training step of each method, print the times, and store them in ``out`` if given."""
     config = resolve(None, None, flags, settings).config
     if methods is None:
         solvers = TASKS[config.task].solvers
@@ -62,6 +62,7 @@ def measure_time(
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """Return the printed cells of one method: median, quartiles and ratio of each phase."""
     cells = {"method": row["method"]}
     for phase in PHASES:
         ms, ratio = row[f"{phase}_ms"], row["ratio"][phase]

@@ -1,1 +1,1 @@
-"""Measurements: conditioning of runs and layers, milliseconds of a training step."""
+"""Measurements: the conditioning of runs and layers, and the time of a training step."""

@@ -1,9 +1,9 @@
-"""Milliseconds of a training step, method beside method: Table 6.
+"""Milliseconds of a training step of each method, for Table 6.
 
 Note [Interleaved]
-    All methods live in one process and take turns: one step each in every round, in an order that
-    rotates. What slows the machine for a while slows all of them, so a round's ratios to plain
-    batch norm are steadier than its milliseconds, and their median is reported beside them.
+    All methods run in one process and take turns: each takes one step per round, in an order that
+    rotates. A temporary slowdown of the machine affects all methods, so the ratios to plain batch
+    norm within a round vary less than the milliseconds. The median ratio is reported as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Report = Callable[[int, int], None]
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """Median, smallest value and quartiles.
+    """Return the median, the smallest value and the quartiles.
 
     Example:
         >>> spread([4.0, 1.0, 2.0, 3.0, 5.0])
@@ -46,7 +46,7 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 class TrainingStep:
-    """One method's network, ready to take the steps that are timed.
+    """Network of one method, ready to take the timed steps.
 
     Args:
         config: settings of the network, the treatments and the optimizer.
@@ -64,12 +64,13 @@ class TrainingStep:
         self.autocast = config.precision == "bfloat16"
 
     def _now(self) -> float:
+        """Return the seconds of a clock, after the device has finished its work."""
         if self.images.device.type == "cuda":
             torch.cuda.synchronize(self.images.device)
         return time.perf_counter()
 
     def run(self) -> dict[str, float]:
-        """Take a step; the milliseconds of its phases."""
+        """Take one step and return the milliseconds of each phase."""
         start = self._now()
         device = self.images.device.type
         with (
@@ -96,7 +97,10 @@ class TrainingStep:
 def interleaved(
     steps: dict[str, Callable[[], dict[str, float]]], rounds: int, report: Report
 ) -> dict[str, list[dict[str, float]]]:
-    """What each step measures in each round, after a warm-up; the order rotates by the round."""
+    """Return the measurements of each step in each round, after a warm-up.
+
+    The order of the steps rotates from round to round.
+    """
     names = list(steps)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for r in range(-WARMUP, rounds):
@@ -110,7 +114,7 @@ def interleaved(
 
 
 def case_name(config: Config) -> str:
-    """The name of a case, and of its artifact.
+    """Return the name of a case, which is also the name of its stored timing.
 
     Example:
         >>> case_name(Config(method="nog"))
@@ -125,14 +129,14 @@ def _image_size(config: Config) -> int:
 
 
 def timed_cases(config: Config, methods: Iterable[str]) -> list[Config]:
-    """A configuration with each method, the network without a spectral layer first.
+    """Return one configuration per method, first the one without a spectral layer.
 
     Args:
-        config: everything but the method.
-        methods: in any spelling.
+        config: all settings except the method.
+        methods: names of methods, in any spelling.
 
     Raises:
-        UserError: an unknown method, one that the task does not have, or a precision that is not
+        UserError: a method is unknown or does not exist for the task, or the precision is not
             timed.
 
     Example:
@@ -153,29 +157,29 @@ def time_cases(
     rounds: int = MIN_ROUNDS,
     report: Report = lambda done, total: None,
 ) -> list[dict[str, Any]]:
-    """Milliseconds of a training step of each case, all of them in turns.
+    """Measure the milliseconds of a training step of each case; the cases take turns.
 
-    ``forward`` is the network and the loss, ``backward`` all that follows, as in the paper's Table
-    6: the gradients and the optimizer's step with its treatments. ``update`` is that step alone.
-    The images are noise: no time depends on them.
+    ``forward`` covers the network and the loss. ``backward`` covers everything after that, as in
+    Table 6 of the paper: the gradients, and the optimizer's step with its treatments. ``update`` is
+    the optimizer's step alone. The images are noise, because the times do not depend on them.
 
     Args:
-        cases: from ``timed_cases``.
+        cases: configurations from ``timed_cases``.
         device: where to run.
-        rounds: steps of each case that count, 20 at least.
-        report: called after each round with the rounds done and all of them.
+        rounds: timed steps of each case, at least 20.
+        report: called after each round with the number of rounds done and the number of all rounds.
 
     Returns:
-        A row a case: what was timed, ``forward_ms``, ``backward_ms``, ``update_ms`` and ``step_ms``
-        (each median, min, q1, q3), and ``ratio``: phase -> the median over the rounds of the ratio
-        to the first case.
+        One row per case: its settings; ``forward_ms``, ``backward_ms``, ``update_ms`` and
+        ``step_ms`` (each median, min, q1, q3); and ``ratio``: phase -> median over the rounds of
+        the ratio to the first case.
 
     Raises:
-        UserError: too few rounds, or images that the network does not take.
+        UserError: there are too few rounds, or the network does not accept the images.
     """
     if rounds < MIN_ROUNDS:
         raise UserError(f"repeats is {rounds}: a median of less than {MIN_ROUNDS} is not reported")
-    keep_memory()  # as training does
+    keep_memory()  # so that memory is managed as in training
     images, labels = _noise(cases[0])
     steps = {
         case_name(case): TrainingStep(case, images.to(device), labels.to(device)).run
@@ -208,6 +212,7 @@ def time_cases(
 
 
 def _noise(config: Config) -> tuple[Tensor, Tensor]:
+    """Return random images (B, 3, H, W) and labels (B,) of the configured sizes."""
     size = _image_size(config)
     draw = torch.Generator().manual_seed(config.seed)
     images = torch.randn(config.batch_size, 3, size, size, generator=draw)
