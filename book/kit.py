@@ -21,13 +21,15 @@ from matplotlib.figure import Figure
 
 from orthocond.config.methods import Method
 from orthocond.errors import UserError
+from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.ledger import ledger
 from orthocond.report.output import plot, save_figure
-from orthocond.report.registry import FIGURES, TABLES, FigureModule
+from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 from orthocond.report.tables import chosen_settings, differences, overview, preset_hours
 from orthocond.report.tables.render import render
+from orthocond.report.tables.table import Table
 
 Shown = TypeVar("Shown", HTML, Markdown)
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,32 +106,31 @@ def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
     return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",))
 
 
-def study_figure(name: str, module: FigureModule | None = None) -> HTML:
-    """A figure of the paper, or another module's, from the runs that are committed.
+def study_figure(figure: str | StudyFigure) -> HTML:
+    """Show a figure of the paper by its name, or another figure, from the committed runs.
 
-    Its runs are drawn under it and end its text for those who do not see it; the caption is the
-    module's own title.
+    The note and the remarks on the runs end the text for readers who cannot see the figure.
     """
+    own = FIGURES[figure] if isinstance(figure, str) else figure
 
     def show() -> HTML:
-        drawn = plot(study(), name, FILES, ["svg", "pdf"], module)
-        title = str((module or FIGURES[name]).__doc__).splitlines()[0]
+        drawn = plot(study(), own, FILES, ["svg", "pdf"])
         alt = f"{drawn['alt']} {'. '.join([drawn['note'], *drawn['remarks']])}."
-        return _element(name, _images(name, alt), title, (".svg", ".pdf", ".csv"))
+        return _element(own.name, _images(own.name, alt), own.caption, (".svg", ".pdf", ".csv"))
 
-    return _from_root(name, show)
+    return _from_root(own.name, show)
 
 
 def study_table(name: str) -> HTML:
     """A table of the paper beside ours, from the runs that are committed."""
-    return _from_root(name, lambda: _rendered(name, TABLES[name].build(study())))
+    return _from_root(name, lambda: _rendered(name, TABLES[name](study())))
 
 
-def _rendered(name: str, frame: pd.DataFrame) -> HTML:
+def _rendered(name: str, table: Table) -> HTML:
     """A table with its title and notes, as the command line writes it."""
     FILES.mkdir(parents=True, exist_ok=True)
-    (FILES / f"{name}.csv").write_text(render(frame, "csv"))
-    return _element(name, f'<div class="wide">{render(frame, "html")}</div>', "", (".csv",))
+    (FILES / f"{name}.csv").write_text(render(table, "csv"))
+    return _element(name, f'<div class="wide">{render(table, "html")}</div>', "", (".csv",))
 
 
 def study_overview(task: str, data: str | None = None) -> HTML:
@@ -176,7 +177,7 @@ def study_differences(task: str, data: str | None = None) -> HTML:
 
 def held_out(task: str) -> pd.DataFrame:
     """Errors on held-out images, a row a value of a setting, from ``runs/settings``."""
-    return chosen_settings.build(Study("runs/settings"), task)
+    return chosen_settings.build(Study("runs/settings"), task).frame
 
 
 def study_choices(task: str) -> HTML:
@@ -184,10 +185,11 @@ def study_choices(task: str) -> HTML:
     name = f"choices-{task}"
 
     def show() -> HTML:
-        frame = held_out(task)
+        choices = chosen_settings.build(Study("runs/settings"), task)
+        frame = choices.frame
         table = frame.astype({"value": str}).round(2)
         table["chosen"] = frame["chosen"].map({True: "chosen", False: ""})
-        return show_table(name, table, f"{frame.attrs['note']}.")
+        return show_table(name, table, f"{choices.provenance.note}.")
 
     return _from_root(name, show)
 
@@ -205,11 +207,11 @@ def study_ledger() -> HTML:
     """The paper's claims and their verdicts, from the runs that are committed."""
 
     def show() -> HTML:
-        frame = ledger.build(study())
+        claims = ledger.build(study())
         FILES.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(FILES / "ledger.csv", index=False)
-        table = f'<div class="wide">{ledger.to_html(frame, _link)}</div>'
-        return _element("ledger", table, f"{frame.attrs['note']}.", (".csv",))
+        claims.frame.to_csv(FILES / "ledger.csv", index=False)
+        table = f'<div class="wide">{ledger.to_html(claims.frame, _link)}</div>'
+        return _element("ledger", table, f"{claims.provenance.note}.", (".csv",))
 
     return _from_root("ledger", show)
 
@@ -218,7 +220,7 @@ def study_verdicts() -> HTML:
     """How many of the paper's claims have which verdict, with links into the ledger."""
 
     def show() -> HTML:
-        table = ledger.summary_html(ledger.build(study()), "ledger.html")
+        table = ledger.summary_html(ledger.build(study()).frame, "ledger.html")
         return HTML(f'<figure class="kit" id="verdicts">{table}</figure>')
 
     return _from_root("verdicts", show)
@@ -228,8 +230,8 @@ def study_hours() -> HTML:
     """The hours that the presets need, from the speed of the runs that are committed."""
 
     def show() -> HTML:
-        frame = preset_hours.build(study())
-        return show_table("hours", frame.map(_rounded), frame.attrs["note"] + ".")
+        hours = preset_hours.build(study())
+        return show_table("hours", hours.frame.map(_rounded), f"{hours.provenance.note}.")
 
     return _from_root("hours", show)
 

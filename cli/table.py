@@ -42,16 +42,16 @@ def table(
     names = chosen("table", tables, TABLES)
     built, skipped = build_all(Study(runs, data), names, strict="all" not in tables)
     if method:
-        built = {name: only(frame, method) for name, frame in built.items()}
-    texts = {name: write_table(frame, name, out, format) for name, frame in built.items()}
+        built = {name: only(table, method) for name, table in built.items()}
+    texts = {name: write_table(table, name, out, format) for name, table in built.items()}
     if as_json:
-        records = {name: to_records(frame) for name, frame in built.items()}
+        records = {name: to_records(table) for name, table in built.items()}
         print_json({"tables": records, "skipped": skipped})
         return 0
     for text in texts.values():
         typer.echo(text)
-    for name, frame in built.items():
-        for command in frame.attrs["commands"]:
+    for name, table in built.items():
+        for command in table.provenance.commands:
             typer.echo(f"{name}: not run here: {command}", err=True)
     print_skipped(skipped)
     return 0

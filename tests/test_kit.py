@@ -64,7 +64,7 @@ def test_sentences_have_their_numbers_or_the_command_that_makes_them(
     kit: ModuleType, tmp_path: Path
 ) -> None:
     def rank(runs: Study) -> str:
-        return f"rank {kit.overview.of_task(runs, 'dbn').at['svd+ow', ('', 'rank')]:.0f}"
+        return f"rank {kit.overview.of_task(runs, 'dbn').frame.at['svd+ow', ('', 'rank')]:.0f}"
 
     write_study(tmp_path / "runs/mine", ("svd",))
     assert "--method ow" in kit.study_text("dbn", rank).data

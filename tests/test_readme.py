@@ -34,7 +34,7 @@ def test_figures_are_drawn_from_the_numbers_that_the_runs_have(tmp_path: Path) -
 
 def _against_svd(study: str, task: str) -> pd.DataFrame:
     """Differences in error between each method and plain SVD, a row a method."""
-    frame = differences.of_task(Study(readme.ROOT / "runs" / study), task)[""]
+    frame = differences.of_task(Study(readme.ROOT / "runs" / study), task).frame[""]
     frame = frame[frame.index.str.endswith(" - svd")]
     return frame.set_index(frame.index.str.removesuffix(" - svd"))
 

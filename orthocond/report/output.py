@@ -1,4 +1,4 @@
-"""Figures and tables as files: the same input gives the same bytes, and each file says its runs."""
+"""Figures and tables as files that name their runs; equal input gives equal bytes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.figure import Figure
 
 from orthocond.artifacts.atomic_files import make_folder, write_bytes
 from orthocond.report import registry
-from orthocond.report.provenance import as_text
-from orthocond.report.registry import FigureModule
+from orthocond.report.figures.study_figure import StudyFigure
+from orthocond.report.provenance import Numbers
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 from orthocond.report.tables.render import SUFFIXES, render
+from orthocond.report.tables.table import Table
 
 T = TypeVar("T")
 FORMATS = ("png", "svg", "pdf")
@@ -26,7 +26,7 @@ DPI = 300
 
 
 def _metadata(format: str, title: str, text: str) -> dict[str, Any]:
-    """Title and provenance under the names that each format has, and no date."""
+    """Return title and provenance under the names that a format defines, without a date."""
     if format == "pdf":
         return {"Title": title, "Subject": text, "CreationDate": None, "ModDate": None}
     if format == "svg":
@@ -35,24 +35,25 @@ def _metadata(format: str, title: str, text: str) -> dict[str, Any]:
 
 
 def save_figure(
-    figure: Figure, out: Path, data: pd.DataFrame | None, formats: Iterable[str] = FORMATS
+    figure: Figure, out: Path, data: Numbers | None, formats: Iterable[str] = FORMATS
 ) -> list[Path]:
-    """Write a figure in each format, and what it shows as CSV.
+    """Write a drawn figure in each format, and its numbers as CSV.
 
     Args:
-        figure: from a figure module's ``draw``.
+        figure: the drawing.
         out: path without a suffix: ``book/fig2`` becomes ``book/fig2.png`` and so on.
-        data: from the module's ``data``; its provenance goes into each file's metadata.
+        data: the numbers drawn; their provenance goes into the metadata of each file. None writes
+            no CSV and no provenance.
         formats: png, svg, pdf.
 
     Returns:
-        The paths written, the figure's first and the CSV last.
+        The paths of the files written, the CSV last.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: the folder cannot be written.
     """
     make_folder(out.parent)
-    text = "" if data is None else as_text(data)
+    text = "" if data is None else data.provenance.text()
     paths = []
     for format in formats:
         buffer = io.BytesIO()
@@ -64,76 +65,91 @@ def save_figure(
         write_bytes(paths[-1], buffer.getvalue())
     if data is not None:
         paths.append(out.with_name(f"{out.name}.csv"))
-        write_bytes(paths[-1], data.to_csv(index=False, float_format="%.6g").encode())
+        write_bytes(paths[-1], data.frame.to_csv(index=False, float_format="%.6g").encode())
     return paths
 
 
 def plot(
-    study: Study,
-    name: str,
-    out: Path,
-    formats: Iterable[str] = FORMATS,
-    module: FigureModule | None = None,
+    study: Study, figure: StudyFigure, out: Path, formats: Iterable[str] = FORMATS
 ) -> dict[str, Any]:
     """Draw one figure for light and for dark pages, and write its files.
 
     Args:
         study: the runs.
-        name: a key of ``FIGURES``, or what the files of another module's figure are called.
+        figure: one of ``FIGURES``, or another figure.
         out: the folder.
-        formats: of the light figure; the dark one, for pages, is png and svg among them.
-        module: a figure that is not the paper's.
+        formats: formats of the light figure. The dark one is made for web pages, so it has no pdf.
 
     Returns:
-        ``name``, ``files``, ``alt`` (what it shows, in words), ``note``, ``remarks``, ``commands``.
+        ``name``, ``files``, ``alt`` (the drawing described in words), ``note``, ``remarks``,
+        ``commands``.
 
     Raises:
-        MissingRuns: with the command that makes them.
+        MissingRuns: the study lacks the runs; the message has the command that makes them.
     """
-    module, formats = module or registry.FIGURES[name], list(formats)
-    data = module.data(study)
+    formats, data = list(formats), figure.data(study)
     files = []
     for dark in (False, True):
         with theme(dark):
-            figure = module.draw(study)
+            drawing = figure.draw(data)
             if dark:
                 pages = [f for f in formats if f != "pdf"]
-                files += save_figure(figure, out / f"{name}-dark", None, pages)
+                files += save_figure(drawing, out / f"{figure.name}-dark", None, pages)
             else:
-                files += save_figure(figure, out / name, data, formats)
-            plt.close(figure)
-    told = {key: data.attrs[key] for key in ("note", "remarks", "commands")}
-    return {"name": name, "files": [str(f) for f in files], "alt": module.alt(study), **told}
+                files += save_figure(drawing, out / figure.name, data, formats)
+            plt.close(drawing)
+    return {
+        "name": figure.name,
+        "files": [str(f) for f in files],
+        "alt": figure.alt(data),
+        "note": data.provenance.note,
+        "remarks": data.provenance.remarks,
+        "commands": data.provenance.commands,
+    }
 
 
 def draw_all(
     study: Study, names: Iterable[str], out: Path, formats: Iterable[str], strict: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """``plot`` for several figures.
+    """Draw several figures with ``plot``.
 
     Args:
         study: the runs.
         names: keys of ``FIGURES``.
         out: the folder.
-        formats: of the light figures.
-        strict: whether a figure without runs is an error; else it is skipped.
+        formats: formats of the light figures.
+        strict: True raises an error for a figure without runs; False skips the figure.
 
     Returns:
-        What ``plot`` returned for each, and the reasons of what was skipped.
+        The results of ``plot``, and for each skipped figure the reason.
 
     Raises:
-        MissingRuns: a figure has no runs and ``strict`` is set, or none has.
+        MissingRuns: a figure has no runs and ``strict`` is True, or no figure has runs.
     """
     formats = list(formats)
-    done, skipped = _each(names, lambda name: plot(study, name, out, formats), strict)
+    done, skipped = _each(
+        names, lambda name: plot(study, registry.FIGURES[name], out, formats), strict
+    )
     return list(done.values()), skipped
 
 
 def build_all(
     study: Study, names: Iterable[str], strict: bool = True
-) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
-    """Several tables by name, and the reasons of what was skipped; see ``draw_all``."""
-    return _each(names, lambda name: registry.TABLES[name].build(study), strict)
+) -> tuple[dict[str, Table], dict[str, str]]:
+    """Compute several tables.
+
+    Args:
+        study: the runs.
+        names: keys of ``TABLES``.
+        strict: True raises an error for a table without runs; False skips the table.
+
+    Returns:
+        The tables by name, and for each skipped table the reason.
+
+    Raises:
+        MissingRuns: a table has no runs and ``strict`` is True, or no table has runs.
+    """
+    return _each(names, lambda name: registry.TABLES[name](study), strict)
 
 
 def _each(
@@ -153,9 +169,13 @@ def _each(
     return done, {name: str(error) for name, error in missing.items()}
 
 
-def write_table(frame: pd.DataFrame, name: str, out: Path | None, format: str = "md") -> str:
-    """Write a table where ``out`` is a folder and return the file's path, else its text."""
-    text = render(frame, format)
+def write_table(table: Table, name: str, out: Path | None, format: str = "md") -> str:
+    """Write a table into the folder ``out`` and return the file's path; without it, the text.
+
+    Raises:
+        UserError: the format is unknown, or the folder cannot be written.
+    """
+    text = render(table, format)
     if out is None:
         return text
     make_folder(out)

@@ -17,8 +17,7 @@ from scipy import optimize, stats
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
-from orthocond.report.provenance import attach
-from orthocond.report.study import Selection, Study, shown_together
+from orthocond.report.study import Selection, Study
 from orthocond.report.style import label
 
 LEVEL, POWER = 0.05, 0.8
@@ -233,12 +232,7 @@ def contrasts(
         )
     frame = pd.DataFrame(rows)
     frame["p_holm"] = holm(frame["p"].to_list())
-    remark = (
-        f"Paired differences of {key} over equal seeds; primary: p adjusted by Holm over "
-        f"{int(frame['p'].notna().sum())} contrasts; exploratory: unadjusted 95% t intervals"
-    )
-    wide = study.beside(own, stem_kernel=WIDE)
-    return attach(frame, *shown_together(own, wide), remark=remark)
+    return frame
 
 
 def detectable_remark(selection: Selection, key: str) -> str | None:

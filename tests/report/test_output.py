@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,13 +11,14 @@ from study_factory import COMMIT
 
 from orthocond.errors import UserError
 from orthocond.report.output import build_all, draw_all, plot, write_table
+from orthocond.report.provenance import Numbers
+from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
-from orthocond.report.tables import tab1
 
 
 @pytest.fixture(scope="module")
 def files(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    result = plot(study, "fig2", tmp_path_factory.mktemp("figures"))
+    result = plot(study, FIGURES["fig2"], tmp_path_factory.mktemp("figures"))
     return {Path(file).name: Path(file) for file in result["files"]}
 
 
@@ -48,9 +50,21 @@ def test_a_file_names_its_runs_commits_and_configurations(
 
 
 def test_equal_runs_give_equal_bytes(files: dict[str, Path], studies: Path, tmp_path: Path) -> None:
-    again = plot(Study(studies), "fig2", tmp_path)
+    again = plot(Study(studies), FIGURES["fig2"], tmp_path)
     for file in again["files"]:
         assert Path(file).read_bytes() == files[Path(file).name].read_bytes(), file
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_numbers_of_a_figure_are_computed_once(name: str, study: Study, tmp_path: Path) -> None:
+    calls: list[Study] = []
+
+    def data(own: Study) -> Numbers:
+        calls.append(own)
+        return FIGURES[name].data(own)
+
+    plot(study, replace(FIGURES[name], data=data), tmp_path, ["svg"])
+    assert calls == [study]
 
 
 def test_figures_without_runs_are_skipped_only_where_all_were_asked_for(
@@ -67,7 +81,7 @@ def test_figures_without_runs_are_skipped_only_where_all_were_asked_for(
 
 
 def test_a_table_is_text_or_a_file(study: Study, tmp_path: Path) -> None:
-    table = tab1.build(study)
+    table = TABLES["tab1"](study)
     text = write_table(table, "tab1", None, "latex")
     path = write_table(table, "tab1", tmp_path / "new", "latex")
     assert path.endswith("new/tab1.tex") and Path(path).read_text() == text
@@ -77,5 +91,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(study: Study, tmp_path: Pat
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="file"):
-        plot(study, "fig2", blocked / "out", ["png"])
+        plot(study, FIGURES["fig2"], blocked / "out", ["png"])
     assert blocked.read_text() == ""

@@ -1,4 +1,4 @@
-"""A network as a column of boxes, read from the model itself: what figures 6 and 7 share."""
+"""Figures 6 and 7: the paper's two networks, as columns of boxes read from the models."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from orthocond.config.tasks import TASKS
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.models.backbones import build_model
+from orthocond.report.figures.study_figure import StudyFigure
+from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.style import BLUE, COLUMN, RED, page_color
 
 ROLES = {"pre-svd": ("Pre-SVD layer", BLUE), "meta": ("SVD meta-layer", RED)}
@@ -48,11 +50,11 @@ TEXTS: dict[type[nn.Module], Callable[[Any], str]] = {
     GlobalCovariancePool2d: lambda m: "upper triangle, as a vector",
 }
 ROOT_TEXT = r"covariance square root: $(X J X^T)^{1/2}$"
-"""Of the meta-layer inside the pooling, whatever solver it is."""
+"""The text of the meta-layer inside the pooling, for every solver."""
 
 
 def _steps(model: nn.Module) -> dict[str, nn.Module]:
-    """The boxes' modules: the model's children, and the parts of its covariance pooling."""
+    """Return one module per box: the model's children and the parts of its covariance pooling."""
     steps: dict[str, nn.Module] = {}
     for name, child in model.named_children():
         if isinstance(child, GlobalCovariancePool2d):
@@ -62,17 +64,17 @@ def _steps(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def layers(task: str, model: str, classes: int, size: int) -> pd.DataFrame:
-    """The steps of a network in the order in which an image passes them.
+    """Return the steps of a network in the order in which an image passes them.
 
     Args:
         task: ``dbn`` or ``gcp``.
         model: one of ``orthocond.models.backbones.MODELS[task]``.
-        classes: of the classifier.
-        size: of the square image, in pixels.
+        classes: number of classes.
+        size: side of the square image, in pixels.
 
     Returns:
-        One row a step: layer, step (in words), output (its shape for one image), parameters, role
-        (``pre-svd``, ``meta`` or nothing).
+        One row per step: layer, step (in words), output (its shape for one image), parameters
+        (their number), role (``pre-svd``, ``meta`` or empty).
     """
     network = build_model(task, model, "svd", classes).eval()
     roles = {TASKS[task].pre_svd: "pre-svd", TASKS[task].meta_layer: "meta"}
@@ -109,18 +111,17 @@ def _text(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def network_data(task: str, model: str, classes: int, size: int) -> pd.DataFrame:
-    """``layers``, with its note."""
+def network_data(task: str, model: str, classes: int, size: int) -> Numbers:
+    """Return the image and the steps of a network; for the arguments see ``layers``."""
     frame = layers(task, model, classes, size)
     image = {"layer": "", "step": "image", "output": f"3 × {size} × {size}", "parameters": 0}
     frame = pd.concat([pd.DataFrame([image | {"role": ""}]), frame], ignore_index=True)
     note = f"Read from build_model({task!r}, {model!r}, 'svd', {classes}) and an image of {size}"
-    frame.attrs = {"note": f"{note} pixels", "remarks": [], "commands": [], "runs": []}
-    return frame
+    return Numbers(frame, Provenance(f"{note} pixels"))
 
 
 def draw_network(frame: pd.DataFrame) -> Figure:
-    """The boxes from top to bottom, layer names on the left and output shapes on the right."""
+    """Draw the boxes from top to bottom, layer names on the left, output shapes on the right."""
     figure, axes = plt.subplots(figsize=(COLUMN, ROW * (len(frame) + 1)))
     ink = mpl.rcParams["text.color"]
     axes.axis("off")
@@ -151,9 +152,34 @@ def draw_network(frame: pd.DataFrame) -> Figure:
 
 
 def describe_network(frame: pd.DataFrame) -> str:
-    """The same in words."""
+    """Return the steps of a network in words."""
     steps = [
         f"{ROLES[str(row.role)][0]} {row.layer}: {row.step}" if row.role else str(row.step)
         for row in frame.itertuples()
     ]
     return "From image to classes: " + re.sub("[${}]", "", "; ".join(steps)) + "."
+
+
+def _figure(name: str, caption: str, task: str, model: str, classes: int, size: int) -> StudyFigure:
+    """Return the figure of a network, which needs no runs."""
+    return StudyFigure(
+        name,
+        caption,
+        data=lambda _: network_data(task, model, classes, size),
+        draw=lambda data: draw_network(data.frame),
+        alt=lambda data: describe_network(data.frame),
+    )
+
+
+FIGURES = (
+    _figure(
+        "fig6",
+        "Figure 6: the paper's ResNet-50 with decorrelated batch norm, for CIFAR100.",
+        *("dbn", "resnet50", 100, 32),
+    ),
+    _figure(
+        "fig7",
+        "Figure 7: the paper's ResNet-18 with global covariance pooling, for ImageNet.",
+        *("gcp", "resnet18", 1000, 224),
+    ),
+)

@@ -1,4 +1,4 @@
-"""Figure 1: the conditioning of the SVD meta-layer in decorrelated BN (left) and GCP (right)."""
+"""Figure 1: the conditioning of both tasks without treatments, side by side."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orthocond.report.figures.curves import ROWS, curves, draw_rows, rank_text
+from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.figures.training_figure import (
     add_legend,
     add_note,
@@ -17,7 +18,7 @@ from orthocond.report.figures.training_figure import (
     handle,
     smoothing,
 )
-from orthocond.report.provenance import attach
+from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import COLUMN
 
@@ -25,11 +26,11 @@ METHODS = {"dbn": ("svd", "ns", "bn"), "gcp": ("svd", "ns", "gap")}
 TITLES = {"dbn": "decorrelated BN", "gcp": "GCP"}
 
 
-def data(study: Study) -> pd.DataFrame:
-    """The curves of both tasks, or of the one that has runs.
+def data(study: Study) -> Numbers:
+    """Return the curves of both tasks, or of the only task that has runs.
 
     Raises:
-        MissingRuns: neither has.
+        MissingRuns: neither task has runs.
     """
     selections = []
     for task in METHODS:
@@ -40,7 +41,7 @@ def data(study: Study) -> pd.DataFrame:
     if not selections:
         raise study.missing("dbn", METHODS["dbn"])
     frame = pd.concat([curves(s) for s in selections], ignore_index=True)
-    return attach(frame, *selections, remark=smoothing(frame).capitalize())
+    return Numbers(frame, Provenance.of(*selections, how=smoothing(frame).capitalize()))
 
 
 def _leave_empty(axes: Axes) -> None:
@@ -49,9 +50,9 @@ def _leave_empty(axes: Axes) -> None:
     axes.text(0.5, 0.5, "not run here", ha="center", va="center", transform=axes.transAxes)
 
 
-def draw(study: Study) -> Figure:
-    """The figure, in the current theme."""
-    frame = data(study)
+def draw(data: Numbers) -> Figure:
+    """Draw a column of two panels for each task."""
+    frame = data.frame
     figure, axes = plt.subplots(2, 2, sharex="col", figsize=(COLUMN, 4.2))
     for column, task in zip(axes.T, METHODS, strict=True):
         own = frame[frame["task"] == task]
@@ -64,12 +65,12 @@ def draw(study: Study) -> Figure:
     for row, name in zip(axes[:, 0], ROWS.values(), strict=True):
         row.set_ylabel(name)
     add_legend(figure, _handles(frame))
-    add_note(figure, frame, edge_marks(frame))
+    add_note(figure, data.provenance, edge_marks(frame))
     return figure
 
 
 def _handles(frame: pd.DataFrame) -> list[Line2D]:
-    """One line a method, with its rank in each panel."""
+    """Return one legend entry per method, with its rank in each task."""
     handles = []
     for method in dict.fromkeys(m for methods in METHODS.values() for m in methods):
         own = frame[frame["method"] == method]
@@ -79,6 +80,10 @@ def _handles(frame: pd.DataFrame) -> list[Line2D]:
     return handles
 
 
-def alt(study: Study) -> str:
-    """What the figure shows, in words."""
-    return describe(data(study))
+FIGURE = StudyFigure(
+    "fig1",
+    "Figure 1: the conditioning of the SVD meta-layer in decorrelated BN (left) and GCP (right).",
+    data=data,
+    draw=draw,
+    alt=lambda data: describe(data.frame),
+)

@@ -1,4 +1,4 @@
-"""Accuracy over training, with the moving averages and with re-estimated statistics."""
+"""Accuracy over training with moving averages and with re-estimated statistics."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.figures.training_figure import add_note
-from orthocond.report.provenance import attach
+from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, label, line_style
 
 METHODS = ("svd", "svd+nog", "svd+nog+ow+olr", "bn")
+"""The methods shown."""
+
 KINDS = {"eval_top1": "moving averages", "recalibrated_top1": "re-estimated"}
-REMARK = "Mean over seeds. Recalibrated: statistics from training images, the weights as they are"
+"""A column of a run's metrics: the statistics that the layer was evaluated with."""
+
+HOW = "Mean over seeds. Recalibrated: statistics from training images, the weights as they are"
 
 
-def data(study: Study) -> pd.DataFrame:
-    """Accuracy in percent after each epoch.
+def data(study: Study) -> Numbers:
+    """Return the accuracy in percent after each epoch.
 
     Returns:
-        Columns method, epoch and those of ``KINDS``: means over the seeds.
+        Columns method, epoch, and those in ``KINDS`` (means over the seeds).
 
     Raises:
-        MissingRuns: no run of any of the methods.
+        MissingRuns: none of the methods was run.
     """
     selection = study.select("dbn", METHODS)
     parts = []
@@ -32,12 +37,12 @@ def data(study: Study) -> pd.DataFrame:
         means = metrics.groupby("epoch")[list(KINDS)].mean().reset_index()
         means.insert(0, "method", method)
         parts.append(means)
-    return attach(pd.concat(parts, ignore_index=True), selection, remark=REMARK)
+    return Numbers(pd.concat(parts, ignore_index=True), Provenance.of(selection, how=HOW))
 
 
-def draw(study: Study) -> Figure:
-    """A panel a method, with a line a kind of statistics; in the current theme."""
-    frame = data(study)
+def draw(data: Numbers) -> Figure:
+    """Draw one panel per method, with one line per kind of statistics."""
+    frame = data.frame
     methods = list(frame["method"].unique())
     size = (COLUMN, 1.5 * len(methods))
     figure, axes = plt.subplots(
@@ -50,12 +55,17 @@ def draw(study: Study) -> Figure:
         axis.set(title=label(method), ylabel="top-1 (%)")
         axis.legend(loc="lower right")
     axes[-1, 0].set_xlabel("epoch")
-    add_note(figure, frame)
+    add_note(figure, data.provenance)
     return figure
 
 
 def gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """Method, the largest gap between the two accuracies, its epoch, and the gap at the end."""
+    """Return how much accuracy re-estimated statistics gain over moving averages.
+
+    Returns:
+        One row per method: method, largest (gain, in points), epoch (of that gain), last (gain
+        after the last epoch).
+    """
     rows = []
     for method in frame["method"].unique():
         own = frame[frame["method"] == method]
@@ -66,11 +76,20 @@ def gaps(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def alt(study: Study) -> str:
-    """What the figure shows, in words."""
+def alt(data: Numbers) -> str:
+    """Describe the largest and the last gain of each method."""
     texts = [
         f"{label(row['method'])} {row['largest']:.1f} points after epoch {row['epoch']:.0f} and "
         f"{row['last']:.1f} at the end"
-        for row in gaps(data(study)).to_dict("records")
+        for row in gaps(data.frame).to_dict("records")
     ]
     return f"What re-estimated statistics gain over moving averages, at most: {'; '.join(texts)}."
+
+
+FIGURE = StudyFigure(
+    "stale",
+    "Accuracy over training, with the moving averages and with re-estimated statistics.",
+    data=data,
+    draw=draw,
+    alt=alt,
+)

@@ -1,4 +1,4 @@
-"""The conditioning of decorrelated BN over training: what figures 2, 3 and 4 have in common."""
+"""The conditioning of a task over training: the parts that figures 1 to 5 share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orthocond.report.figures.curves import (
     stated,
     window,
 )
-from orthocond.report.provenance import attach
+from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, label, line_style
 
@@ -29,26 +29,30 @@ NOTE_WIDTH = 82  # characters of a note in one column
 
 
 def smoothing(frame: pd.DataFrame) -> str:
-    """How the curves of a frame were smoothed, for its note."""
+    """Return how the curves of a frame were smoothed, for its note."""
     records = window(int(frame.groupby("method").size().max())) if len(frame) else 1
     median = f"running median of {records} records" if records > 1 else "no smoothing"
     return f"{median}; line: median, band: range over seeds"
 
 
-def training_data(study: Study, methods: Iterable[str], task: str = "dbn") -> pd.DataFrame:
-    """The curves of some methods, with their note."""
-    selection = study.select(task, methods)
+def training_data(study: Study, methods: Iterable[str]) -> Numbers:
+    """Return the curves of some methods of decorrelated BN, one row a method and probed step.
+
+    Raises:
+        MissingRuns: none of the methods was run.
+    """
+    selection = study.select("dbn", methods)
     frame = curves(selection)
-    return attach(frame, selection, remark=smoothing(frame).capitalize())
+    return Numbers(frame, Provenance.of(selection, how=smoothing(frame).capitalize()))
 
 
 def handle(method: str, rank: str) -> Line2D:
-    """A method's entry in the legend."""
+    """Return the legend's entry for a method and the rank of its covariance."""
     return Line2D([], [], label=f"{label(method)} ({rank})", **line_style(method))
 
 
 def add_legend(figure: Figure, handles: list[Line2D]) -> None:
-    """The legend above a figure, in two columns."""
+    """Add a legend in two columns above the panels of a figure."""
     figure.legend(
         handles=handles,
         title="method (rank of its covariance)",
@@ -64,32 +68,37 @@ def add_legend(figure: Figure, handles: list[Line2D]) -> None:
 
 
 def edge_marks(frame: pd.DataFrame) -> list[str]:
-    """What the pieces of line at the right edge are, for the note of curves that have them."""
+    """Return a sentence on the marks at the right edge, for curves that have such marks."""
     text = "Pieces of line at the right edge: orders of magnitude that the paper states"
     return [text] if stated(frame) else []
 
 
-def add_note(figure: Figure, frame: pd.DataFrame, more: Iterable[str] = ()) -> None:
-    """The note and remarks under a figure, and what else its readers must know."""
-    text = ". ".join([frame.attrs["note"], *more, *frame.attrs["remarks"]])
+def add_note(figure: Figure, provenance: Provenance, more: Iterable[str] = ()) -> None:
+    """Add the note, further sentences, and the remarks below a figure."""
+    text = ". ".join([provenance.note, *more, *provenance.remarks])
     figure.supxlabel(fill(text, NOTE_WIDTH), fontsize=5.5, ha="left", x=0.01)
 
 
-def draw_training(frame: pd.DataFrame, methods: Iterable[str]) -> Figure:
-    """Two panels in one column: kappa as the paper sees it, and on the support."""
-    methods = list(methods)
+def draw_training(data: Numbers, methods: Iterable[str]) -> Figure:
+    """Draw two panels in one column: kappa as the SVD sees it, and kappa on the support.
+
+    Args:
+        data: from ``training_data``, or with the same columns.
+        methods: in the order of the legend.
+    """
+    frame, methods = data.frame, list(methods)
     figure, axes = plt.subplots(2, 1, sharex=True, figsize=(COLUMN, 4.6))
     draw_rows(np.asarray(axes), frame, methods)
     for row, name in zip(axes, ROWS.values(), strict=True):
         row.set_ylabel(name)
     shown = [m for m in methods if m in set(frame["method"])]
     add_legend(figure, [handle(m, rank_text(frame, m)) for m in shown])
-    add_note(figure, frame, edge_marks(frame))
+    add_note(figure, data.provenance, edge_marks(frame))
     return figure
 
 
 def describe(frame: pd.DataFrame) -> str:
-    """What the curves show, in words: the text that stands in for the image."""
+    """Return a text that replaces the image: each method's kappa at the end of training."""
     parts = []
     for task in frame["task"].unique():
         own = frame[frame["task"] == task]

@@ -13,6 +13,7 @@ from orthocond.artifacts.run_writer import Run
 from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.ledger.evidence import Bench, Claim, Finding
 from orthocond.report.ledger.verdicts import Verdict, together
+from orthocond.report.provenance import Numbers, Provenance, Source
 from orthocond.report.study import Study
 
 NUMBERS = ("mean", "low", "high", "n", "p", "detectable")
@@ -36,7 +37,7 @@ def _row(number: int, claim: Claim, verdict: Verdict, finding: Finding) -> dict[
     }
 
 
-def build(study: Study) -> pd.DataFrame:
+def build(study: Study) -> Numbers:
     """Judge every claim.
 
     Args:
@@ -46,7 +47,7 @@ def build(study: Study) -> pd.DataFrame:
         One row a part of a claim, in the paper's order: number, place, claim (the quote), reading,
         verdict (on the claim), part, part verdict, found, mean, low, high, n, p, detectable,
         beside, runs, evidence, command (that makes what is missing, in a claim's first row).
-        ``attrs`` has ``note`` (how many claims have each verdict) and ``runs``.
+        The note says how many claims have each verdict.
 
     Raises:
         CorruptRun: a run was altered.
@@ -65,16 +66,8 @@ def build(study: Study) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     counts = frame.drop_duplicates("number")["verdict"].value_counts()
     said = ", ".join(f"{counts.get(str(v), 0)} {v}" for v in Verdict)
-    frame.attrs["note"] = f"{len(CLAIMS)} claims: {said}"
-    frame.attrs["runs"] = [
-        {
-            "run": run.name,
-            "commit": run.environment.get("commit"),
-            "config": run.config.get("hash"),
-        }
-        for run in runs.values()
-    ]
-    return frame
+    sources = tuple(Source.of(run) for run in runs.values())
+    return Numbers(frame, Provenance(f"{len(CLAIMS)} claims: {said}", runs=sources))
 
 
 def _part(row: pd.Series) -> str:

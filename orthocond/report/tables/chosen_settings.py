@@ -1,10 +1,11 @@
-"""Settings that the paper leaves open, chosen on images held out of the training set."""
+"""Settings that the paper leaves open, chosen on images held out from the training set."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import MissingRuns, Study, shared_settings
 from orthocond.report.style import label
 
@@ -16,14 +17,14 @@ NOTE = (
 
 
 def varied(runs: list[Run]) -> str | None:
-    """The one setting in which runs differ; None where it is none, or not one."""
+    """Return the only setting in which runs differ; None where they differ in none or several."""
     settings = [shared_settings(run) for run in runs]
     keys = [key for key in settings[0] if any(s[key] != settings[0][key] for s in settings)]
     return keys[0] if len(keys) == 1 else None
 
 
 def _compared(runs: list[Run], setting: str) -> pd.DataFrame:
-    """A row a value of the setting."""
+    """Return the errors of runs, one row per value of a setting."""
     errors = pd.DataFrame(
         {
             "value": [run.config[setting] for run in runs],
@@ -39,16 +40,16 @@ def _compared(runs: list[Run], setting: str) -> pd.DataFrame:
     return frame
 
 
-def build(study: Study, task: str) -> pd.DataFrame:
-    """Every setting that runs of one method differ in, a row a value.
+def build(study: Study, task: str) -> Numbers:
+    """Return each setting that was varied for a method, one row per value.
 
     Args:
-        study: a folder whose parts differ in one setting for each method, ``runs/settings``.
-        task: ``dbn``, where errors are those with the moving averages, or ``gcp``.
+        study: a folder whose studies differ in one setting for each method: ``runs/settings``.
+        task: ``dbn``, where errors are measured with the moving averages, or ``gcp``.
 
     Returns:
         Columns method, setting, value, error mean, recalibrated error mean (``dbn``), error std, n,
-        chosen; ``attrs["note"]`` says how the numbers were made.
+        chosen.
 
     Raises:
         MissingRuns: no method has runs that differ in one setting.
@@ -72,7 +73,7 @@ def build(study: Study, task: str) -> pd.DataFrame:
         raise MissingRuns(f"no runs in {str(study.folder)!r} that differ in one setting")
     config = ended[0].config
     frame = pd.concat(parts, ignore_index=True)
-    frame.attrs["note"] = NOTE.format(
+    note = NOTE.format(
         part=config["data"]["holdout"], data=config["data"]["name"], epochs=config["epochs"]
     )
-    return frame
+    return Numbers(frame, Provenance(note))

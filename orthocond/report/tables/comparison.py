@@ -1,14 +1,10 @@
-"""What the tables share: the paper's numbers beside ours, as numbers; ``render`` writes them out.
-
-A table is a DataFrame: rows are canonical methods, columns are pairs (group, statistic), a group
-being the paper or a data set. ``attrs`` has ``title``, ``labels`` (method -> row label), ``cells``
-(what stands where we have no number) and what ``provenance.attach`` puts there.
-"""
+"""The parts that tables 1 to 6 share: the paper's numbers beside those of a study."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,9 +13,10 @@ from orthocond.artifacts.run_writer import Run
 from orthocond.config.methods import Method
 from orthocond.errors import unknown
 from orthocond.report.paper import TABLES, published
-from orthocond.report.provenance import attach
+from orthocond.report.provenance import Provenance
 from orthocond.report.study import MissingRuns, Selection, Study
 from orthocond.report.style import label
+from orthocond.report.tables.table import Table
 
 NOT_RUN = "not run here"
 LOST = "lost"
@@ -28,13 +25,13 @@ PAPER_PRESETS = {
     "CIFAR100": "paper-dbn-cifar100",
     "ImageNet": "paper-gcp-imagenet",
 }
-"""The paper's data set: the preset that repeats its settings."""
+"""A data set of the paper: the preset with the paper's settings for it."""
 
 Column = tuple[str, str]
 
 
 def is_data_set(name: str, paper: str) -> bool:
-    """Whether a data set of ours is the paper's, or a copy of it such as ``cifar10-jpeg``.
+    """Tell whether a data set is one of the paper, or a copy of it such as ``cifar10-jpeg``.
 
     Example:
         >>> is_data_set("cifar10-jpeg", "CIFAR10"), is_data_set("cifar100", "CIFAR10")
@@ -44,7 +41,7 @@ def is_data_set(name: str, paper: str) -> bool:
 
 
 def moments(values: Iterable[float | None], name: str) -> dict[str, float]:
-    """Mean and sample standard deviation, without what is missing."""
+    """Return mean and sample standard deviation; None and NaN are left out."""
     known = np.array([v for v in values if v is not None], dtype=float)
     known = known[~np.isnan(known)]
     return {
@@ -54,14 +51,15 @@ def moments(values: Iterable[float | None], name: str) -> dict[str, float]:
 
 
 def summaries(runs: Iterable[Run], key: str) -> list[float | None]:
-    """One figure of each run's summary."""
+    """Return one number of each run's summary."""
     return [run.summary[key] for run in runs]
 
 
 def paper_columns(number: int, methods: Iterable[str]) -> pd.DataFrame:
-    """The published numbers of a table; cells that the source text lost are NaN.
+    """Return the published numbers of a table.
 
-    A heading such as 'CIFAR100 mean' becomes the column ('paper: CIFAR100', 'error mean').
+    A cell that our source of the paper's text lacks is NaN. A heading such as 'CIFAR100 mean'
+    becomes the column ('paper: CIFAR100', 'error mean').
     """
     columns: dict[Column, list[float]] = {}
     for heading in TABLES[number].columns:
@@ -74,7 +72,13 @@ def paper_columns(number: int, methods: Iterable[str]) -> pd.DataFrame:
 
 
 def row_methods(number: int, selections: Iterable[Selection], others: bool) -> list[str]:
-    """The paper's rows, then the plain network, then (if asked) every other method that was run."""
+    """Return a table's methods: the paper's rows, the plain network if it was run, then others.
+
+    Args:
+        number: of the paper's table.
+        selections: the runs.
+        others: append every other method that was run.
+    """
     rows = list(TABLES[number].rows)
     present = sorted({method for s in selections for method in s.runs})
     plain = [m for m in ("bn", "gap") if m in present and m not in rows]
@@ -83,10 +87,10 @@ def row_methods(number: int, selections: Iterable[Selection], others: bool) -> l
 
 
 def available(study: Study, task: str, methods: Iterable[str] | None) -> list[Selection]:
-    """A selection for each data set of a task that has any of the methods.
+    """Return one selection for each data set on which any of the methods was run.
 
     Raises:
-        MissingRuns: no data set has.
+        MissingRuns: there is no such data set.
     """
     methods = None if methods is None else list(methods)
     names = [study.data] if study.data else study.data_sets(task)
@@ -102,7 +106,7 @@ def available(study: Study, task: str, methods: Iterable[str] | None) -> list[Se
 
 
 def absent_cells(selection: Selection, methods: Iterable[str]) -> dict[str, str]:
-    """What stands in the rows that have no number."""
+    """Return the texts of the rows without a number: ``diverged`` or ``not run here``."""
     return {
         method: "diverged" if selection.diverged.get(method) else NOT_RUN
         for method in methods
@@ -115,18 +119,16 @@ def assemble(
     methods: Iterable[str],
     ours: Mapping[str, pd.DataFrame],
     cells: Mapping[str, Mapping[str, str]],
-    selections: Iterable[Selection],
-    remark: str,
-) -> pd.DataFrame:
-    """The paper's columns, then each of our groups, with labels and notes.
+    provenance: Provenance,
+) -> Table:
+    """Put the paper's columns and those of a study side by side.
 
     Args:
         number: of the paper's table.
         methods: the rows.
-        ours: group -> statistics by method; an empty one is a data set that was not run.
-        cells: group -> method -> what stands where there is no number.
-        selections: the runs.
-        remark: how the numbers were made.
+        ours: group -> statistics by method; an empty frame is a data set that was not run.
+        cells: group -> method -> the text in place of a missing number.
+        provenance: where the study's numbers come from.
     """
     methods = list(methods)
     parts = [paper_columns(number, methods)]
@@ -136,35 +138,37 @@ def assemble(
     frame = pd.concat(parts, axis=1)
     frame.index.name = "method"
     frame.columns.names = ["source", "statistic"]
-    attach(frame, *selections, remark=remark)
-    frame.attrs["title"] = f"Table {number}. {TABLES[number].caption}"
     labels = TABLES[number].labels
-    frame.attrs["labels"] = {m: labels.get(m) or label(m) for m in methods}
     lost = {m: LOST if m in labels else "" for m in methods}
     papers = dict.fromkeys(parts[0].columns.get_level_values(0), lost)
-    frame.attrs["cells"] = papers | {group: dict(texts) for group, texts in cells.items()}
-    return frame
+    return Table(
+        title=f"Table {number}. {TABLES[number].caption}",
+        frame=frame,
+        labels={m: labels.get(m) or label(m) for m in methods},
+        cells={**papers, **cells},
+        provenance=provenance,
+    )
 
 
-def only(frame: pd.DataFrame, methods: Iterable[str]) -> pd.DataFrame:
-    """The rows of some methods, a method with another stem among them.
+def only(table: Table, methods: Iterable[str]) -> Table:
+    """Return a table with the rows of some methods, including those with a wider stem.
 
     Args:
-        frame: from a table module's ``build``.
+        table: the table.
         methods: in any spelling that ``Method.parse`` reads.
 
     Raises:
-        UserError: no such method, or no row of it.
+        UserError: a method is unknown or has no row.
     """
     wanted = [str(Method.parse(method)) for method in methods]
-    own = pd.Index([str(name).partition(" ")[0] for name in frame.index])
+    own = pd.Index([str(name).partition(" ")[0] for name in table.frame.index])
     for method in wanted:
         if method not in own:
             raise unknown("row", method, own.unique())
-    return frame[own.isin(wanted)]
+    return replace(table, frame=table.frame[own.isin(wanted)])
 
 
 def not_run_remark(paper: str) -> str:
-    """How to run what the paper ran."""
+    """Return a remark with the command that repeats the paper's experiment on a data set."""
     command = f"orthocond train --preset {PAPER_PRESETS[paper]}"
     return f"{paper} is {NOT_RUN}; the paper's settings: {command}"

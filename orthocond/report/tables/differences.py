@@ -1,13 +1,17 @@
-"""Differences in error between methods at equal seeds: a row a contrast, the primary ones first."""
+"""Differences in error between methods at equal seeds, one row per contrast, primary ones first."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pandas as pd
 
 from orthocond.config.tasks import TASKS
-from orthocond.report.statistics import contrasts
-from orthocond.report.study import Study
+from orthocond.report.provenance import Provenance
+from orthocond.report.statistics import WIDE, contrasts
+from orthocond.report.study import Study, shown_together
 from orthocond.report.tables.comparison import NOT_RUN
+from orthocond.report.tables.table import Table
 
 COLUMNS = {
     "mean": "difference mean",
@@ -17,7 +21,12 @@ COLUMNS = {
     "p_holm": "p (Holm)",
     "detectable": "detectable",
 }
-"""A column of ``contrasts``: what it is called here."""
+"""A column of ``contrasts``: its name in the table."""
+
+HOW = (
+    "Paired differences of error over equal seeds; primary: p adjusted by Holm over {count} "
+    "contrasts; exploratory: unadjusted 95% t intervals"
+)
 
 REMARK = (
     "In points, with 95% t intervals. The primary family, named before the runs: {family}; all "
@@ -26,37 +35,36 @@ REMARK = (
 )
 
 
-def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
-    """One task's contrasts.
+def of_task(study: Study, task: str, data: str | None = None) -> Table:
+    """Return the contrasts of one task.
 
     Args:
         study: the runs.
         task: ``dbn`` or ``gcp``.
-        data: name of the data set; None takes the one with most runs.
-
-    Returns:
-        A table as ``render`` writes it out.
+        data: name of the data set; None takes the data set with most runs.
 
     Raises:
         MissingRuns: the task has no runs.
     """
-    data = study.select(task, data=data).data
-    found = contrasts(study, task, data).set_index("name")
+    own = study.select(task, data=data)
+    found = contrasts(study, task, own.data).set_index("name")
     family = "; ".join(found.loc[found["family"] == "primary", "contrast"])
     frame = found[list(COLUMNS)].rename(columns=COLUMNS)
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
     frame.index.name = "method"
-    frame.attrs = found.attrs | {
-        "title": f"Differences in error of {TASKS[task].label} on {data}",
-        "labels": found["contrast"].to_dict(),
-        "cells": {"": dict.fromkeys(found.index, NOT_RUN)},
-        "remarks": [REMARK.format(family=family), *found.attrs["remarks"]],
-    }
-    return frame
+    selections = shown_together(own, study.beside(own, stem_kernel=WIDE))
+    source = Provenance.of(*selections, how=HOW.format(count=found["p"].notna().sum()))
+    return Table(
+        title=f"Differences in error of {TASKS[task].label} on {own.data}",
+        frame=frame,
+        labels=dict(zip(found.index, found["contrast"], strict=True)),
+        cells={"": dict.fromkeys(found.index, NOT_RUN)},
+        provenance=replace(source, remarks=(REMARK.format(family=family), *source.remarks)),
+    )
 
 
-def build(study: Study) -> pd.DataFrame:
-    """Decorrelated BN, or the study's only task.
+def build(study: Study) -> Table:
+    """Return the contrasts of decorrelated BN, or of the study's only task.
 
     Raises:
         MissingRuns: there are no runs.

@@ -1,4 +1,4 @@
-"""Validation errors of decorrelated BN beside the paper's: what tables 1 to 4 have in common."""
+"""Tables 1 to 4: validation errors of decorrelated BN, the paper's beside those of a study."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from orthocond.report.paper import TABLES
+from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import detectable_remark
 from orthocond.report.study import Selection, Study
 from orthocond.report.tables.comparison import (
@@ -20,11 +21,12 @@ from orthocond.report.tables.comparison import (
     row_methods,
     summaries,
 )
+from orthocond.report.tables.table import Table
 
 KINDS = {"": "error", ", recalibrated": "recalibrated_error"}
-"""What is added to a data set's name: the summary's key. Moving averages come first."""
+"""A suffix of the data set's name: the key in a run's summary. Moving averages come first."""
 
-REMARK = (
+HOW = (
     "Error in percent, mean ± sample standard deviation over seeds, with the moving averages as in "
     "the paper; recalibrated: the same weights with population statistics from training images"
 )
@@ -33,7 +35,7 @@ STAND_IN = "{data}, at {size} pixels, is no data set of the paper's: a stand-in 
 
 
 def errors(selection: Selection, key: str) -> pd.DataFrame:
-    """Mean, standard deviation, minimum and count of the final error of each method."""
+    """Return mean, standard deviation, minimum and count of each method's final error."""
     rows = {}
     for method, runs in selection.runs.items():
         values = np.array(summaries(runs, key), dtype=float)
@@ -42,23 +44,24 @@ def errors(selection: Selection, key: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def error_table(number: int, study: Study, others: bool = False) -> pd.DataFrame:
-    """One of tables 1 to 4.
+def error_table(number: int, study: Study, others: bool = False) -> Table:
+    """Return one of tables 1 to 4.
 
     Args:
         number: of the paper's table.
         study: the runs.
-        others: add a row for every other method that was run.
+        others: append a row for every other method that was run.
 
     Raises:
-        MissingRuns: no run of any method of the table.
+        MissingRuns: none of the table's methods was run.
     """
     wanted = None if others else [*TABLES[number].rows, "bn"]
     selections = available(study, "dbn", wanted)
     methods = row_methods(number, selections, others)
     papers = dict.fromkeys(c.rpartition(" ")[0] for c in TABLES[number].columns)
     ours: dict[str, pd.DataFrame] = {}
-    cells, remarks = {}, []
+    cells: dict[str, dict[str, str]] = {}
+    remarks: list[str] = []
     for paper in papers:
         if not any(is_data_set(s.data, paper) for s in selections):
             group = f"here: {paper}"
@@ -74,7 +77,6 @@ def error_table(number: int, study: Study, others: bool = False) -> pd.DataFrame
             part = errors(selection, key)
             ours[group] = part.drop(columns="n") if suffix else part
             cells[group] = absent_cells(selection, methods)
-    frame = assemble(number, methods, ours, cells, selections, REMARK)
-    detectable = [detectable_remark(selection, "error") for selection in selections]
-    frame.attrs["remarks"] += [*remarks, *(text for text in detectable if text)]
-    return frame
+    remarks += filter(None, (detectable_remark(selection, "error") for selection in selections))
+    provenance = Provenance.of(*selections, how=HOW, more=remarks)
+    return assemble(number, methods, ours, cells, provenance)

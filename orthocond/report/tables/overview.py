@@ -1,4 +1,4 @@
-"""A study at a glance: a row a method, its error beside the covariance that it trained on."""
+"""A study at a glance: error, rank and condition numbers, one row per method."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
-from orthocond.report.provenance import attach
+from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import WIDE
 from orthocond.report.study import Study, shown_together
 from orthocond.report.style import STYLES, label
 from orthocond.report.tables.comparison import moments, summaries
+from orthocond.report.tables.table import Table
 
 CONDITIONING = ("rank", "kappa", "kappa_support")
-REMARK = (
+HOW = (
     "Error in percent, mean ± sample standard deviation over n seeds{kinds}. Rank and κ: medians "
     "over the last tenth of training and then over the seeds"
 )
@@ -26,7 +27,7 @@ KINDS = (
 
 
 def _row(task: str, runs: Sequence[Run]) -> dict[tuple[str, str], float]:
-    """The statistics of one method's runs."""
+    """Return the statistics of one method's runs."""
     kinds = {"": "error"}
     if TASKS[task].running_statistics:
         kinds["recalibrated"] = "recalibrated_error"
@@ -38,19 +39,16 @@ def _row(task: str, runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     return row | {("", field): late[field].astype(float).median() for field in fields}
 
 
-def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
-    """One task's methods, and plain networks whose stem is as wide as OW's.
+def of_task(study: Study, task: str, data: str | None = None) -> Table:
+    """Return one row per method of a task, and per control with a stem as wide as that of OW.
 
     Args:
         study: the runs.
         task: ``dbn`` or ``gcp``.
-        data: name of the data set; None takes the one with most runs.
-
-    Returns:
-        A table as ``render`` writes it out.
+        data: name of the data set; None takes the data set with most runs.
 
     Raises:
-        MissingRuns: the task has no runs that came to their end.
+        MissingRuns: the task has no complete runs.
     """
     own = study.select(task, data=data)
     parts = shown_together(own, study.beside(own, stem_kernel=WIDE))
@@ -66,24 +64,24 @@ def of_task(study: Study, task: str, data: str | None = None) -> pd.DataFrame:
         raise study.missing(task, own.diverged, own.settings)
     frame = pd.DataFrame(rows).T  # its keys are pairs
     frame.index.name, frame.columns.names = "method", ["source", "statistic"]
-    kinds = KINDS if TASKS[task].running_statistics else ""
-    attach(frame, *parts, remark=REMARK.format(kinds=kinds))
-    frame.attrs |= {
-        "title": f"Overview of {TASKS[task].label} on {own.data}",
-        "labels": labels,
-        "cells": {},
-    }
-    return frame
+    how = HOW.format(kinds=KINDS if TASKS[task].running_statistics else "")
+    return Table(
+        title=f"Overview of {TASKS[task].label} on {own.data}",
+        frame=frame,
+        labels=labels,
+        cells={},
+        provenance=Provenance.of(*parts, how=how),
+    )
 
 
 def _place(method: str) -> int:
-    """Where a method stands: as in the paper, ours after it."""
+    """Return a method's position: the paper's methods in its order, then all others."""
     known = list(STYLES)
     return known.index(method) if method in known else len(known)
 
 
-def build(study: Study) -> pd.DataFrame:
-    """Decorrelated BN, or the study's only task.
+def build(study: Study) -> Table:
+    """Return the overview of decorrelated BN, or of the study's only task.
 
     Raises:
         MissingRuns: there are no runs.

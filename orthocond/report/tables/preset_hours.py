@@ -1,8 +1,9 @@
-"""The hours that each preset needs: on a CPU from recorded runs, on GPUs from a stated assumption.
+"""The hours that each preset needs: on a CPU from recorded runs, on GPUs from an assumed speed.
 
-A run's speed in images/s times the operations of one image is what its machine sustains. Another
-network is expected to run at the same operations/s. This leaves out evaluations, reading of images
-and decompositions, so the hours are a lower bound and good to about a factor of two.
+The operations/s that a machine sustains are a run's images/s times the operations per image.
+Another network is assumed to run at the same operations/s. The estimate leaves out evaluations,
+reading of images and decompositions. So the hours are a lower bound, accurate to about a factor of
+two.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from orthocond.config.schema import presets, read_preset, resolve
 from orthocond.models.backbones import build_model
+from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
 
 
@@ -34,16 +36,16 @@ SETS = {
     "imagenet": Images(1_281_167, 1000, 224),
 }
 GPU = 20e12
-"""Assumed: operations/s that one data-centre GPU sustains in training, in mixed precision."""
+"""Operations/s that one data-centre GPU is assumed to sustain in mixed-precision training."""
 GPUS, EFFICIENCY = 8, 0.9
 
 
 def training_operations(model: nn.Module, size: int) -> float:
-    """Multiplications and additions of one image's forward and backward pass.
+    """Return the multiplications and additions of one image's forward and backward pass.
 
     Args:
-        model: takes (B, 3, size, size).
-        size: of the square image, in pixels.
+        model: takes images (B, 3, size, size).
+        size: side of the square image, in pixels.
 
     Example:
         >>> training_operations(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten()), 4) / (3 * 8 * 16)
@@ -60,7 +62,7 @@ def _operations(task: str, model: str, images: Images) -> float:
 
 
 def _speeds(study: Study) -> dict[str, float]:
-    """Task -> operations/s of its runs of plain SVD on a CPU, the median over the runs."""
+    """Return each task's operations/s on a CPU: the median over its runs of plain SVD."""
     speeds: dict[str, list[float]] = {}
     operations: dict[tuple[str, str, int], float] = {}
     for run in study.runs:
@@ -99,11 +101,11 @@ def _row(name: str, speeds: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def build(study: Study) -> pd.DataFrame:
-    """Hours, a row a preset whose images are known; ``attrs["note"]`` names the assumptions.
+def build(study: Study) -> Numbers:
+    """Return the hours of each preset whose training set is known; the note has the assumptions.
 
     Raises:
-        MissingRuns: no run of plain SVD on a CPU; the message is the command that makes one.
+        MissingRuns: there is no run of plain SVD on a CPU; the message has the command for one.
     """
     speeds = _speeds(study)
     if not speeds:
@@ -113,11 +115,11 @@ def build(study: Study) -> pd.DataFrame:
     measured = ", ".join(f"{task} {rate / 1e9:.0f} GFLOP/s" for task, rate in speeds.items())
     place = next(r.environment for r in study.runs if r.environment["device"] == "cpu")
     machine = f"{place.get('device_name', 'a CPU')}, {place.get('threads', '?')} threads"
-    frame.attrs["note"] = (
+    note = (
         f"Hours of training. CPU here: measured on the runs of plain SVD in runs/ ({measured}; "
         f"{machine}) and carried over to the preset's network by its operations. GPU: estimates, "
         f"not run here, for a GPU that sustains {GPU / 1e12:.0f} TFLOP/s; eight of them at "
         f"{EFFICIENCY:.0%} of eight times that. Evaluations, reading of images and decompositions "
         "come on top"
     )
-    return frame
+    return Numbers(frame, Provenance(note))

@@ -1,10 +1,11 @@
-"""A table written out: Markdown, CSV, LaTeX or HTML, with the best of each column marked."""
+"""Tables as Markdown, CSV, LaTeX or HTML, with the best number of each column marked."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pandas as pd
 
 from orthocond.errors import unknown
 from orthocond.report.tables.comparison import LOST
+from orthocond.report.tables.table import Table
 
 LOWER_IS_BETTER = {"error": True, "error min": True, "top-1": False, "top-5": False}
-"""Which way a shown column is better; columns that are not here have no best."""
+"""A shown column: whether low numbers are better. Other columns have no best number."""
 
 HEADINGS = {
     "error": "error (%)",
@@ -27,40 +29,43 @@ HEADINGS = {
     "kappa_support": "κ on the support",
     "kappa_eps": "κ with ε",
 }
-"""What stands above a column, where it is not the statistic's name."""
+"""A statistic: its heading, where that is not the statistic's name."""
 
 SPREADS = {"mean": ("std", "low", "high"), "median": ("q1", "q3")}
-"""What is shown in one cell with a statistic."""
+"""A statistic: the statistics of its spread, shown in the same cell."""
 
 FIRST = ("error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)")
-"""The column of a group that says what is not there."""
+"""The columns that say, once per group, why a number is missing."""
 
 WHOLE = ("n", "rank", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)")
-"""Shown without decimals that they do not have."""
+"""Statistics shown without trailing zeros."""
 
 SIGNED = ("difference",)
-"""Shown with a plus where it is one."""
+"""Statistics shown with their sign, also where it is a plus."""
 
 P_VALUE = "p (Holm)"
-"""Shown with two digits."""
+"""The statistic shown with two significant digits."""
 
 MAGNITUDES = ("kappa", "kappa_support", "kappa_eps")
-"""Shown with two digits and a power of ten."""
+"""Statistics shown with two significant digits and a power of ten."""
 
 
 def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """The columns, as pairs of group and statistic."""
+    """Return the columns as pairs of group and statistic."""
     groups, names = (frame.columns.get_level_values(level) for level in (0, 1))
     return list(zip(groups.astype(str), names.astype(str), strict=True))
 
 
 def _flat(frame: pd.DataFrame) -> pd.Index[str]:
-    """The columns in one line each."""
+    """Return one name per column, with its group in front."""
     return pd.Index([f"{group}: {name}" if group else name for group, name in _keys(frame)])
 
 
 def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """(group, statistic, its numbers): a mean has its deviation in it, a median its quartiles."""
+    """Return (group, statistic, its numbers) of each shown column.
+
+    The numbers of a mean include its deviation, those of a median its quartiles.
+    """
     columns = []
     for group, name in _keys(frame):
         stem, _, kind = name.rpartition(" ")
@@ -74,7 +79,7 @@ def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def _best_is(group: str, name: str) -> bool | None:
-    """Whether the lowest of a shown column is the best; None where none is."""
+    """Tell whether the lowest number of a shown column is best; None where none is marked."""
     return LOWER_IS_BETTER.get(HEADINGS.get(name, name) if group == "paper" else name)
 
 
@@ -93,14 +98,15 @@ def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
     return f"{text} [{spread[0]:{sign}.2f}, {spread[1]:{sign}.2f}]"
 
 
-def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±") -> pd.DataFrame:
-    """The table as texts: mean ± std in one cell, the best of a column marked.
+def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> pd.DataFrame:
+    """Return the cells as texts: mean ± std in one cell, the best of a column marked.
 
     Args:
-        frame: from a table module's ``build``.
-        mark: what is done to the best cell's text.
-        plus_minus: the sign in the target's spelling.
+        table: the table.
+        mark: marks the text of the best cell.
+        plus_minus: the sign ± as the target format spells it.
     """
+    frame = table.frame
     columns: dict[tuple[str, str], list[str]] = {}
     for group, name, numbers in _shown_columns(frame):
         values = numbers.iloc[:, 0]
@@ -109,42 +115,43 @@ def shown(frame: pd.DataFrame, mark: Callable[[str], str], plus_minus: str = "±
         texts = []
         for method, cell in zip(frame.index, numbers.to_numpy(dtype=float), strict=True):
             if np.isnan(cell[0]):
-                text = frame.attrs["cells"].get(group, {}).get(method, "")
-                # What was not run is said once a group.
+                text = table.cells.get(group, {}).get(method, "")
+                # A group says once that a method was not run.
                 texts.append(text if text == LOST or name in FIRST else "")
             else:
                 text = _cell(cell.tolist(), name, plus_minus)
                 texts.append(mark(text) if cell[0] == best else text)
         columns[(group, HEADINGS.get(name, name))] = texts
-    labels = [frame.attrs["labels"][method] for method in frame.index]
+    labels = [table.labels[method] for method in frame.index]
     return pd.DataFrame(columns, index=pd.Index(labels, name="Method"))
 
 
-def _notes(frame: pd.DataFrame) -> list[str]:
-    notes = [frame.attrs["note"], *frame.attrs["remarks"]]
-    if any(_best_is(group, name) is not None for group, name, _ in _shown_columns(frame)):
+def _notes(table: Table) -> list[str]:
+    notes = [table.provenance.note, *table.provenance.remarks]
+    if any(_best_is(group, name) is not None for group, name, _ in _shown_columns(table.frame)):
         notes.append("The best error or accuracy of a column is marked")
-    if any(LOST in cells.values() for cells in frame.attrs["cells"].values()):
+    if any(LOST in cells.values() for cells in table.cells.values()):
         notes.append(f"{LOST}: our source of the paper's text does not have this cell")
     return [f"{note.rstrip('.')}." for note in notes]
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    """A pipe table with its title above and its notes below."""
-    texts = shown(frame, lambda text: f"**{text}**")
+def to_markdown(table: Table) -> str:
+    """Return a pipe table with its title above and its notes below."""
+    texts = shown(table, lambda text: f"**{text}**")
     texts.columns = _flat(texts)
-    table = texts.to_markdown(tablefmt="pipe", disable_numparse=True)
-    return "\n\n".join([f"**{frame.attrs['title']}**", table, *_notes(frame)]) + "\n"
+    rows = texts.to_markdown(tablefmt="pipe", disable_numparse=True)
+    return "\n\n".join([f"**{table.title}**", rows, *_notes(table)]) + "\n"
 
 
-def to_csv(frame: pd.DataFrame) -> str:
-    """The numbers as they are, one header line."""
+def to_csv(table: Table) -> str:
+    """Return the numbers with nine significant digits, below one header line."""
+    frame = table.frame
     flat = frame.astype(object)
     for group, name in _keys(frame):
-        if group in frame.attrs["cells"] and frame[(group, name)].isna().all():
-            flat[(group, name)] = pd.Series(frame.attrs["cells"][group])
+        if group in table.cells and frame[(group, name)].isna().all():
+            flat[(group, name)] = pd.Series(dict(table.cells[group]))
     flat.columns = _flat(frame)
-    flat.insert(0, "label", [frame.attrs["labels"][m] for m in frame.index])
+    flat.insert(0, "label", [table.labels[m] for m in frame.index])
     flat = flat.map(lambda cell: f"{cell:.9g}" if isinstance(cell, float) else cell)
     return flat.replace("nan", "").to_csv(lineterminator="\n")
 
@@ -153,47 +160,49 @@ def _latex_escape(text: str) -> str:
     return re.sub(r"([&%$#_{}])", r"\\\1", text).replace("±", r"$\pm$")
 
 
-def to_latex(frame: pd.DataFrame) -> str:
-    """A table environment for a document that loads booktabs and multirow."""
-    texts = shown(frame, lambda text: rf"\textbf{{{text}}}", r"$\pm$")
+def to_latex(table: Table) -> str:
+    """Return a table environment for a document that loads booktabs and multirow."""
+    texts = shown(table, lambda text: rf"\textbf{{{text}}}", r"$\pm$")
     texts.index = texts.index.map(_latex_escape)
     texts.columns = texts.columns.map(lambda pair: tuple(_latex_escape(part) for part in pair))
-    caption = _latex_escape(" ".join([f"{frame.attrs['title']}.", *_notes(frame)]))
+    caption = _latex_escape(" ".join([f"{table.title}.", *_notes(table)]))
     return texts.to_latex(escape=False, caption=caption, multicolumn_format="c", index_names=False)
 
 
-def to_html(frame: pd.DataFrame) -> str:
-    """A table element with a caption, in a scrollable box, and its notes under that."""
-    texts = shown(frame, lambda text: f"<b>{text}</b>")
+def to_html(table: Table) -> str:
+    """Return a table element with a caption in a scrollable box, and its notes below the box."""
+    texts = shown(table, lambda text: f"<b>{text}</b>")
     texts.index = texts.index.map(html.escape)
     texts.columns = texts.columns.map(lambda pair: tuple(html.escape(part) for part in pair))
-    table = texts.to_html(escape=False, border=0, classes="orthocond", index_names=False)
-    caption = f"<caption>{html.escape(frame.attrs['title'])}</caption>"
-    table = re.sub(r"(<table[^>]*>)", lambda match: match[1] + caption, table, count=1)
-    notes = "".join(f"<p><small>{html.escape(note)}</small></p>\n" for note in _notes(frame))
-    return f'<div>\n<div style="overflow-x: auto">\n{table}\n</div>\n{notes}</div>\n'
+    element = texts.to_html(escape=False, border=0, classes="orthocond", index_names=False)
+    caption = f"<caption>{html.escape(table.title)}</caption>"
+    element = re.sub(r"(<table[^>]*>)", lambda match: match[1] + caption, element, count=1)
+    notes = "".join(f"<p><small>{html.escape(note)}</small></p>\n" for note in _notes(table))
+    return f'<div>\n<div style="overflow-x: auto">\n{element}\n</div>\n{notes}</div>\n'
 
 
 FORMATS = {"md": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
 SUFFIXES = {"md": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
 
 
-def render(frame: pd.DataFrame, format: str = "md") -> str:
-    """The table in one of the formats.
+def render(table: Table, format: str = "md") -> str:
+    """Return the text of a table in one of ``FORMATS``.
 
     Raises:
         UserError: unknown format.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    return FORMATS[format](frame)
+    return FORMATS[format](table)
 
 
-def to_records(frame: pd.DataFrame) -> dict[str, Any]:
-    """The table for a program: title, note, and a record a row with None where nothing is known."""
-    flat = frame.set_axis(_flat(frame), axis=1).astype(object)
+def to_records(table: Table) -> dict[str, Any]:
+    """Return a table for programs: title, provenance, and one record per row.
+
+    A missing number is None.
+    """
+    flat = table.frame.set_axis(_flat(table.frame), axis=1).astype(object)
     flat = flat.where(flat.notna(), None)
-    flat.insert(0, "label", pd.Series(frame.attrs["labels"]))
+    flat.insert(0, "label", pd.Series(dict(table.labels)))
     rows = flat.reset_index().to_dict("records")
-    attrs = {key: frame.attrs[key] for key in ("title", "note", "remarks", "commands", "runs")}
-    return {**attrs, "rows": rows}
+    return {"title": table.title, **asdict(table.provenance), "rows": rows}

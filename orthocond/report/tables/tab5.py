@@ -1,10 +1,11 @@
-"""Table 5: failures of the SVD and accuracy of GCP, the paper's beside ours."""
+"""Table 5: failures of the SVD and accuracy of GCP, the paper's beside those of a study."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from orthocond.report.paper import TABLES
+from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import detectable_remark
 from orthocond.report.study import Selection, Study
 from orthocond.report.tables.comparison import (
@@ -18,15 +19,16 @@ from orthocond.report.tables.comparison import (
     row_methods,
     summaries,
 )
+from orthocond.report.tables.table import Table
 
-REMARK = (
+HOW = (
     "Failures: decompositions whose first attempt did not converge, mean over runs; unrecovered: "
     "those that no retry saved. Accuracy in percent, mean ± sample standard deviation over seeds"
 )
 
 
 def accuracies(selection: Selection) -> pd.DataFrame:
-    """Failures of a run, top-1 and top-5 of each method."""
+    """Return, for each method, failures per run and the moments of top-1 and top-5 accuracy."""
     rows = {}
     for method, runs in selection.runs.items():
         failures = moments(summaries(runs, "failures"), "failures")["failures mean"]
@@ -41,11 +43,17 @@ def accuracies(selection: Selection) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def build(study: Study) -> pd.DataFrame:
-    """The paper's numbers beside those of the study."""
+def build(study: Study) -> Table:
+    """Return the paper's numbers beside those of a study.
+
+    Raises:
+        MissingRuns: none of the table's methods was run.
+    """
     selections = available(study, "gcp", [*TABLES[5].rows, "gap"])
     methods = row_methods(5, selections, others=False)
-    ours, cells, remarks = {}, {}, []
+    ours: dict[str, pd.DataFrame] = {}
+    cells: dict[str, dict[str, str]] = {}
+    remarks: list[str] = []
     if not any(is_data_set(s.data, "ImageNet") for s in selections):
         ours["here: ImageNet"] = pd.DataFrame(columns=["top-1 mean"], dtype=float)
         cells["here: ImageNet"] = dict.fromkeys(methods, NOT_RUN)
@@ -54,7 +62,6 @@ def build(study: Study) -> pd.DataFrame:
         group = f"here: {selection.data}"
         ours[group] = accuracies(selection)
         cells[group] = absent_cells(selection, methods)
-    frame = assemble(5, methods, ours, cells, selections, REMARK)
-    detectable = [detectable_remark(selection, "top1") for selection in selections]
-    frame.attrs["remarks"] += [*remarks, *(text for text in detectable if text)]
-    return frame
+    remarks += filter(None, (detectable_remark(selection, "top1") for selection in selections))
+    provenance = Provenance.of(*selections, how=HOW, more=remarks)
+    return assemble(5, methods, ours, cells, provenance)

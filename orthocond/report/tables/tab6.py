@@ -1,26 +1,30 @@
-"""Table 6: milliseconds of a training step, the paper's beside ours."""
+"""Table 6: milliseconds of a training step, the paper's beside those of a timing study."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.report.paper import TABLES
+from orthocond.report.provenance import Provenance, Source
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.tables.comparison import NOT_RUN, assemble
+from orthocond.report.tables.table import Table
 
 PHASES = {"FP (ms)": "forward", "BP (ms)": "backward"}
 SHARED = ("task", "model", "image_size", "batch_size", "precision")
 COMMAND = "orthocond measure --timing --model resnet50"
-REMARK = (
+HOW = (
     "Median [quartiles] in milliseconds over interleaved rounds; ratio: the median of each round's "
     "ratio to the network without a spectral layer; BP includes the optimizer's step"
 )
 
 
 def _group(timing: Timing) -> tuple[str, ...]:
-    """What must be equal for times to be compared; the device comes last."""
+    """Return the settings that timings must share to be compared; the device is the last."""
     device = timing.environment.get("device_name") or timing.environment.get("device")
     return (*(str(timing.data[key]) for key in SHARED), str(device))
 
@@ -34,11 +38,11 @@ def _row(timing: Timing) -> dict[str, float]:
     return row | {"rounds": timing.data["rounds"]}
 
 
-def build(study: Study) -> pd.DataFrame:
-    """The paper's milliseconds beside those of each timing study.
+def build(study: Study) -> Table:
+    """Return the paper's milliseconds beside those of each timing study.
 
     Raises:
-        MissingRuns: there is none; the message is the command that makes one.
+        MissingRuns: there are no timings; the message has the command that makes them.
     """
     if not study.timings:
         raise MissingRuns(f"no timings in {str(study.folder)!r}: {COMMAND} --out {study.folder}")
@@ -47,7 +51,9 @@ def build(study: Study) -> pd.DataFrame:
         groups.setdefault(_group(timing), []).append(timing)
     paper, timed = list(TABLES[6].rows), [t.data["method"] for t in study.timings]
     methods = paper + sorted(set(timed).difference(paper))
-    ours, cells, remarks = {}, {}, []
+    ours: dict[str, pd.DataFrame] = {}
+    cells: dict[str, dict[str, str]] = {}
+    remarks: list[str] = []
     for key, timings in groups.items():
         task, model, size, batch, precision, device = key
         group = f"here: {task} {model}, {device}"
@@ -58,11 +64,8 @@ def build(study: Study) -> pd.DataFrame:
         cells[group] = {m: NOT_RUN for m in methods if m not in rows}
         threads = timings[0].environment.get("threads", np.nan)
         remarks.append(f"{group}: batch {batch}, {size} pixels, {precision}, {threads} CPU threads")
-    frame = assemble(6, methods, ours, cells, [], REMARK)
-    frame.attrs["remarks"] += remarks
-    frame.attrs["labels"]["bn"] = f"no spectral layer ({TABLES[6].labels['bn']})"
-    frame.attrs["runs"] = [
-        {"run": t.name, "commit": t.environment.get("commit"), "config": None}
-        for t in study.timings
-    ]
-    return frame
+    sources = tuple(Source(t.name, t.environment.get("commit"), None) for t in study.timings)
+    provenance = Provenance(HOW, tuple(remarks), runs=sources)
+    table = assemble(6, methods, ours, cells, provenance)
+    plain = f"no spectral layer ({TABLES[6].labels['bn']})"
+    return replace(table, labels={**table.labels, "bn": plain})

@@ -4,7 +4,6 @@ import pytest
 
 from orthocond.config.tasks import TASKS
 from orthocond.models.backbones import build_model
-from orthocond.report.figures import fig6, fig7
 from orthocond.report.figures.architecture_diagram import describe_network, draw_network, layers
 from orthocond.report.registry import FIGURES
 from orthocond.report.study import Study
@@ -22,10 +21,10 @@ def test_the_scheme_is_the_model(task: str, model: str) -> None:
 
 
 def test_figure_6_has_the_papers_stem_and_figure_7_its_covariance(study: Study) -> None:
-    stem = fig6.data(study).iloc[1]
+    stem = FIGURES["fig6"].data(study).frame.iloc[1]
     assert stem["step"] == "3×3 convolution, 3 → 64, stride 1"
     assert stem["output"] == "64 × 32 × 32"
-    pool = fig7.data(study).set_index("layer")
+    pool = FIGURES["fig7"].data(study).frame.set_index("layer")
     assert pool.at["avgpool.reduction", "output"] == "256 × 14 × 14"
     assert pool.at["avgpool.root", "output"] == "256 × 256"
     assert pool.at["avgpool", "output"] == f"{256 * 257 // 2:,}"
@@ -42,4 +41,5 @@ def test_every_step_is_drawn_and_told() -> None:
 
 
 def test_the_schemes_need_no_runs(tmp_path: object) -> None:
-    assert FIGURES["fig6"].alt(Study(str(tmp_path))).startswith("From image to classes")
+    data = FIGURES["fig6"].data(Study(str(tmp_path)))
+    assert FIGURES["fig6"].alt(data).startswith("From image to classes")

@@ -23,6 +23,7 @@ from orthocond.report.ledger.derived_claims import Derived
 from orthocond.report.ledger.evidence import Bench
 from orthocond.report.ledger.time_claims import Timed, ratio
 from orthocond.report.ledger.verdicts import ABOVE, Verdict
+from orthocond.report.provenance import Numbers
 from orthocond.report.study import Study
 
 HOLDS, FAILS, OPEN, ABSENT = Verdict
@@ -139,8 +140,13 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 @pytest.fixture(scope="module")
-def table(full: Study) -> pd.DataFrame:
+def judged(full: Study) -> Numbers:
     return ledger.build(full)
+
+
+@pytest.fixture(scope="module")
+def table(judged: Numbers) -> pd.DataFrame:
+    return judged.frame
 
 
 def needs(part: object) -> tuple[object, ...]:
@@ -208,7 +214,7 @@ def test_a_time_is_judged_by_the_ratio_to_plain_svd(
 
 
 def test_without_runs_only_mathematics_decides(tmp_path: Path) -> None:
-    table = ledger.build(Study(tmp_path))
+    table = ledger.build(Study(tmp_path)).frame
     derived = [all(isinstance(part, Derived) for part in claim.parts) for claim in CLAIMS]
     claims = table.drop_duplicates("number")
     assert list(claims["verdict"] != ABSENT) == derived
@@ -221,15 +227,16 @@ def test_without_runs_only_mathematics_decides(tmp_path: Path) -> None:
 
 
 def test_with_every_run_every_claim_is_decided_or_lacks_seeds_data_or_times(
-    table: pd.DataFrame,
+    judged: Numbers,
 ) -> None:
+    table = judged.frame
     lacking = table[table["part verdict"] == ABSENT]
     made = "CIFAR100|FP|BP|OLR's rate"  # what these runs do not have
     assert lacking["part"].str.contains(made).all()
     decided = table.drop_duplicates("number").set_index("number")["verdict"]
     assert len(decided) == len(CLAIMS) >= 20 and HOLDS in set(decided) and FAILS in set(decided)
-    names = {run["run"] for run in table.attrs["runs"]}
-    assert len(names) == len(table.attrs["runs"]) > 40
+    names = {source.run for source in judged.provenance.runs}
+    assert len(names) == len(judged.provenance.runs) > 40
 
 
 def test_the_page_has_every_claim_with_its_links(table: pd.DataFrame) -> None:

@@ -24,15 +24,15 @@ def test_operations_are_those_that_torchvision_publishes() -> None:
 
 def test_a_preset_like_the_runs_takes_its_images_over_their_speed(tmp_path: Path) -> None:
     write_run(tmp_path, "dbn", "svd", 0)  # the small network at 1,280 images/s
-    frame = preset_hours.build(Study(tmp_path))
-    table = frame.set_index("preset")
+    hours = preset_hours.build(Study(tmp_path))
+    table = hours.frame.set_index("preset")
     quick = table.loc["quick"]
     configs = list(resolve(preset="quick"))
     images = configs[0].data.train_images * configs[0].epochs
     assert quick["a run, CPU here"] * 3600 == pytest.approx(images / 1280, rel=1e-3)
     assert quick["all, CPU here"] == pytest.approx(len(configs) * quick["a run, CPU here"])
     assert table["all, CPU here"].isna()["paper-gcp-imagenet"]  # no GCP run tells its speed
-    assert "GPU: estimates, not run here" in frame.attrs["note"]
+    assert "GPU: estimates, not run here" in hours.provenance.note
 
 
 def test_without_a_run_on_a_cpu_it_says_how_to_make_one(tmp_path: Path) -> None:
