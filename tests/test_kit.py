@@ -10,6 +10,7 @@ import pytest
 from study_factory import write_study
 
 from orthocond.artifacts.run_writer import CorruptRun
+from orthocond.report.figures import recalibration
 from orthocond.report.study import Study
 
 pytest.importorskip("IPython", reason="the book extra is not installed")
@@ -43,6 +44,15 @@ def test_a_figure_has_its_provenance_and_its_files(kit: ModuleType, tmp_path: Pa
     for suffix in (".svg", ".pdf", ".csv", "-dark.svg"):
         assert f"files/fig2{suffix}" in page
         assert (tmp_path / f"files/fig2{suffix}").stat().st_size > 0
+
+
+def test_a_figure_that_is_not_of_the_paper_has_its_own_caption_and_files(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "runs/mine")
+    page = kit.study_figure(recalibration.FIGURE).data
+    assert f"<figcaption>{recalibration.FIGURE.caption}" in page
+    assert (tmp_path / f"files/{recalibration.FIGURE.name}.csv").stat().st_size > 0
 
 
 def test_differences_have_intervals_where_seeds_allow_and_else_say_so(

@@ -32,7 +32,7 @@ TABLES: Mapping[str, Callable[[Study], Table]] = {
     "tab5": tab5.build,
     "tab6": tab6.build,
 }
-"""A table's name: the function that computes it from a study."""
+"""Functions that compute a table from a study, by the name of the table."""
 
 
 def chosen(kind: str, names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""The paper's figures and the book's own, drawn from runs: one module each."""
+"""Figures drawn from runs: those of the paper, and further ones of the book."""

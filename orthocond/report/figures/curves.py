@@ -1,11 +1,12 @@
 """Conditioning over training: the curves of figures 1 to 5, as data and as panels.
 
 Note [Two condition numbers]
-    The paper plots max |l_i| / min |l_i|. Where the covariance is singular by construction (a dense
-    3x3 convolution from 3 channels has 27 independent outputs at most; N positions span N - 1
-    dimensions) its denominator is the rounding noise of the arithmetic. So each figure has a second
-    row, l_max / l_rank on the support, and the rank stands in the legend. The dotted line in the
-    first row is 1 / rank_tol: above it a covariance is singular to the precision of its features.
+    The paper plots max |l_i| / min |l_i|, where l_i are the eigenvalues of the covariance. Some
+    covariances are singular by construction: a dense 3x3 convolution from 3 channels has at most
+    27 independent outputs, and N positions span N - 1 dimensions. There the denominator is rounding
+    noise. So each figure has a second row, l_max / l_rank on the support, and the legend has the
+    rank. The dotted line in the first row is 1 / rank_tol: above this line a covariance is singular
+    to the precision of its features.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ CONSTANTS = ("structural_rank", "rank_tol")
 RANGES = tuple(f"{field}_{end}" for end in ("low", "high") for field in FIELDS)
 COLUMNS = (*FIELDS, *RANGES, *CONSTANTS, "n")
 ROWS = {"kappa": r"$\kappa$ as an SVD sees it", "kappa_support": r"$\kappa$ on the support"}
-WINDOWS = 25  # a curve is smoothed over one part in so many of its records
-LATE = 0.1  # the last part of training, over which a curve is summed up in words
-MARK = (0.05, 0.27)  # inches from the right edge: where a magnitude from the paper is drawn
-HUGE = np.finfo(float).max  # stands for inf in a rolling median, which would skip it
+WINDOWS = 25  # a curve is smoothed over 1 / WINDOWS of its records
+LATE = 0.1  # the last part of training, which the alt text summarizes
+MARK = (0.05, 0.27)  # inches from the right edge, where a magnitude from the paper is drawn
+HUGE = np.finfo(float).max  # replaces inf in a rolling median, which would skip inf
 
 
 def window(records: int) -> int:
-    """The odd number of records over which a curve's running median goes.
+    """Return the odd number of records in the window of a curve's running median.
 
     Example:
         >>> window(10), window(250)
@@ -55,7 +56,7 @@ def _training_records(run: Run) -> pd.DataFrame:
 
 
 def _evaluation_records(run: Run) -> pd.DataFrame:
-    """One row an evaluation: the median over its batches."""
+    """Return one row per evaluation: the medians over its batches."""
     rows = run.conditioning
     epochs = rows[rows["phase"] == "eval"].groupby("epoch")
     parts = epochs[[*FIELDS, *CONSTANTS]].median()
@@ -67,15 +68,15 @@ RECORDS = {"train": _training_records, "eval": _evaluation_records}
 
 
 def curves(selection: Selection, phase: str = "train") -> pd.DataFrame:
-    """The conditioning of each method over training.
+    """Return the conditioning of each method over training.
 
     Args:
         selection: the runs.
-        phase: ``train``, smoothed, or ``eval``, one row an evaluation.
+        phase: ``train`` (smoothed) or ``eval`` (one row per evaluation).
 
     Returns:
-        One row a method and step: for each of kappa, kappa_support and rank the median over the
-        seeds, and ``_low`` and ``_high``, their range; ``n`` seeds.
+        One row per method and step. kappa, kappa_support and rank are medians over the seeds, their
+        columns with ``_low`` and ``_high`` the range over the seeds; ``n`` is the number of seeds.
     """
     tables = []
     for method, runs in selection.runs.items():
@@ -100,7 +101,7 @@ def curves(selection: Selection, phase: str = "train") -> pd.DataFrame:
 
 
 def late(frame: pd.DataFrame, field: str) -> dict[str, float]:
-    """Method -> the median of a field over the last tenth of training, in the frame's order."""
+    """Return each method's median of a field over the last tenth of training."""
     start = (1 - LATE) * frame["step"].max()
     tail = frame[frame["step"] >= start]
     return {
@@ -110,7 +111,7 @@ def late(frame: pd.DataFrame, field: str) -> dict[str, float]:
 
 
 def rank_text(frame: pd.DataFrame, method: str) -> str:
-    """A method's rank, or the range of its ranks over training.
+    """Return a method's rank, or the range of its ranks over training, for the legend.
 
     Example:
         >>> import pandas as pd
@@ -123,14 +124,17 @@ def rank_text(frame: pd.DataFrame, method: str) -> str:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Powers of ten around the finite, positive values."""
+    """Return the powers of ten that enclose the finite, positive values."""
     drawn = values[np.isfinite(values) & (values > 0)]
     low, high = (drawn.min(), drawn.max()) if len(drawn) else (1.0, 10.0)
     return 10 ** np.floor(np.log10(low) - 0.1), 10 ** np.ceil(np.log10(high) + 0.1)
 
 
 def _marked(own: pd.DataFrame) -> int | list[int]:
-    """Which points of a line get its marker: the evaluations where it has some, else a few."""
+    """Return which points of a line get a marker: its evaluations, or about six if it has none.
+
+    The result has the meaning of ``markevery`` in matplotlib.
+    """
     if "phase" in own:
         return list(np.flatnonzero(own["phase"] == "eval"))
     return max(1, len(own) // 6)
@@ -143,10 +147,10 @@ def draw_panel(
     methods: Iterable[str],
     marks: Iterable[StatedKappa] = (),
 ) -> None:
-    """One field of some methods on a log axis, with the range over the seeds as a band.
+    """Draw one field of some methods on a log axis, with the range over the seeds as a band.
 
     Args:
-        axes: where to draw.
+        axes: the panel.
         frame: from ``curves``.
         field: kappa or kappa_support; an infinite one is drawn at the top of the axis.
         methods: in drawing order.
@@ -174,7 +178,7 @@ def draw_panel(
 
 
 def _draw_mark(axes: Axes, mark: StatedKappa) -> None:
-    """A piece of the method's line, as long as in the legend, beside the axes."""
+    """Draw a short piece of the method's line to the right of the axes."""
     assert axes.figure is not None
     right_edge = ScaledTranslation(1, 0, BboxTransformTo(axes.bbox))
     place = blended_transform_factory(axes.figure.dpi_scale_trans + right_edge, axes.transData)
@@ -184,16 +188,16 @@ def _draw_mark(axes: Axes, mark: StatedKappa) -> None:
 
 
 def stated(frame: pd.DataFrame) -> list[StatedKappa]:
-    """The magnitudes that the paper's text states for the methods of a frame."""
+    """Return the magnitudes that the paper's text states for the methods of a frame."""
     shown = set(zip(frame["task"], frame["method"], strict=True))
     return [kappa for kappa in STATED_KAPPAS if (kappa.task, kappa.method) in shown]
 
 
 def draw_rows(column: np.ndarray, frame: pd.DataFrame, methods: Iterable[str]) -> None:
-    """The two panels of a task, kappa above kappa on the support.
+    """Draw the two panels of a task: kappa, and below it kappa on the support.
 
     Args:
-        column: the two axes.
+        column: the two panels, of shape (2,).
         frame: from ``curves``.
         methods: in the order of the legend.
     """

@@ -13,10 +13,8 @@ from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, label, line_style
 
 METHODS = ("svd", "svd+nog", "svd+nog+ow+olr", "bn")
-"""The methods shown."""
-
 KINDS = {"eval_top1": "moving averages", "recalibrated_top1": "re-estimated"}
-"""A column of a run's metrics: the statistics that the layer was evaluated with."""
+"""Statistics that the layer was evaluated with, by column of a run's metrics."""
 
 HOW = "Mean over seeds. Recalibrated: statistics from training images, the weights as they are"
 

@@ -22,7 +22,7 @@ METHODS = {
     "fig3": ("svd", "svd+nog", "svd+nog+sn", "svd+nog+ol", "svd+nog+ow", "ns", "bn"),
     "fig4": ("svd", "svd+olr", "svd+nog+olr", "svd+ow+olr", "svd+nog+ow+olr", "ns", "bn"),
 }
-"""A figure's name: its methods, in the order of the legend."""
+"""Methods of each figure, in the order of the legend."""
 
 CAPTIONS = {
     "fig2": "Figure 2: the covariance conditioning of decorrelated BN under the weight treatments.",

@@ -1,1 +1,1 @@
-"""The paper's tables and the book's own, built from runs: one module each."""
+"""Tables computed from runs: those of the paper, and further ones of the book."""

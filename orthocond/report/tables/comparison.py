@@ -25,7 +25,7 @@ PAPER_PRESETS = {
     "CIFAR100": "paper-dbn-cifar100",
     "ImageNet": "paper-gcp-imagenet",
 }
-"""A data set of the paper: the preset with the paper's settings for it."""
+"""Presets with the paper's settings, by data set of the paper."""
 
 Column = tuple[str, str]
 

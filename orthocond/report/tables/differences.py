@@ -21,7 +21,7 @@ COLUMNS = {
     "p_holm": "p (Holm)",
     "detectable": "detectable",
 }
-"""A column of ``contrasts``: its name in the table."""
+"""Names in the table, by column of ``contrasts``."""
 
 HOW = (
     "Paired differences of error over equal seeds; primary: p adjusted by Holm over {count} "

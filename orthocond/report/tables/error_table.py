@@ -24,7 +24,7 @@ from orthocond.report.tables.comparison import (
 from orthocond.report.tables.table import Table
 
 KINDS = {"": "error", ", recalibrated": "recalibrated_error"}
-"""A suffix of the data set's name: the key in a run's summary. Moving averages come first."""
+"""Keys in a run's summary, by the suffix that a column adds to the name of the data set."""
 
 HOW = (
     "Error in percent, mean ± sample standard deviation over seeds, with the moving averages as in "

@@ -16,7 +16,7 @@ from orthocond.report.tables.comparison import LOST
 from orthocond.report.tables.table import Table
 
 LOWER_IS_BETTER = {"error": True, "error min": True, "top-1": False, "top-5": False}
-"""A shown column: whether low numbers are better. Other columns have no best number."""
+"""Whether low numbers are better, by shown column. Other columns have no best number."""
 
 HEADINGS = {
     "error": "error (%)",
@@ -29,10 +29,10 @@ HEADINGS = {
     "kappa_support": "κ on the support",
     "kappa_eps": "κ with ε",
 }
-"""A statistic: its heading, where that is not the statistic's name."""
+"""Headings of statistics; other statistics have their own name as heading."""
 
 SPREADS = {"mean": ("std", "low", "high"), "median": ("q1", "q3")}
-"""A statistic: the statistics of its spread, shown in the same cell."""
+"""Statistics of the spread, shown in the same cell as the mean or the median."""
 
 FIRST = ("error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)")
 """The columns that say, once per group, why a number is missing."""

@@ -11,7 +11,7 @@ from orthocond.report.style import theme
 
 
 @pytest.mark.parametrize(("task", "model"), [("dbn", "small"), ("gcp", "small")])
-def test_the_scheme_is_the_model(task: str, model: str) -> None:
+def test_the_diagram_has_every_layer_of_the_model(task: str, model: str) -> None:
     frame = layers(task, model, classes=7, size=32)
     network = build_model(task, model, "svd", 7)
     assert frame["parameters"].sum() == sum(p.numel() for p in network.parameters())
@@ -30,7 +30,7 @@ def test_figure_6_has_the_papers_stem_and_figure_7_its_covariance(study: Study) 
     assert pool.at["avgpool", "output"] == f"{256 * 257 // 2:,}"
 
 
-def test_every_step_is_drawn_and_told() -> None:
+def test_every_step_is_drawn_and_described() -> None:
     frame = layers("dbn", "small", 10, 32)
     with theme():
         figure = draw_network(frame)
@@ -40,6 +40,6 @@ def test_every_step_is_drawn_and_told() -> None:
     assert "Pre-SVD layer conv1: 3×3 convolution" in words and "$" not in words
 
 
-def test_the_schemes_need_no_runs(tmp_path: object) -> None:
+def test_the_diagrams_need_no_runs(tmp_path: object) -> None:
     data = FIGURES["fig6"].data(Study(str(tmp_path)))
     assert FIGURES["fig6"].alt(data).startswith("From image to classes")

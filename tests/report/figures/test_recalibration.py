@@ -18,5 +18,6 @@ def test_the_lines_are_means_over_seeds_of_both_accuracies(study: Study) -> None
         assert own[column].to_dict() == pytest.approx(expected.to_dict())
     with theme():
         figure = recalibration.FIGURE.draw(data)
+        assert "points after epoch" in recalibration.FIGURE.alt(data)
         assert len(figure.axes) == frame["method"].nunique()
         plt.close(figure)
