@@ -1,8 +1,8 @@
-"""What the chapters show figures and tables with.
+"""Functions by which the chapters show figures, tables and sentences about runs.
 
-No plotting and no statistics: those are in orthocond.report. Here they get a caption, a text for
-those who do not see them, and downloads. What needs runs that are not there says so, with the
-command that makes them; a run that was altered raises, which stops the build.
+Plotting and statistics are in orthocond.report. This module adds a caption, a text for readers who
+cannot see the figure, and downloads. Where runs are missing, the page shows the command that makes
+them. A run that was altered raises an error, which stops the build.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from orthocond.report.tables.table import Table
 
 Shown = TypeVar("Shown", HTML, Markdown)
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ROOT / "book/_build/html/files"  # a page of the book calls it files/
+FILES = ROOT / "book/_build/html/files"  # pages of the book refer to it as files/
 
 
 def study() -> Study:
-    """The runs that are committed."""
+    """Return the study of all committed runs."""
     folder = Path("runs")
     folder.mkdir(exist_ok=True)
     return Study(folder)
 
 
 def _from_root(name: str, show: Callable[[], Shown]) -> Shown | HTML:
-    """Show something that is made of runs, or say in its place how to make the runs.
+    """Show an element that needs runs, or the command that makes the runs if they are missing.
 
-    Paths and commands are those of the repository's root.
+    Paths and commands are relative to the repository's root.
     """
     with chdir(ROOT):
         try:
@@ -79,15 +79,15 @@ def _images(name: str, alt: str) -> str:
         f'<img class="only-{page}" src="files/{name}{suffix}.svg" alt="{escape(alt)}">'
         for page, suffix in (("light", ""), ("dark", "-dark"))
     )
-    return f"<div>{images}</div>"  # the theme hides a caption that is a sibling of a hidden image
+    return f"<div>{images}</div>"  # in a div: the theme hides a caption beside a hidden image
 
 
 def show_figure(
     name: str, draw: Callable[[], Figure], data: pd.DataFrame, caption: str, alt: str
 ) -> HTML:
-    """A figure that is computed on the page, for light and for dark pages.
+    """Show a figure that is computed on the page, in a light and a dark version.
 
-    ``alt`` states the finding: it is all that some readers get.
+    ``alt`` must state the finding, because it is all that some readers get.
     """
     for dark in (False, True):
         with theme(dark):
@@ -99,7 +99,7 @@ def show_figure(
 
 
 def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
-    """A table that is computed on the page."""
+    """Show a table that is computed on the page."""
     FILES.mkdir(parents=True, exist_ok=True)
     table.to_csv(FILES / f"{name}.csv", index=False)
     rows = table.to_html(index=False, border=0, na_rep="")
@@ -122,30 +122,31 @@ def study_figure(figure: str | StudyFigure) -> HTML:
 
 
 def study_table(name: str) -> HTML:
-    """A table of the paper beside ours, from the runs that are committed."""
+    """Show a table of the paper beside our numbers, from the committed runs."""
     return _from_root(name, lambda: _rendered(name, TABLES[name](study())))
 
 
 def _rendered(name: str, table: Table) -> HTML:
-    """A table with its title and notes, as the command line writes it."""
+    """Show a table with its title and notes, as the command line writes it."""
     FILES.mkdir(parents=True, exist_ok=True)
     (FILES / f"{name}.csv").write_text(render(table, "csv"))
     return _element(name, f'<div class="wide">{render(table, "html")}</div>', "", (".csv",))
 
 
 def study_overview(task: str, data: str | None = None) -> HTML:
-    """A row a method: errors, rank and condition numbers, from the runs that are committed."""
+    """Show a table of errors, ranks and condition numbers per method, from the committed runs."""
     name = "-".join(filter(None, ("overview", task, data)))
     return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task, data)))
 
 
 def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
-    """Sentences about the runs that are committed.
+    """Show sentences about the committed runs.
 
     Args:
-        task: what makes the runs of a method that they speak of, where there are none.
-        write: the sentences, in Markdown, with their numbers taken from the runs. It checks what
-            it says: runs that contradict it stop the build.
+        task: task of the runs that the sentences are about. Where a method has no runs, the page
+            shows the command that makes them.
+        write: returns the sentences in Markdown, with numbers from the runs. It checks its own
+            statements: runs that contradict them stop the build.
     """
 
     def show() -> Markdown:
@@ -156,7 +157,7 @@ def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
             method = str(absent.args[0]).split()[0]
             try:
                 Method.parse(method)
-            except UserError:  # a mistake in the page, and not a method without runs
+            except UserError:  # a mistake in the page, not a method without runs
                 raise absent from None
             raise runs.missing(task, [method]) from None
 
@@ -164,24 +165,24 @@ def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
 
 
 def power(value: float) -> str:
-    """Two digits and a power of ten, as Markdown sets it."""
+    """Return a number in Markdown as two digits and a power of ten."""
     digits, exponent = f"{value:.1e}".split("e")
     return rf"${digits}\cdot10^{{{int(exponent)}}}$"
 
 
 def study_differences(task: str, data: str | None = None) -> HTML:
-    """Differences in error between methods at equal seeds, from the runs that are committed."""
+    """Show differences in error between methods at equal seeds, from the committed runs."""
     name = "-".join(filter(None, ("differences", task, data)))
     return _from_root(name, lambda: _rendered(name, differences.of_task(study(), task, data)))
 
 
 def held_out(task: str) -> pd.DataFrame:
-    """Errors on held-out images, a row a value of a setting, from ``runs/settings``."""
+    """Return the errors on held-out images, one row per value of a setting (``runs/settings``)."""
     return chosen_settings.build(Study("runs/settings"), task).frame
 
 
 def study_choices(task: str) -> HTML:
-    """The settings that were chosen on held-out images, from ``runs/settings``."""
+    """Show the settings that were chosen on held-out images, from ``runs/settings``."""
     name = f"choices-{task}"
 
     def show() -> HTML:
@@ -195,7 +196,7 @@ def study_choices(task: str) -> HTML:
 
 
 def _link(name: str) -> str:
-    """To the chapter that derives an equation (``eq-20b``), or shows a figure or table."""
+    """Return a link to the chapter that has an equation (``eq-20b``), a figure or a table."""
     kind = {"eq-": "eq.", "fig": "figure", "tab": "table"}[name[:3]]
     mark = f"$$ ({name})" if kind == "eq." else f'study_{kind}("{name}")'
     page = next(p.stem for p in sorted((ROOT / "book").glob("*.md")) if mark in p.read_text())
@@ -204,7 +205,7 @@ def _link(name: str) -> str:
 
 
 def study_ledger() -> HTML:
-    """The paper's claims and their verdicts, from the runs that are committed."""
+    """Show the paper's claims and their verdicts, from the committed runs."""
 
     def show() -> HTML:
         claims = ledger.build(study())
@@ -217,7 +218,7 @@ def study_ledger() -> HTML:
 
 
 def study_verdicts() -> HTML:
-    """How many of the paper's claims have which verdict, with links into the ledger."""
+    """Show the number of the paper's claims per verdict, with links into the ledger."""
 
     def show() -> HTML:
         table = ledger.summary_html(ledger.build(study()).frame, "ledger.html")
@@ -227,7 +228,7 @@ def study_verdicts() -> HTML:
 
 
 def study_hours() -> HTML:
-    """The hours that the presets need, from the speed of the runs that are committed."""
+    """Show the hours that the presets need, from the speed of the committed runs."""
 
     def show() -> HTML:
         hours = preset_hours.build(study())
@@ -237,7 +238,7 @@ def study_hours() -> HTML:
 
 
 def _rounded(cell: object) -> object:
-    """Hours for people: two digits are all that an expectation has."""
+    """Round hours to two significant digits, because they are estimates; keep other cells."""
     if not isinstance(cell, float):
         return cell
     if isnan(cell):

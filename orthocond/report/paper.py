@@ -1,8 +1,8 @@
-"""The published numbers, as data: each with its table and cell.
+"""Numbers that the paper published, each with its table and cell.
 
-Song, Sebe, Wang: Improving Covariance Conditioning of the SVD Meta-layer by Orthogonality,
-ECCV 2022. A cell that our source text lost or garbled is absent here, even where another table or
-a sentence would let one guess it.
+The paper is Song, Sebe, Wang: Improving Covariance Conditioning of the SVD Meta-layer by
+Orthogonality, ECCV 2022. Some cells were lost or garbled in our source text. They are absent here,
+even where another table or a sentence suggests their value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from orthocond.errors import UserError
 
-ERROR = ("mean", "std", "min")  # of the validation error in percent, over ten runs
+ERROR = ("mean", "std", "min")  # statistics of the validation error in percent, over ten runs
 
 _LABELS = {
     "svd": "SVD",
@@ -54,10 +54,10 @@ class Table:
     """One table of the paper.
 
     Args:
-        number: as in 'Table 4'.
-        caption: the paper's, shortened to what was run.
-        columns: headings; an error's three numbers are three columns.
-        lower_is_better: what 'best' means in each column.
+        number: number of the table; 4 is 'Table 4'.
+        caption: the paper's caption, shortened to what was run.
+        columns: headings; the mean, std and min of an error are three columns.
+        lower_is_better: whether the best number of a column is the smallest.
         labels: canonical method -> the row's label in the paper, in the paper's order.
         rows: canonical method -> the row's numbers.
     """
@@ -182,7 +182,7 @@ TABLES: Mapping[int, Table] = MappingProxyType({table.number: table for table in
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number and where it stands."""
+    """One number that the paper prints, with its table, row and column."""
 
     table: int
     row: str
@@ -194,7 +194,7 @@ class Published:
 
 
 def published(table: int, method: str, column: str) -> Published | None:
-    """A number of the paper, or None where the table has no such row or its cell was lost.
+    """Return a number of the paper, or None where the table has no such row or the cell was lost.
 
     Args:
         table: 1 to 6.
@@ -223,7 +223,7 @@ def published(table: int, method: str, column: str) -> Published | None:
 
 @dataclass(frozen=True)
 class StatedKappa:
-    """An order of magnitude of the covariance's condition number that the paper's text states."""
+    """Order of magnitude of the covariance's condition number, as the paper's text states it."""
 
     task: str
     method: str

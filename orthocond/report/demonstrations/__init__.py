@@ -1,1 +1,1 @@
-"""Figures and tables that are computed without runs."""
+"""Figures and tables that need no recorded training runs."""

@@ -1,4 +1,4 @@
-"""How far each backward rule is from the true gradient when two eigenvalues are close."""
+"""Demonstration: the gradient error of each backward rule when two eigenvalues are close."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, RED
 from orthocond.spectral.roots import DEGREE, Backward, Power, matrix_inv_sqrt, matrix_sqrt
 
 DIGITS = 40
-OTHERS = (0.5, 0.2, 0.1, 0.05)  # the rest of the spectrum, far apart
+OTHERS = (0.5, 0.2, 0.1, 0.05)  # the other eigenvalues, which are far apart
 ROOTS: dict[Power, Callable[..., Tensor]] = {"sqrt": matrix_sqrt, "inv_sqrt": matrix_inv_sqrt}
 LINES = {"exact": (GREEN, "-"), "pade": (BLUE, "--"), "taylor": (ORANGE, "-."), "raw": (RED, ":")}
 TITLES = {"sqrt": "square root", "inv_sqrt": "inverse square root"}
 
 
 def true_gradient(P: Tensor, g: Tensor, power: Power) -> Tensor:
-    """Gradient of <g, f(P)> in arithmetic of 40 digits: U (D o (U^T sym(g) U)) U^T."""
+    """Return the gradient of <g, f(P)> from 40-digit arithmetic: U (D o (U^T sym(g) U)) U^T."""
     with mpmath.workdps(DIGITS):
         l, U = mpmath.eigsy(mpmath.matrix(P.tolist()))
         s = [mpmath.sqrt(x) for x in l]
@@ -38,12 +38,13 @@ def true_gradient(P: Tensor, g: Tensor, power: Power) -> Tensor:
 
 
 def data(points: int = 25, draws: int = 8, seed: int = 0) -> pd.DataFrame:
-    """Relative error of the gradient through both roots, for gaps from 1 to 1e-12, in float64.
+    """Return the relative error of the gradient through both roots, for gaps from 1 to 1e-12.
 
     Returns:
-        Columns power, rule, gap, error: the largest |gradient - true gradient|_F over
-        |true gradient|_F of ``draws`` random 6 x 6 matrices with the eigenvalues 1, 1 - gap (0.01
-        at the first point, for 0) and ``OTHERS``.
+        Columns power, rule, gap, error. The error is the largest value of
+        |gradient - true gradient|_F / |true gradient|_F over ``draws`` random 6 x 6 float64
+        matrices with the eigenvalues 1, 1 - gap and ``OTHERS``. At gap 1 the second eigenvalue is
+        0.01 instead of 0.
     """
     generator = torch.Generator().manual_seed(seed)
     d = 2 + len(OTHERS)
@@ -67,10 +68,10 @@ def data(points: int = 25, draws: int = 8, seed: int = 0) -> pd.DataFrame:
 
 
 def costs(d: int = 64, repeats: int = 15) -> pd.DataFrame:
-    """What each rule costs: operations for one entry of D, and the time of a whole backward pass.
+    """Return the cost of each rule: operations per entry of D, and time of a backward pass.
 
     Returns:
-        Columns rule, operations, time (relative to the exact rule; medians of interleaved runs).
+        Columns rule, operations, time (relative to the exact rule; median of interleaved runs).
     """
     operations = {
         "exact": "1 addition, 1 division",
@@ -97,7 +98,7 @@ def costs(d: int = 64, repeats: int = 15) -> pd.DataFrame:
 
 
 def draw(errors: pd.DataFrame) -> Figure:
-    """Two log-log panels, one a root, with a line a rule; in the current theme."""
+    """Draw one log-log panel per root with one line per rule, in the current theme."""
     figure, axes = plt.subplots(2, 1, figsize=(COLUMN, 4.6), sharex=True)
     for axis, (power, panel) in zip(axes, errors.groupby("power", sort=False), strict=True):
         for rule, line in panel.groupby("rule", sort=False):
@@ -112,7 +113,7 @@ def draw(errors: pd.DataFrame) -> Figure:
 
 
 def alt(errors: pd.DataFrame) -> str:
-    """What the figure shows, in words."""
+    """Return a text that says what the figure shows."""
     near = errors.query("power == 'sqrt' and gap < 2e-12").set_index("rule").error
     return (
         "Relative error of the gradient through the square root and the inverse square root "

@@ -1,4 +1,4 @@
-"""The three learning-rate rules side by side, on real weights and gradients."""
+"""Demonstration: the three learning-rate rules compared on real weights and gradients."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ RULES: dict[str, tuple[Rule, float | None]] = {
 
 
 def gain(W: Tensor, G: Tensor, eta: float) -> float:
-    """e(eta) - e(0) of eq. 18, squared: negative where the step leads nearer to orthogonality."""
+    """Return the change of the squared objective of eq. 18 by a step with rate eta.
+
+    The change is negative where the step leads nearer to orthogonality.
+    """
     return math.fsum(c * eta**k for k, c in enumerate(quartic_coefficients(W, G), 1))
 
 
 def data(steps: Iterable[RealStep]) -> pd.DataFrame:
-    """What each rule answers, and what that step does to the objective.
+    """Return the learning rate of each rule, and the change of the objective by that step.
 
     Returns:
-        Columns step, rule, eta, change (of the squared objective); NaN where a rule has no step.
+        Columns step, rule, eta, change (of the squared objective). The last two are NaN where a
+        rule gives no learning rate.
     """
     rows = []
     for real in steps:
@@ -41,7 +45,7 @@ def data(steps: Iterable[RealStep]) -> pd.DataFrame:
 
 
 def combinations(steps: Iterable[RealStep]) -> pd.DataFrame:
-    """The paper's rule where the weight, the gradient or both are made orthogonal.
+    """Return the paper's learning rate where weight, gradient, both or neither are orthogonal.
 
     Returns:
         Columns step, weight, gradient (``as it is`` or ``orthogonal``), w'w, l'l, l'w and eta.

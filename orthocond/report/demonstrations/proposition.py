@@ -1,4 +1,4 @@
-"""Proposition 1: the paper's learning rate for an orthogonal weight and an orthogonal gradient."""
+"""Demonstration: the paper's rate for orthogonal weight and gradient (Proposition 1)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from orthocond.report.style import BLUE, COLUMN, GREY, ORANGE, RED
 from orthocond.spectral.learning_rate import optimal_lr
 
 BOUND = 1 / (2 * math.sqrt(2))
-"""eta* = N t / (N^2 + 2 t^2) lies in [-BOUND, BOUND]; the ends are at t = -+N / sqrt 2."""
+"""Bound on |eta*|, where eta* = N t / (N^2 + 2 t^2); it is reached at t = ±N / sqrt(2)."""
 
 
 def orthogonal_pair(N: int, angle: float) -> tuple[Tensor, Tensor]:
-    """W = I and G, N/2 rotations by an angle on the diagonal: <G, W> = N cos(angle); N is even."""
+    """Return W = I and an orthogonal G with <G, W> = N cos(angle), both N x N in float64.
+
+    G is block-diagonal with N/2 rotations by the angle, so N must be even.
+    """
     c, s = math.cos(angle), math.sin(angle)
     turn = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
     return torch.eye(N, dtype=torch.float64), torch.block_diag(*[turn] * (N // 2))
 
 
 def data(N: int = 64, points: int = 181, draws: int = 60, seed: int = 0) -> pd.DataFrame:
-    """The rule at pairs of orthogonal N x N matrices, over their inner product t.
+    """Return the paper's learning rate for pairs of orthogonal N x N matrices.
 
     Returns:
-        Columns pair (``rotations``, which reach every t, or ``random``), t and eta.
+        Columns pair (``rotations``, which reach every t, or ``random``), t (the inner product of
+        the pair) and eta.
     """
     generator = torch.Generator().manual_seed(seed)
     pairs = [("rotations", *orthogonal_pair(N, math.pi * i / (points - 1))) for i in range(points)]
@@ -45,7 +49,7 @@ def data(N: int = 64, points: int = 181, draws: int = 60, seed: int = 0) -> pd.D
 
 
 def draw(frame: pd.DataFrame, N: int = 64) -> Figure:
-    """eta* over t, with the bounds of the paper and those that hold; in the current theme."""
+    """Draw eta* over t with the paper's bounds and the true ones, in the current theme."""
     figure, axis = plt.subplots(figsize=(COLUMN, 3.2))
     curve = frame[frame["pair"] == "rotations"]
     points = frame[frame["pair"] == "random"]
@@ -68,7 +72,7 @@ def draw(frame: pd.DataFrame, N: int = 64) -> Figure:
 
 
 def alt(frame: pd.DataFrame) -> str:
-    """What the figure shows, in words."""
+    """Return a text that says what the figure shows."""
     eta = frame["eta"]
     return (
         "The paper's learning rate over the inner product t of an orthogonal weight and an "

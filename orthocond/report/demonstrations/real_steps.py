@@ -1,4 +1,4 @@
-"""Weights and gradients of a Pre-SVD layer, from a small network in training on dead leaves."""
+"""Weights and gradients of the Pre-SVD layer of a small network that trains on dead leaves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BATCH, LEARNING_RATE, MOMENTUM = 32, 0.1, 0.9
 
 @dataclass(frozen=True)
 class RealStep:
-    """The layer before one step of the optimizer, in float64 and flattened to (64, 27).
+    """Layer state before one step of the optimizer, in float64 and flattened to (64, 27).
 
     Attributes:
-        step: how many steps were taken before.
-        weight: W.
-        gradient: dl/dW.
+        step: number of steps taken before.
+        weight: weight W of the layer.
+        gradient: gradient dl/dW.
     """
 
     step: int
@@ -32,11 +32,13 @@ class RealStep:
 
 
 def real_steps(at: Iterable[int] = (0, 4, 12), seed: int = 0) -> list[RealStep]:
-    """Train the small network with an SVD stem by SGD, and keep the layer at some steps."""
+    """Train the small network with an SVD stem by SGD, and record the layer at the given steps."""
     wanted = set(at)
     data = load_data("leaves", train_images=BATCH * 16, test_images=10)
     torch.manual_seed(seed)
-    model = build_model(DBN.name, "small", "svd", len(data.classes)).float()  # whatever the default
+    model = build_model(
+        DBN.name, "small", "svd", len(data.classes)
+    ).float()  # the default may differ
     weight = model.get_parameter(f"{DBN.pre_svd}.weight")
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     taken, step, epoch = [], 0, 0

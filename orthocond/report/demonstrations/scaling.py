@@ -1,14 +1,16 @@
-"""Training on more processes: what was measured on one and on two, and a model of up to 512.
+"""Training on several processes: measurements for 1 and 2, and a model for up to 512.
 
 Note [The model]
-    Each process takes b images a step. Its own work takes s + b t seconds, of which s does not
-    depend on the images: the decomposition, the optimizer, the launch of each operation. Then the
-    messages of the step are summed over p processes on a ring: each of n bytes goes around in
-    2 (p - 1) hops of n / p bytes, each of which takes a latency and its bytes over a bandwidth,
+    Each process takes b images per step. Its own work takes s + b t seconds. The part s does not
+    depend on the number of images: the decomposition, the optimizer, the launch of each
+    operation. Then the messages of the step are summed over p processes on a ring. A message of
+    n bytes takes 2 (p - 1) hops of n / p bytes. Each hop takes the latency plus its bytes divided
+    by the bandwidth, so
         T(p) = s + b t + sum over messages of 2 (p - 1) (latency + n / (p bandwidth)).
-    s and t come from the measured steps of one process with b and 2 b images. Nothing is taken to
-    overlap, though DDP sends gradients while it computes others, and all machines are taken to be
-    equally fast. The latency and the bandwidth are assumptions.
+    s and t come from measured steps of one process with b and 2 b images. The model assumes that
+    computation and communication do not overlap, although DDP sends some gradients while it
+    computes others. It also assumes that all machines are equally fast. The latency and the
+    bandwidth are assumptions, not measurements.
 """
 
 from __future__ import annotations
@@ -21,27 +23,27 @@ PROCESSES = (1, 2, 8, 32, 128, 512)
 
 
 class Network(NamedTuple):
-    """What is assumed of the network between processes."""
+    """Assumed properties of the network between processes."""
 
-    latency: float  # seconds a hop
+    latency: float  # seconds per hop
     bandwidth: float  # bytes/s
 
 
-ETHERNET = Network(latency=50e-6, bandwidth=1.25e9)  # of 10 Gbit/s
+ETHERNET = Network(latency=50e-6, bandwidth=1.25e9)  # 10 Gbit/s
 
 
 class Step(NamedTuple):
-    """A process's part of a step, from measurements."""
+    """Measured cost of one process's part of a step, in the symbols of Note [The model]."""
 
     images: int  # b
-    fixed: float  # s
-    per_image: float  # t
-    meta: tuple[float, float]  # bytes and messages that the meta-layer hands to the collective
-    gradient: tuple[float, float]
+    fixed: float  # s, in seconds
+    per_image: float  # t, in seconds
+    meta: tuple[float, float]  # bytes and messages that the meta-layer sums over processes
+    gradient: tuple[float, float]  # bytes and messages of the gradients
 
 
 def on_the_ring(size: float, processes: int) -> float:
-    """Bytes that each process sends to sum a message of this size over the processes.
+    """Return the bytes that each process sends to sum a message of ``size`` bytes.
 
     Example:
         >>> [on_the_ring(1000, p) for p in (1, 2, 10)]
@@ -51,7 +53,7 @@ def on_the_ring(size: float, processes: int) -> float:
 
 
 def seconds(step: Step, processes: int, network: Network) -> float:
-    """T(p) of Note [The model]."""
+    """Return the seconds of a step, T(p) of Note [The model]."""
     hops = 2 * (processes - 1) * (step.meta[1] + step.gradient[1])
     sent = on_the_ring(step.meta[0] + step.gradient[0], processes)
     own = step.fixed + step.images * step.per_image
@@ -59,7 +61,10 @@ def seconds(step: Step, processes: int, network: Network) -> float:
 
 
 def _step(rows: list[dict[str, Any]]) -> Step:
-    """From the measured rows of one case: one process with b and with 2 b images, two with b."""
+    """Return the step of one case from its measured rows.
+
+    The rows are one process with b and with 2 b images, and two processes.
+    """
     alone = {row["batch"]: row["seconds"] for row in rows if row["processes"] == 1}
     (shared,) = (row for row in rows if row["processes"] == 2)
     b = min(alone)
@@ -69,16 +74,16 @@ def _step(rows: list[dict[str, Any]]) -> Step:
 
 
 def build(measured: dict[str, Any], network: Network = ETHERNET) -> pd.DataFrame:
-    """Images per second and bytes against processes.
+    """Return images per second and bytes sent for each number of processes.
 
     Args:
-        measured: the content of benchmarks/results/processes.json.
-        network: of the model.
+        measured: content of benchmarks/results/processes.json.
+        network: network of the model.
 
     Returns:
-        A row a case and number of processes: images/s, the model's beside those of as many
-        processes alone, and the kilobytes that each process sends in a step, by the count of what
-        is summed and by the system's count of all.
+        One row per case and number of processes p: images/s measured and modelled; the modelled
+        images/s as a fraction of p independent processes; and the kilobytes that each process
+        sends in a step, computed from the summed messages and counted by the operating system.
     """
     table = []
     for case in dict.fromkeys(row["case"] for row in measured["rows"]):

@@ -1,4 +1,4 @@
-"""The singular values of a real gradient, before and after it is made orthogonal."""
+"""Demonstration: the singular values of a real gradient before and after NOG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orthocond.spectral.polar import polar_factor
 
 
 def data(steps: Iterable[RealStep]) -> pd.DataFrame:
-    """Singular values of each gradient and of its polar factor.
+    """Return the singular values of each gradient and of its polar factor.
 
     Returns:
         Columns step, index (from 1), before (relative to the largest) and after.
@@ -30,7 +30,7 @@ def data(steps: Iterable[RealStep]) -> pd.DataFrame:
 
 
 def angles(steps: Iterable[RealStep]) -> pd.DataFrame:
-    """What becomes of each gradient (eq. 17a).
+    """Return how the polar factor differs from each gradient (eq. 17a).
 
     Returns:
         Columns step, norm (of the gradient), kappa (of the gradient), length (of its polar factor)
@@ -53,7 +53,7 @@ def angles(steps: Iterable[RealStep]) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """Singular values over their index on a log axis, a line a step; in the current theme."""
+    """Draw the singular values on a log axis, one line per step, in the current theme."""
     figure, axis = plt.subplots(figsize=(COLUMN, 3.0))
     steps = frame["step"].unique()
     for step, color in zip(steps, (BLUE, ORANGE, GREEN, RED), strict=False):
@@ -67,7 +67,7 @@ def draw(frame: pd.DataFrame) -> Figure:
 
 
 def alt(frame: pd.DataFrame) -> str:
-    """What the figure shows, in words."""
+    """Return a text that says what the figure shows."""
     smallest = frame.groupby("step")["before"].min()
     return (
         "Singular values of the gradient of a stem, relative to the largest. The smallest is "

@@ -1,1 +1,1 @@
-"""The ledger: claims of the paper, the criteria that test them, and verdicts by rule."""
+"""Ledger: the paper's claims, the criteria that test them, and the verdicts by fixed rules."""

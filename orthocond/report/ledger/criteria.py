@@ -1,4 +1,4 @@
-"""What a claim says of the runs, in a form that can be judged."""
+"""Criteria that test a claim against recorded runs."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from orthocond.report.style import label
 
 
 def about(measure: Measure, task: str, data: str | None = None) -> str:
-    """What is read, and of which task and data where that is not the main study."""
+    """Return the measure's name, with the task if it is GCP and the data set if one is given."""
     return f"{'GCP, ' * (task == 'gcp')}{measure.name}" + (f" on {data}" if data else "")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Two methods differ, over equal seeds, to the claimed side of a bound or by a claimed size.
+    """Criterion: the paired difference of two methods has a claimed side or a claimed size.
 
     Args:
-        method: canonical name.
-        baseline: canonical name.
-        measure: of ``MEASURES``.
-        side: ``BELOW`` or ``ABOVE``.
-        bound: what the difference is claimed to be below or above of.
-        size: claimed for the difference, without its sign; None where only a side is claimed.
-        control: width of the baseline's stem where it differs.
+        method: canonical name of the method.
+        baseline: canonical name of the method that it is compared with.
+        measure: key of ``MEASURES``.
+        side: claimed side of the bound, ``BELOW`` or ``ABOVE``.
+        bound: the difference is claimed to be below or above this value.
+        size: claimed absolute value of the difference; None where only a side is claimed.
+        control: kernel size of the baseline's stem in pixels, where it is not the method's.
         task: ``dbn`` or ``gcp``.
-        data: the paper's data set that is spoken of; None takes the one with most runs.
+        data: data set of the paper that the claim is about; None takes the one with most runs.
     """
 
     method: str
@@ -55,19 +55,19 @@ class Compared:
 
     @property
     def contrast(self) -> Contrast:
-        """The two methods."""
+        """The contrast between the two methods."""
         return Contrast(self.method, self.baseline, self.control)
 
     @property
     def needs(self) -> tuple[Need, Need]:
-        """The runs of both."""
+        """The runs that are required of both methods."""
         return (
             Need(self.task, self.data, None, self.method),
             Need(self.task, self.data, self.control, self.baseline),
         )
 
     def part(self, measure: Measure) -> str:
-        """In words."""
+        """Return what is compared and what the paper claims about it, in words."""
         sign = "<" if self.side == BELOW else ">"
         limit = f"{sign} {self.bound:g}".replace("-", "−")
         if self.size is not None:
@@ -77,7 +77,7 @@ class Compared:
         return f"{about(measure, self.task, self.data)}, {against}, claimed {limit}"
 
     def difference(self, bench: Bench, measure: str) -> Difference:
-        """Of one measure.
+        """Return the paired difference of one measure.
 
         Raises:
             MissingRuns: the task has no runs.
@@ -101,7 +101,7 @@ class Compared:
         return f"{measure.name}: {numbers(found, measure.unit)}: {self._verdict(found, None)}"
 
     def judge(self, bench: Bench) -> Finding:
-        """By the difference over equal seeds."""
+        """Judge the claim by the mean difference over equal seeds and its interval."""
         part = self.part(MEASURES[self.measure])
         return judged(bench, part, self.needs, lambda own: self._find(bench, part, own))
 
@@ -135,13 +135,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class Level:
-    """One method's number is near a level, or on one side of it.
+    """Criterion: one method's mean is near a claimed value, or on one side of it.
 
     Args:
         method: canonical name.
-        value: claimed; log10 of a condition number.
-        measure: of ``MEASURES``.
-        side: ``BELOW`` or ``ABOVE`` it; None where the number is claimed to be near it.
+        value: claimed value; for a condition number, its log10.
+        measure: key of ``MEASURES``.
+        side: claimed side of the value, ``BELOW`` or ``ABOVE``; None where the paper claims that
+            the mean is near the value.
         task: ``dbn`` or ``gcp``.
     """
 
@@ -157,7 +158,7 @@ class Level:
         return difference(values, np.full(len(values), self.value))
 
     def judge(self, bench: Bench) -> Finding:
-        """By the mean over the seeds."""
+        """Judge the claim by the mean over the seeds and its interval."""
         measure = MEASURES[self.measure]
         sign = {None: "≈", BELOW: "<"}.get(self.side, ">")
         part = f"{about(measure, self.task)}, {label(self.method)}, claimed {sign} {self.value:g}"
@@ -198,14 +199,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Often:
-    """Something happens in more than half of a method's runs: a number of theirs is above 0."""
+    """Criterion: a measure is above 0 in more than half of a method's runs."""
 
     method: str
     measure: str = "failures"
     task: str = "gcp"
 
     def judge(self, bench: Bench) -> Finding:
-        """By the share of the runs."""
+        """Judge the claim by the share of runs in which the measure is above 0."""
         measure = MEASURES[self.measure]
         part = f"{about(measure, self.task)}, {label(self.method)}, claimed > 0 in most runs"
         need = Need(self.task, None, None, self.method)

@@ -1,4 +1,4 @@
-"""A claim that compares what a treatment does in the two tasks."""
+"""Criterion that compares the effect of a treatment in the two tasks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from orthocond.report.style import label
 
 @dataclass(frozen=True)
 class LessImproved:
-    """A treatment reduces log10 of kappa by less in GCP than in decorrelated BN.
+    """Criterion: a treatment reduces log10 of kappa less in GCP than in decorrelated BN.
 
-    The runs of two tasks have no pairs, so the two intervals must not meet.
+    Runs of different tasks cannot be paired by seed. The claim is therefore decided only where
+    the 95% intervals of the two tasks do not overlap.
 
     Args:
-        method: canonical name, compared with plain SVD in each task.
+        method: canonical name of the treated method; each task compares it with plain SVD.
     """
 
     method: str
 
     def judge(self, bench: Bench) -> Finding:
-        """By the intervals of both differences."""
+        """Judge the claim by the intervals of the differences in both tasks."""
         measure = MEASURES["support"]
         part = f"{measure.name}, {label(self.method)} against SVD, claimed GCP > decorrelated BN"
         found, sources = [], []

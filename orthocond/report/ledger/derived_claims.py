@@ -1,7 +1,8 @@
-"""Claims that mathematics decides: the derivation is in the book, a witness is computed here.
+"""Criteria for claims that mathematics decides, each checked on a numerical example (a witness).
 
-A claim about all matrices is refuted by one; where it holds, the derivation shows that, and the
-witness guards against a slip in both.
+The derivations are in the book. One counterexample refutes a claim about all matrices. Where a
+claim holds, the derivation proves it, and the witness guards against a mistake in the derivation
+or in the code.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ from orthocond.spectral.learning_rate import optimal_lr, quartic_coefficients
 from orthocond.spectral.polar import polar_factor
 from orthocond.treatments import treat
 
-SLACK = 1e-9  # far above float64 rounding of small matrices, far below any effect here
+SLACK = 1e-9  # far above float64 rounding errors of small matrices, far below any effect here
 
 
 @dataclass(frozen=True)
 class Derived:
-    """What a derivation says of a claim.
+    """Criterion: a derivation decides the claim, and a numerical example checks it.
 
     Args:
-        statement: what holds instead, or in which sense the claim holds.
-        check: whether the claim is so at its witness.
+        statement: what holds instead of the claim, or the sense in which the claim holds.
+        check: returns whether the claim is true of its witness.
     """
 
     statement: str
     check: Callable[[], bool]
 
     def judge(self, bench: Bench) -> Finding:
-        """By the witness; no run is read."""
+        """Judge the claim by its witness; no run is read."""
         verdict = Verdict.HOLDS if self.check() else Verdict.FAILS
         return Finding(verdict, self.statement, "derived, with a witness")
 
@@ -62,26 +63,26 @@ def _near(a: Tensor | float, b: Tensor | float) -> bool:
 
 
 def bias_has_no_influence() -> bool:
-    """cov(W X + b) = cov(W X)."""
+    """Return whether cov(W X + b) = cov(W X)."""
     X, b = _random(4, 20), _random(4, 1, seed=1)
     return _near(torch.cov(X + b), torch.cov(X))
 
 
 def spectral_norm_keeps_the_top() -> bool:
-    """The largest singular value of W Y is that of Y once W has been divided by its own."""
+    """Return whether W Y and Y have the same largest singular value, for W scaled to norm 1."""
     W, Y = _random(6, 6), _random(6, 40, seed=1)
     return _near(_top(W / _top(W) @ Y), _top(Y))
 
 
 def scaling_improves_kappa() -> bool:
-    """A covariance divided by a number has a smaller condition number."""
+    """Return whether dividing a covariance by a number reduces its condition number."""
     P, W = torch.cov(_random(6, 40)), _random(6, 6, seed=1)
     kappa, scaled = (torch.linalg.cond(W @ P @ W.T / s**2) for s in (1, _top(W)))
     return bool(scaled < kappa * (1 - SLACK))
 
 
 def orthogonal_weight_is_best() -> bool:
-    """kappa(W P W^T) at an orthogonal W is within, and at another W beyond, that of P."""
+    """Return whether an orthogonal W keeps kappa(W P W^T) at kappa(P), and another W raises it."""
     P, W = torch.diag(torch.tensor([100.0, 1.0])).double(), torch.diag(torch.tensor([10.0, 1.0]))
     Q = _orthogonal(2)
     kept = torch.linalg.cond(Q @ P @ Q.T) / torch.linalg.cond(P)
@@ -90,20 +91,20 @@ def orthogonal_weight_is_best() -> bool:
 
 
 def norm_preserved_as_printed() -> bool:
-    """|W Y|_F = |W|_F for an orthogonal W."""
+    """Return whether |W Y|_F = |W|_F for an orthogonal W."""
     W, Y = _orthogonal(4), _random(4, 20, seed=1)
     return _near((W @ Y).norm(), W.norm())
 
 
 def exponential_is_orthogonal() -> bool:
-    """exp of a skew-symmetric matrix."""
+    """Return whether the exponential of a skew-symmetric matrix is orthogonal."""
     W = _random(6, 6)
     E = torch.linalg.matrix_exp(W - W.T)
     return _near(E @ E.T, torch.eye(6, dtype=torch.float64))
 
 
 def skew_convolution_is_orthogonal() -> bool:
-    """The matrix of the layer in training, within the bound of its truncated series."""
+    """Return whether the layer's matrix is orthogonal up to the error of its truncated series."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = SkewOrthogonalConv2d(3, 3, 3, bias=False, mode="series").double().train()
@@ -111,11 +112,11 @@ def skew_convolution_is_orthogonal() -> bool:
     with torch.no_grad():
         M = layer(pixels).flatten(1)
     off = _top(M @ M.T - torch.eye(len(M)))
-    return bool(off < 2 * 2e-4 + 2e-4**2)  # (1 + r)^2 - 1 with the remainder r of eq. 13c
+    return bool(off < 2 * 2e-4 + 2e-4**2)  # (1 + r)^2 - 1 for the remainder r = 2e-4 of eq. 13c
 
 
 def polar_factor_is_nearest() -> bool:
-    """No orthonormal columns are nearer to G than U V^T."""
+    """Return whether U V^T is nearer to G than 49 other matrices with orthonormal columns."""
     G = _random(8, 5)
     others = (torch.linalg.qr(G + _random(8, 5, seed=s) / s).Q for s in range(1, 50))
     best = torch.dist(G, polar_factor(G))
@@ -123,25 +124,25 @@ def polar_factor_is_nearest() -> bool:
 
 
 def gradient_has_kappa_one() -> bool:
-    """The polar factor of a gradient of full rank."""
+    """Return whether the polar factor of a full-rank gradient has singular values 1 only."""
     return _near(torch.linalg.svdvals(polar_factor(_random(64, 27))), 1.0)
 
 
 def direction_is_kept() -> bool:
-    """The cosine between a gradient and its polar factor is 1."""
+    """Return whether the cosine between a gradient and its polar factor is 1."""
     G = _random(64, 27)
     return _near(torch.cosine_similarity(G.flatten(), polar_factor(G).flatten(), dim=0), 1.0)
 
 
 def singular_vectors_are_kept() -> bool:
-    """U^T R V is diagonal."""
+    """Return whether U^T R V = I for a gradient G = U S V^T and its polar factor R."""
     G = _random(8, 5)
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
     return _near(U.T @ polar_factor(G) @ Vh.T, torch.eye(5, dtype=torch.float64))
 
 
 def rule_is_nearest_to_orthogonal() -> bool:
-    """At an orthogonal weight the paper's rate does not lead away from orthogonality."""
+    """Return whether an orthogonal weight stays orthogonal in a step with the paper's rate."""
     W = _orthogonal(6)
     G = W + _random(6, 6, seed=1) / 2
     eta = optimal_lr(W, G).item()
@@ -150,14 +151,14 @@ def rule_is_nearest_to_orthogonal() -> bool:
 
 
 def rule_is_unbounded() -> bool:
-    """The rate grows with the weight without limit."""
+    """Return whether the rate grows in proportion to the weight, without limit."""
     W, G = _random(4, 6), _random(4, 6, seed=1)
     small, large = optimal_lr(W, G), optimal_lr(1e6 * W, G)
     return _near(large / small / 1e6, 1.0)
 
 
 def weight_product_is_small() -> bool:
-    """Behind a whitening layer w'w is much smaller than l'w at an orthogonal weight."""
+    """Return whether w'w is under 0.1 |l'w| at an orthogonal weight before a whitening layer."""
     layer = DecorrelatedBatchNorm2d(8, eps=1e-9, affine=False).double()
     W = torch.linalg.qr(_random(27, 8)).Q.T.reshape(8, 3, 3, 3).requires_grad_()
     loss = layer(F.conv2d(_random(16, 3, 8, 8, seed=1), W)).pow(3).relu().mean()
@@ -166,7 +167,7 @@ def weight_product_is_small() -> bool:
 
 
 def identity_is_negligible() -> bool:
-    """Eq. 32 with i = Tr I and without it are near each other at an orthogonal weight."""
+    """Return whether eq. 32 changes by under half without i = Tr I, at an orthogonal weight."""
     W = _orthogonal(6)
     G = W + _random(6, 6, seed=1) / 2
     ww, ll, lw = (W * W).sum(), (G * G).sum(), (G * W).sum()
@@ -180,23 +181,29 @@ def _rates(N: int) -> list[float]:
 
 
 def upper_bound_holds() -> bool:
-    """Of Proposition 1, at rotations, which reach every inner product."""
+    """Return whether the upper bound of Proposition 1 holds for rotations.
+
+    Pairs of rotations reach every possible inner product of two orthogonal matrices.
+    """
     return all(max(_rates(N)) <= N**2 / (N**2 + 2) for N in (2, 8, 64))
 
 
 def lower_bound_holds() -> bool:
-    """Of Proposition 1."""
+    """Return whether the lower bound of Proposition 1 holds for rotations."""
     return all(min(_rates(N)) >= 1 / (N**2 + 2) for N in (2, 8, 64))
 
 
 def representation_explains_kappa() -> bool:
-    """Random features that no network represents are well-conditioned at 196 positions."""
+    """Return whether random features, which no network made, are well-conditioned.
+
+    At 196 positions kappa must be below 1e6 times kappa at 1,568 positions.
+    """
     few, many = (torch.linalg.cond(torch.cov(_random(256, N))) for N in (196, 196 * 8))
     return bool(few < 1e6 * many)
 
 
 def inference_is_unchanged() -> bool:
-    """A network treated with NOG and OLR computes what it computed, with the same modules."""
+    """Return whether NOG and OLR leave a network's output, modules and forward hooks unchanged."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double().eval()
     x, modules = _random(2, 3, 6, 6), [type(m) for m in model.modules()]
     before = model(x)
@@ -207,7 +214,10 @@ def inference_is_unchanged() -> bool:
 
 
 def table_6_adds_ten_percent() -> bool:
-    """FP + BP of everything over that of plain SVD, in the paper's own milliseconds."""
+    """Return whether all treatments add at most 10% to FP + BP of plain SVD in the paper's Table 6.
+
+    The bound allows for rounding (``ROUNDING``).
+    """
     forward, backward = TABLES[6].rows["svd+nog+ow+olr"]
     base = sum(value or 0 for value in TABLES[6].rows["svd"])
     return ((forward or 0) + (backward or 0)) / base - 1 <= 0.10 + ROUNDING

@@ -1,4 +1,4 @@
-"""The runs behind a ledger: selected once, and what is found in them."""
+"""Evidence behind the ledger: the selected runs of a study, and findings about them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from orthocond.report.study import MissingRuns, Selection, Study
 from orthocond.report.style import label
 from orthocond.report.tables.comparison import PAPER_PRESETS, is_data_set
 
-ENOUGH = 2  # pairs of runs, below which there is no interval
-SEEDS = range(5)  # of the command that makes missing runs
+ENOUGH = 2  # pairs of runs; fewer pairs give no interval
+SEEDS = range(5)  # seeds in a command that makes missing runs
 
 
 class Need(NamedTuple):
-    """Runs that are missing: of a task, on the paper's data set if named, with a wider stem."""
+    """Runs that a criterion requires.
+
+    Args:
+        task: ``dbn`` or ``gcp``.
+        data: data set of the paper; None takes the one with most runs.
+        control: kernel size of the stem in pixels, or None for the usual stem.
+        method: canonical name.
+    """
 
     task: str
     data: str | None
@@ -33,18 +40,18 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """What the runs say of one part of a claim.
+    """Finding for one part of a claim.
 
     Args:
-        verdict: by the rules.
-        part: what was compared, and what is claimed of it.
-        found: the numbers, in words; why there are none.
-        mean, low, high, n, p, detectable: the numbers; p where the part is of the primary family.
-        beside: the same of the measure that is shown with it.
-        source: study, data and seeds.
-        runs: that were read.
-        needs: runs that are missing.
-        command: makes what is missing and is no run.
+        verdict: verdict by the rules of ``verdicts``.
+        part: what was compared, and what the paper claims about it.
+        found: the numbers in words, or the reason why there are none.
+        mean, low, high, n, p, detectable: the numbers; p only for the primary family.
+        beside: finding for the measure that is shown next to this one, in words.
+        source: study, data set and seeds.
+        runs: the runs that were read.
+        needs: the runs that are missing.
+        command: makes what is missing where that is not a training run (a timing).
     """
 
     verdict: Verdict
@@ -64,7 +71,7 @@ class Finding:
 
 
 class Bench:
-    """A study whose selections are made once."""
+    """A study with a cache of its selections, notes and contrasts."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -76,10 +83,10 @@ class Bench:
         return self._made[key]
 
     def selection(self, task: str, data: str | None = None) -> Selection:
-        """The runs of a task, on the paper's data set where one is named.
+        """Return the runs of a task, on a data set of the paper if one is given.
 
         Raises:
-            MissingRuns: there is none.
+            MissingRuns: there are no such runs.
         """
         return self._once(("selection", task, str(data)), lambda: self._select(task, data))
 
@@ -91,11 +98,11 @@ class Bench:
         return self.study.select(task, data=own[0])
 
     def note(self, own: Selection) -> str:
-        """Study, data, seeds and commit of a selection."""
+        """Return study, data set, seeds and commit of a selection, in words."""
         return self._once(("note", own.task, own.data), lambda: own.note)
 
     def adjusted(self, contrast: Contrast, task: str, data: str | None) -> float | None:
-        """Holm's p of a contrast of the primary family; None of any other."""
+        """Return a contrast's p-value adjusted by Holm; None outside of the primary family."""
         if contrast not in PRIMARY or (contrast.control and not TASKS[task].wide_stem):
             return None
         own = self.selection(task, data)
@@ -105,13 +112,13 @@ class Bench:
         return float(primary.at[contrast.method, "p_holm"])
 
     def base(self, contrast: Contrast, task: str, data: str | None) -> tuple[Run, ...]:
-        """The runs that a contrast's method is compared with."""
+        """Return the runs that a contrast's method is compared with."""
         own = self.selection(task, data)
         key = ("base", task, own.data, contrast.baseline, str(contrast.control))
         return self._once(key, lambda: baseline_runs(self.study, own, contrast))
 
     def commands(self, needs: Iterable[Need]) -> list[str]:
-        """Make the runs that are missing, in as few commands as there are configurations."""
+        """Return the commands that make the missing runs, one per configuration."""
         methods: dict[tuple[str, str | None, int | None], list[str]] = {}
         for need in dict.fromkeys(needs):
             methods.setdefault(need[:3], []).append(need.method)
@@ -130,10 +137,10 @@ class Bench:
 
 
 class Criterion(Protocol):
-    """One part of a claim."""
+    """One part of a claim that can be judged."""
 
     def judge(self, bench: Bench) -> Finding:
-        """The verdict and its numbers."""
+        """Return the verdict and its numbers."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +148,11 @@ class Claim:
     """A sentence of the paper that asserts a result.
 
     Args:
-        section: of the paper.
-        quote: its words; what is left out is '…'.
-        parts: what must be so, every one.
-        evidence: what shows it: figures and tables (``fig2``), equations of the book (``eq-20b``).
-        reading: how a sentence that leaves something open is read.
+        section: section of the paper, with a figure or table.
+        quote: the paper's words; '…' marks an omission.
+        parts: criteria; the claim holds if every one holds.
+        evidence: figures and tables (``fig2``) and equations of the book (``eq-20b``).
+        reading: our interpretation of a sentence that is not precise.
     """
 
     section: str
@@ -156,18 +163,18 @@ class Claim:
 
 
 def absent(part: str, reason: object, needs: Iterable[Need]) -> Finding:
-    """Of a part whose task has no runs at all."""
+    """Return the finding for a part whose task has no runs."""
     return Finding(Verdict.ABSENT, part, str(reason), needs=tuple(needs))
 
 
 def too_few(part: str, source: str, own: Selection, needs: Iterable[Need]) -> Finding:
-    """Of a part with fewer than two pairs of runs.
+    """Return the finding for a part with fewer than two pairs of runs.
 
     Args:
-        part: in words.
-        source: study, data and seeds.
+        part: what is compared, in words.
+        source: study, data set and seeds.
         own: the runs of the task.
-        needs: all that the part is about; those of which there are enough are left out.
+        needs: all runs that the part requires; methods with enough runs are left out.
     """
     needs = [n for n in needs if n.control or len(own.runs.get(n.method, ())) < ENOUGH]
     found = [f"fewer than {ENOUGH} pairs of runs"]
@@ -185,13 +192,13 @@ def judged(
     needs: Sequence[Need],
     find: Callable[[Selection], Finding | None],
 ) -> Finding:
-    """What is found in the runs of the task and data that the needs name, or what is missing.
+    """Return the finding from the required runs, or a finding that names the missing ones.
 
     Args:
         bench: the study.
-        part: in words.
-        needs: all that the part is about.
-        find: judges the runs; None where there are too few of them.
+        part: what is compared, in words.
+        needs: all runs that the part requires; the first gives the task and the data set.
+        find: judges the runs; it returns None where there are too few.
     """
     try:
         own = bench.selection(needs[0].task, needs[0].data)
@@ -201,7 +208,7 @@ def judged(
 
 
 def numbers(found: Difference, unit: str, p: float | None = None) -> str:
-    """A difference as it stands in the ledger: two decimals, and more where it is small.
+    """Return a difference as the ledger prints it: two decimals, or more for small values.
 
     Example:
         >>> numbers(Difference(-0.5, 0.2, 5, -0.7, -0.3, 0.01), "points")

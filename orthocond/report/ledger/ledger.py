@@ -1,4 +1,4 @@
-"""The ledger: every claim of the paper with its verdict, from the runs of a study."""
+"""Ledger table: every claim of the paper with its verdict, from the runs of a study."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def _row(number: int, claim: Claim, verdict: Verdict, finding: Finding) -> dict[
 
 
 def build(study: Study) -> Numbers:
-    """Judge every claim.
+    """Judge every claim of the paper.
 
     Args:
-        study: the runs; there may be none.
+        study: the runs; a study without runs is allowed.
 
     Returns:
-        One row a part of a claim, in the paper's order: number, place, claim (the quote), reading,
-        verdict (on the claim), part, part verdict, found, mean, low, high, n, p, detectable,
-        beside, runs, evidence, command (that makes what is missing, in a claim's first row).
+        One row per part of a claim, in the paper's order. Columns number, place, claim (the
+        quote), reading, verdict (on the claim), part, part verdict, found, mean, low, high, n, p,
+        detectable, beside, runs, evidence, command (makes what is missing; only in the first row
+        of a claim).
         The note says how many claims have each verdict.
 
     Raises:
@@ -83,7 +84,7 @@ def _folded(summary: str, content: str) -> str:
 
 
 def _parts(rows: pd.DataFrame) -> str:
-    """One part as it is, several folded under how many have which verdict."""
+    """Show a single part openly; fold several parts under the number of parts per verdict."""
     if len(rows) == 1:
         return f"<div>{_part(rows.iloc[0])}</div>"
     counts = rows["part verdict"].value_counts()
@@ -112,11 +113,11 @@ def _claim(rows: pd.DataFrame, link: Callable[[str], str]) -> str:
 
 
 def summary_html(frame: pd.DataFrame, page: str) -> str:
-    """Which claims have which verdict, as a table: a row a verdict, a link a claim.
+    """Return an HTML table with one row per verdict and one link per claim.
 
     Args:
-        frame: from ``build``.
-        page: that ``to_html`` is on.
+        frame: table from ``build``.
+        page: address of the page that shows ``to_html``.
     """
     claims = frame.drop_duplicates("number")
     rows = []
@@ -132,11 +133,11 @@ def summary_html(frame: pd.DataFrame, page: str) -> str:
 
 
 def to_html(frame: pd.DataFrame, link: Callable[[str], str]) -> str:
-    """The ledger as a table, a row a claim.
+    """Return the ledger as an HTML table with one row per claim.
 
     Args:
-        frame: from ``build``.
-        link: makes a link of the name of a figure, table or equation.
+        frame: table from ``build``.
+        link: turns the name of a figure, table or equation into an HTML link.
     """
     head = "".join(f"<th>{name}</th>" for name in ("", "Verdict", "Claim and evidence"))
     body = "\n".join(_claim(rows, link) for _, rows in frame.groupby("number", sort=False))

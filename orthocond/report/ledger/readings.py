@@ -1,4 +1,4 @@
-"""What is read off a run for a verdict: one number each."""
+"""Measures that verdicts are based on: functions that read one number from a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from orthocond.artifacts.run_writer import Run
 from orthocond.report.statistics import Reading, of_summary
 from orthocond.report.style import label
 
-SHORT = 1.01  # kappa is above kappa_support by more: the rank is, and kappa has rounding in it
+# Above this ratio of kappa to kappa_support the covariance is rank-deficient: kappa is noise.
+SHORT = 1.01
 
 
 def _log(value: float | None) -> float:
@@ -20,42 +21,48 @@ def _log(value: float | None) -> float:
 
 
 def log_kappa(key: str) -> Reading:
-    """log10 of the median over the last tenth of training, of ``kappa`` or ``kappa_support``."""
+    """Return a reading of ``kappa`` or ``kappa_support``.
+
+    The reading is log10 of the median over the last tenth of training.
+    """
     return lambda run: _log(run.summary["conditioning"][key])
 
 
 def _records(run: Run, phase: str, since: float) -> pd.Series[float]:
-    """kappa on the support in one phase, from a part of training on."""
+    """Return kappa on the support in one phase, from the fraction ``since`` of training onwards."""
     rows = run.conditioning
     own = rows[(rows["phase"] == phase) & (rows["step"] >= since * rows["step"].max())]
     return own["kappa_support"]
 
 
 def spike(run: Run) -> float:
-    """log10 of kappa on the support: its median in the evaluations less that between them."""
+    """Return log10 of kappa on the support: median in evaluation minus median in training.
+
+    Both medians are over the second half of training.
+    """
     evaluation, training = (_records(run, phase, 0.5).median() for phase in ("eval", "train"))
     return _log(evaluation) - _log(training)
 
 
 def wander(run: Run) -> float:
-    """How far log10 of kappa on the support varies: its deviation over the last half."""
+    """Return the standard deviation of log10 kappa (support) over the second half of training."""
     return float(_records(run, "train", 0.5).map(_log).std())
 
 
 def used(run: Run) -> float:
-    """The part of the last epoch's steps in which OLR's own rate was taken."""
+    """Return the fraction of steps in the last epoch that used OLR's own learning rate."""
     return float(run.metrics["eta_used"].iloc[-1])
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that is read off runs.
+    """A number that is read from runs.
 
     Args:
-        name: for people.
-        unit: of it.
-        reading: takes it from a run.
-        beside: key of the measure that is shown with it, or None.
+        name: name for readers.
+        unit: unit of the number, or an empty string.
+        reading: returns the number of a run.
+        beside: key of the measure that is shown next to this one, or None.
     """
 
     name: str
@@ -77,7 +84,10 @@ MEASURES = {
 
 
 def rounding(methods: Mapping[str, Iterable[Run]]) -> str:
-    """Whose kappa is rounding noise because the rank is short, in words; empty where none is."""
+    """List the methods whose kappa is rounding noise (rank-deficient covariance), in words.
+
+    The text is empty where there is no such method.
+    """
     noise = []
     for method, runs in methods.items():
         late = pd.DataFrame([run.summary["conditioning"] for run in runs]).dropna()

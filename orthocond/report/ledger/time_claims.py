@@ -1,10 +1,11 @@
-"""Claims about time, judged from timing artifacts.
+"""Criteria for claims about time, which are judged from timing artifacts.
 
 Note [A median's error]
-    For a sample of n near a normal distribution the median's standard error is sqrt(pi / 2) s /
-    sqrt(n) with s = (q3 - q1) / 1.349. The logarithm of a ratio of two medians has the sum of
-    their relative variances. Rounds are interleaved, so that what disturbs a round disturbs both
-    methods: the interval is wider than it need be.
+    For n samples of a nearly normal distribution, the standard error of the median is
+    sqrt(pi / 2) s / sqrt(n) with s = (q3 - q1) / 1.349. The variance of the logarithm of a ratio
+    of two medians is the sum of their relative variances. The rounds of the two methods are
+    interleaved, so a disturbance hits both. The formula ignores this, which makes the interval
+    wider than necessary.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from orthocond.report.study import Study
 from orthocond.report.style import label
 from orthocond.report.tables.tab6 import COMMAND
 
-MODEL = "resnet50"  # of the paper's Table 6
+MODEL = "resnet50"  # the network of the paper's Table 6
 PHASES = {"forward": "FP", "backward": "BP", "step": "FP + BP"}
-QUARTILES, NORMAL = 1.349, 1.96  # of the normal distribution: q3 - q1 in deviations; 97.5%
+QUARTILES, NORMAL = 1.349, 1.96  # normal distribution: q3 - q1, and the 97.5% quantile
 
 
 def ratio(spread: Mapping[str, float], base: Mapping[str, float], rounds: int) -> tuple[float, ...]:
-    """The ratio of two medians and its 95% interval.
+    """Return the ratio of two medians and its 95% interval.
 
     Args:
-        spread, base: median, q1 and q3.
-        rounds: that each median is of.
+        spread: median, q1 and q3 of the numerator.
+        base: median, q1 and q3 of the denominator.
+        rounds: number of measurements behind each median.
+
+    Returns:
+        The ratio, and the lower and upper end of the interval (Note [A median's error]).
 
     Example:
         >>> ratio({"median": 2.0, "q1": 2.0, "q3": 2.0}, {"median": 1.0, "q1": 1.0, "q3": 1.0}, 20)
@@ -45,7 +50,7 @@ def ratio(spread: Mapping[str, float], base: Mapping[str, float], rounds: int) -
 
 
 def _timed_together(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Where -> method -> its figures, of the paper's network."""
+    """Return place (network, device, sizes) -> method -> timing, for the paper's network."""
     cases: dict[str, dict[str, Mapping[str, Any]]] = {}
     for timing in study.timings:
         data, environment = timing.data, timing.environment
@@ -58,12 +63,14 @@ def _timed_together(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
 
 @dataclass(frozen=True)
 class Timed:
-    """A phase of a training step takes longer than plain SVD's by no more than a claimed part.
+    """Criterion: a method slows a phase of the training step by at most a claimed fraction.
+
+    The method is compared with plain SVD.
 
     Args:
         method: canonical name.
         phase: ``forward``, ``backward`` (with the optimizer's step) or ``step``.
-        excess: 0.02 is 2%.
+        excess: claimed fraction of additional time; 0.02 is 2%.
     """
 
     method: str
@@ -71,7 +78,7 @@ class Timed:
     excess: float
 
     def judge(self, bench: Bench) -> Finding:
-        """By the medians on each device that both methods were timed on."""
+        """Judge the claim by the medians on each device on which both methods were timed."""
         limit = f"claimed {self.excess:.0%} more"
         part = f"{PHASES[self.phase]}, {label(self.method)} against SVD, {limit}"
         found, verdicts, source = [], [], []

@@ -1,36 +1,40 @@
-"""The verdict on a claim of the paper, by rule: written down before the runs were made.
+"""Rules that turn runs into a verdict on a claim; they were fixed before the runs were made.
 
 Note [Rules]
-    Every rule compares a 95% interval with what the paper claims.
+    Every rule compares a 95% interval with the paper's claim.
 
-    Side ("reduces", "hurts", "is best"): the difference of two methods, paired over equal seeds.
-    It holds if the interval lies on the claimed side of the bound, and does not hold if it lies on
-    the other side. The bound is 0; where the paper claims that something does *not* help or harm,
-    it is ``MARGIN`` in the direction that the claim denies. Of the primary family, 0 is excluded
-    where the p-value adjusted by Holm's procedure is below 0.05, not by the interval.
+    Side ("reduces", "hurts", "is best"): the rule uses the difference of two methods, paired over
+    equal seeds. The claim holds if the interval lies on the claimed side of a bound. It does not
+    hold if the interval lies on the other side. The bound is usually 0. Where the paper claims
+    that something does *not* help or harm, the bound is ``MARGIN``, in the direction that the
+    claim denies. In the primary family, 0 is excluded if the p-value adjusted by Holm's procedure
+    is below 0.05; the interval is not used for this.
 
-    Size ("by 0.6%"): it holds if 0 is excluded on the claimed side and the interval reaches the
-    claimed size. It does not hold if neither is so. An effect that is there but smaller, and an
-    interval that has both 0 and the claimed size in it, decide nothing: the first may be due to
-    the network's size, the second is due to the number of seeds.
+    Size ("by 0.6%"): the claim holds if 0 is excluded on the claimed side and the interval
+    reaches the claimed size. It does not hold if both conditions fail. Two cases stay undecided.
+    A real but smaller effect may be due to the size of the network. An interval that contains
+    both 0 and the claimed size is due to the number of seeds.
 
-    Level ("around 1e5"): log10 over the seeds. It holds if the interval lies within half a decade
-    of the number, and does not hold if it lies outside of that.
+    Level ("around 1e5"): the rule uses the mean of log10 over the seeds. The claim holds if the
+    interval lies within half a decade of the claimed number. It does not hold if the interval
+    lies outside of that range.
 
-    Often ("can easily fail"): the share of runs in which it happened. It holds if the one-sided
-    95% bounds of the share lie above one half, and does not hold if they lie below.
+    Often ("can easily fail"): the rule uses the share of runs in which the event happened. The
+    claim holds if the one-sided 95% bounds of the share lie above one half. It does not hold if
+    they lie below.
 
-    Time ("2%"): the ratio of two medians. It holds if the interval lies below the claimed excess,
-    with the half percent that rounding allows, and does not hold if it lies above.
+    Time ("2%"): the rule uses the ratio of two medians. The claim holds if the interval lies
+    below the claimed excess plus half a percent, which rounding allows. It does not hold if the
+    interval lies above.
 
-    A claim of several parts holds if every part does, which needs no adjustment; it does not hold
-    as soon as one part does not. All but the primary family is exploratory: no adjustment is made
-    over parts or claims, and a claim of k parts that are all without effect is found not to hold
-    with a probability of up to 2.5% k.
+    A claim of several parts holds if every part holds; this needs no adjustment. It does not hold
+    as soon as one part does not hold. Everything outside of the primary family is exploratory: no
+    adjustment is made over parts or claims. If a claim has k parts and none has an effect, the
+    probability of the verdict "does not hold" is up to 2.5% k.
 
-    Everything else is not decidable at this scale, and stands beside the smallest true difference
-    that the seeds would show. With fewer than two pairs of runs it is not decidable here, and the
-    command that makes the runs stands in its place.
+    All other claims are not decidable at this scale; the ledger then gives the smallest true
+    difference that the seeds would show. With fewer than two pairs of runs a claim is not
+    decidable here; the ledger then gives the command that makes the runs.
 """
 
 from __future__ import annotations
@@ -43,19 +47,21 @@ from scipy import stats
 from orthocond.report.statistics import LEVEL, Difference
 
 MARGIN = 0.3
-"""Points of error; less is no effect. The smallest gain that the paper calls a boost (Sec. 5.1)."""
+"""Points of error: a smaller difference counts as no effect.
+
+0.3 is the smallest gain that the paper calls a boost (Sec. 5.1)."""
 
 KAPPA_MARGIN = HALF_DECADE = 0.5
-"""Of log10 kappa: nearer than this, two condition numbers have one order of magnitude."""
+"""Difference in log10 kappa below which two condition numbers have one order of magnitude."""
 
 ROUNDING = 0.005
-"""What a ratio that was rounded to a whole percent may be off by."""
+"""Largest rounding error of a ratio that was rounded to a whole percent."""
 
 BELOW, ABOVE = -1, 1
 
 
 class Verdict(StrEnum):
-    """What is said of a claim."""
+    """Verdict on a claim, or on a part of one."""
 
     HOLDS = "holds"
     FAILS = "does not hold"
@@ -64,18 +70,19 @@ class Verdict(StrEnum):
 
 
 def _excluded(found: Difference, p: float | None) -> bool:
-    """Whether 0 is."""
+    """Return whether 0 is excluded by the adjusted p-value or, without one, by the interval."""
     return p < LEVEL if p is not None else found.low > 0 or found.high < 0
 
 
 def on_side(found: Difference, side: int, bound: float = 0.0, p: float | None = None) -> Verdict:
-    """Whether a difference lies on the claimed side of a bound.
+    """Judge whether a difference lies on the claimed side of a bound.
 
     Args:
         found: the difference and its interval.
-        side: ``BELOW`` or ``ABOVE``.
-        bound: what it is claimed to be below or above of.
-        p: adjusted, where the difference is of the primary family; goes with the bound 0 only.
+        side: claimed side, ``BELOW`` or ``ABOVE``.
+        bound: the difference is claimed to be below or above this value.
+        p: adjusted p-value of a difference in the primary family, else None; it is used only
+            where the bound is 0.
 
     Example:
         >>> print(on_side(Difference(-0.5, 0.2, 5, -0.7, -0.3, 0.01), BELOW))
@@ -91,13 +98,13 @@ def on_side(found: Difference, side: int, bound: float = 0.0, p: float | None = 
 
 
 def of_size(found: Difference, side: int, size: float, p: float | None = None) -> Verdict:
-    """Whether a difference is on the claimed side of 0 and may be as large as claimed.
+    """Judge whether a difference is on the claimed side of 0 and may be as large as claimed.
 
     Args:
-        found: the difference and its interval; not a number where there is none.
-        side: ``BELOW`` or ``ABOVE``.
-        size: claimed, without its sign.
-        p: adjusted, where the difference is of the primary family.
+        found: the difference and its interval; NaN where there is no interval.
+        side: claimed side of 0, ``BELOW`` or ``ABOVE``.
+        size: claimed absolute value.
+        p: adjusted p-value of a difference in the primary family, else None.
 
     Example:
         >>> print(of_size(Difference(0.0, 0.2, 5, -0.2, 0.2, 0.9), BELOW, 0.6))
@@ -112,7 +119,7 @@ def of_size(found: Difference, side: int, size: float, p: float | None = None) -
 
 
 def near(found: Difference, within: float = HALF_DECADE) -> Verdict:
-    """Whether a difference to a claimed level is small.
+    """Judge whether a difference to a claimed level is small.
 
     Example:
         >>> print(near(Difference(3.1, 0.1, 5, 3.0, 3.2, 1e-6)))
@@ -124,7 +131,10 @@ def near(found: Difference, within: float = HALF_DECADE) -> Verdict:
 
 
 def often(times: int, runs: int) -> tuple[Verdict, float, float]:
-    """Whether something happens in more than half of the runs, and the bounds of its share.
+    """Judge whether an event happens in more than half of the runs.
+
+    Returns:
+        The verdict, and the lower and upper bound of the share of runs.
 
     Example:
         >>> print(often(0, 5)[0])
@@ -138,7 +148,11 @@ def often(times: int, runs: int) -> tuple[Verdict, float, float]:
 
 
 def in_time(low: float, high: float, excess: float) -> Verdict:
-    """Whether a ratio of times exceeds 1 by no more than claimed.
+    """Judge whether a ratio of times exceeds 1 by no more than claimed.
+
+    Args:
+        low, high: 95% interval of the ratio.
+        excess: claimed fraction of additional time; 0.02 is 2%.
 
     Example:
         >>> print(in_time(1.00, 1.02, 0.02))
@@ -149,7 +163,7 @@ def in_time(low: float, high: float, excess: float) -> Verdict:
 
 
 def together(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on a claim from those on its parts.
+    """Return the verdict on a claim from the verdicts on its parts.
 
     Example:
         >>> print(together([Verdict.HOLDS, Verdict.OPEN]))

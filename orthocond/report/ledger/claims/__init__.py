@@ -1,4 +1,4 @@
-"""The paper's claims, as data, in its order."""
+"""Claims of the paper as data, in the paper's order."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ CLAIMS = (
     *learning_rate.CLAIMS,
     *experiments.CLAIMS,
 )
-"""Each sentence of the abstract, sections 4 to 7 and appendix C that asserts a result, with what
-section 1 says of figure 1 and the step of appendix A that the learning rate rests on."""
+"""Every sentence of the abstract, sections 4 to 7 and appendix C that asserts a result, the
+statements of section 1 about figure 1, and the step of appendix A that the learning rate uses."""

@@ -1,4 +1,4 @@
-"""What section 6 and appendix C claim: both tasks, and what the treatments cost."""
+"""Claims of section 6 and appendix C: results in both tasks, and the cost of the treatments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What section 5.1 claims: the nearest orthogonal gradient."""
+"""Claims of section 5.1 about the nearest orthogonal gradient (NOG)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the abstract and the introduction claim."""
+"""Claims of the abstract and the introduction."""
 
 from __future__ import annotations
 

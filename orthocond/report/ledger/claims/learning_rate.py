@@ -1,4 +1,4 @@
-"""What section 5.2 and appendix A claim: the optimal learning rate."""
+"""Claims of section 5.2 and appendix A about the optimal learning rate (OLR)."""
 
 from __future__ import annotations
 

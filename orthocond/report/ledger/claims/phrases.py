@@ -1,4 +1,4 @@
-"""The phrases that the paper's claims are made of, as criteria."""
+"""Functions that turn the paper's usual phrases ("better", "best", ...) into criteria."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from orthocond.report.ledger.verdicts import ABOVE, BELOW, KAPPA_MARGIN, MARGIN
 WEIGHTS = ("svd+sn", "svd+ol", "svd+ow")
 HYBRIDS = ("svd+nog+ow", "svd+nog+olr", "svd+ow+olr")
 ALL = "svd+nog+ow+olr"
-WIDE = 11  # pixels: the receptive field of the skew orthogonal convolution
+WIDE = 11  # pixels; the receptive field of the skew orthogonal convolution is 11 × 11
 
 
 def better(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """It has the smaller error."""
+    """Return the criterion that the method has a smaller error than the baseline."""
     return Compared(method, baseline, "error", BELOW, **more)
 
 
 def worse(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """It has the larger error."""
+    """Return the criterion that the method has a larger error than the baseline."""
     return Compared(method, baseline, "error", ABOVE, **more)
 
 
 def no_better(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """Its error is not smaller by as much as counts."""
+    """Return the criterion that the method's error is not smaller by ``MARGIN`` or more."""
     return Compared(method, baseline, "error", ABOVE, bound=-MARGIN, **more)
 
 
 def no_worse(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """Its error is not larger by as much as counts."""
+    """Return the criterion that the method's error is not larger by ``MARGIN`` or more."""
     return Compared(method, baseline, "error", BELOW, bound=MARGIN, **more)
 
 
 def conditioned(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """Its covariance has the smaller condition number, on the support."""
+    """Return the criterion that the method has a smaller kappa on the support."""
     return Compared(method, baseline, "support", BELOW, **more)
 
 
 def ill_conditioned(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """Its covariance has the larger condition number, on the support."""
+    """Return the criterion that the method has a larger kappa on the support."""
     return Compared(method, baseline, "support", ABOVE, **more)
 
 
 def no_better_conditioned(method: str, baseline: str, **more: Any) -> Compared:
-    """Its condition number is not smaller by half a decade."""
+    """Return the criterion that kappa on the support is not smaller by half a decade."""
     return Compared(method, baseline, "support", ABOVE, bound=-KAPPA_MARGIN, **more)
 
 
 def best(method: str, others: Iterable[str], **more: Any) -> tuple[Compared, ...]:
-    """It has the smallest error of all."""
+    """Return the criteria that the method has a smaller error than each of the others."""
     return tuple(better(method, other, **more) for other in others)
 
 
 def best_conditioned(method: str, others: Iterable[str], **more: Any) -> tuple[Compared, ...]:
-    """Its covariance has the smallest condition number of all."""
+    """Return the criteria that the method has a smaller kappa than each of the others."""
     return tuple(conditioned(method, other, **more) for other in others)

@@ -1,4 +1,4 @@
-"""What section 4 claims: the Pre-SVD layer and the treatments of its weight."""
+"""Claims of section 4 about the Pre-SVD layer and the treatments of its weight."""
 
 from __future__ import annotations
 
