@@ -1,4 +1,4 @@
-"""The application with all commands: ``orthocond train | measure | plot | table``."""
+"""Application with all commands: ``orthocond train | measure | plot | table``."""
 
 from __future__ import annotations
 

@@ -113,9 +113,9 @@ def measure(
     measure --model resnet18 --layer conv1, and orthocond measure --timing. A folder that is named
     like a sub-command needs its path: ./runs.
     """
-    from orthocond.errors import UserError
-
     if context.invoked_subcommand is None:
+        from orthocond.errors import UserError
+
         raise UserError(WHICH)
 
 

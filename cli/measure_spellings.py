@@ -1,4 +1,4 @@
-"""The older spellings of ``orthocond measure``, which name no sub-command.
+"""Older spellings of ``orthocond measure``, which name no sub-command.
 
 ``measure RUN...`` means ``measure runs RUN...``, ``measure --model ... --layer ...`` means
 ``measure layer ...``, and ``measure --timing ...`` means ``measure time ...``. Output, errors and
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from orthocond.errors import UserError
 
 KINDS = {"runs": "RUNS", "layer": "--model", "time": "--timing"}
-"""Sub-command: what names it in the older spelling."""
+"""Sub-command -> the argument that selects it in the older spelling."""
 WHICH = "name one of: RUNS, --model with --layer, or --timing; see orthocond measure --help"
 
 
 class MeasureGroup(TyperGroup):
-    """The sub-commands of ``measure``, and the older spellings of them."""
+    """Group of the sub-commands of ``measure`` that also accepts the older spellings."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Leave all arguments to the sub-command, unless help on the group is wanted."""
+        """Pass all arguments to the sub-command, unless the first one asks for help."""
         if args and args[0] not in ctx.help_option_names:
-            args = ["--", *args]  # --model or --timing in front is no option of the group
+            args = ["--", *args]  # so that the group does not read --model or --timing as its own
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -39,10 +39,10 @@ class MeasureGroup(TyperGroup):
         return "older spelling", OlderSpelling(self), args
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a sub-command; say where an option belongs that another sub-command has.
+        """Run a sub-command.
 
         Raises:
-            UserError: the option of another sub-command was given.
+            UserError: an option belongs to another sub-command.
         """
         try:
             return super().invoke(ctx)
@@ -64,16 +64,15 @@ class MeasureGroup(TyperGroup):
 
 
 class OlderSpelling(TyperCommand):
-    """``measure`` without a sub-command: it takes the options of all of them.
+    """Command that accepts the options of all sub-commands and runs the one they mean.
 
     Args:
-        group: has the sub-commands.
+        group: the group of the sub-commands.
     """
 
     def __init__(self, group: MeasureGroup) -> None:
         self.group = group
-        # By name: the same option of two sub-commands is one option here.
-        parameters: dict[Any, Any] = {}
+        parameters: dict[Any, Any] = {}  # by name: --size of two sub-commands is one option here
         for command in (*group.commands.values(), group):
             for parameter in command.params:
                 parameter = copy.copy(parameter)
@@ -89,17 +88,18 @@ class OlderSpelling(TyperCommand):
         """Run the sub-command that the arguments mean.
 
         Raises:
-            UserError: the arguments mean none or several, or an option would have no effect.
+            UserError: the arguments mean no sub-command or several, or an option would have no
+                effect.
         """
         values = ctx.params
         name = _meant(values)
-        if name == "runs":
-            _require_word(values["runs"][0], self.group.commands)
         sources = {p.name: ctx.get_parameter_source(p.name) for p in self.params}
         for parameter in self.params:
             source, owners = sources[parameter.name], self.group.owners(parameter.opts[0])
             if source.name == "COMMANDLINE" and name not in owners:
                 raise _wrong_usage(misplaced(parameter.opts[0], owners, name))
+        if name == "runs":
+            _require_run_or_command(values["runs"][0], self.group.commands)
         if name == "layer" and values["layer"] is None:
             raise _wrong_usage("--model needs --layer: which layer is measured?")
         command = self.group.commands[name]
@@ -119,7 +119,7 @@ def _meant(values: Mapping[str, Any]) -> str:
     return next(name for name in asked if asked[name])
 
 
-def _require_word(run: Path, commands: Iterable[str]) -> None:
+def _require_run_or_command(run: Path, commands: Iterable[str]) -> None:
     """Raise a UserError if a bare word is neither a folder nor a sub-command."""
     if str(run).isalpha() and not run.exists():
         from orthocond.errors import nearest
@@ -141,6 +141,7 @@ def misplaced(option: str, owners: Iterable[str], name: str) -> str:
 
 
 def _wrong_usage(message: str) -> UserError:
-    from orthocond.errors import UserError  # imports torch, which help does without
+    """Return the error for wrong usage, which exits with 2."""
+    from orthocond.errors import UserError  # imports torch, which help must not
 
     return UserError(message)
