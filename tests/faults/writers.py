@@ -40,7 +40,7 @@ def work(study: Path, runs: int, pause: float) -> None:
 def _start(study: Path, runs: int, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CODE, str(study), str(runs), str(pause)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[1] / "helpers",
         stdout=subprocess.PIPE,
         text=True,
     )
