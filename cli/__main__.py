@@ -1,4 +1,4 @@
-"""``python -m orthocond_cli``: the entry point of processes that orthocond itself starts."""
+"""``python -m orthocond_cli``: what a process that was started for others runs."""
 
 from .main import main
 

@@ -1,7 +1,4 @@
-"""Call of a function outside of the graph that torch.compile traces.
-
-Importing this module is slow, because it imports torch's tracer.
-"""
+"""Keep torch.compile out of a hook. Importing this module imports torch's tracer, which is slow."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ import torch
 
 @torch.compiler.disable(
     reason="a ConditioningProbe records here, outside of the graph: "
-    "close the probe, or compile without fullgraph=True"
+    "close it, or compile without fullgraph=True"
 )
 def eagerly(function: Callable[..., None], *args: Any) -> None:
-    """Call a function uncompiled, even inside compiled code."""
+    """Call a function as it is, also where the code around the call is compiled."""
     function(*args)

@@ -1,4 +1,4 @@
-"""Style of figures: colour, dash pattern and marker per method, for light and dark pages."""
+"""How figures look: one colour, dash pattern and marker per method, on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 
-from orthocond.config.methods import SOLVERS, Method
+from orthocond.methods import SOLVERS, Method
 
-COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone screen
+TASKS = {"dbn": "decorrelated BN", "gcp": "global covariance pooling"}
+COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone
 INK, PAPER = "#1a1a1a", "#ffffff"
 DARK_INK, DARK_PAPER = "#e6e6e6", "#121212"
 BLUE, ORANGE, GREEN, RED, PINK, BROWN, _, GREY, _, SKY = sns.color_palette("colorblind").as_hex()
 
-INK_SHARE = 0.2  # fraction of ink in each colour: pale colours need it on white
+INK_SHARE = 0.2  # so much of the ink is mixed into each colour: the pale ones need it on white
 
 SOLID: tuple[float, ...] = ()
 DASHED, DOTTED, DASHDOT = (4, 1.6), (1, 1.4), (5, 1.4, 1, 1.4)
@@ -27,7 +28,7 @@ LONG, DASHDOTDOT = (8, 2), (5, 1.4, 1, 1.4, 1, 1.4)
 
 @dataclass(frozen=True)
 class Style:
-    """Look of a line, which sets it apart from other lines with and without colour."""
+    """What tells a line from the others, in colour and without."""
 
     color: str | None  # None: the page's ink
     dashes: tuple[float, ...]
@@ -56,11 +57,11 @@ STYLES = {
     "svd+nog+ow+olr-exact": Style(RED, DASHED, "D"),
 }
 OTHER = Style(PINK, DASHDOTDOT, "*")
-"""Style of methods that have no style of their own."""
+"""For methods that have no style of their own."""
 
 
 def page_color(color: str | None) -> str:
-    """Mix a colour with the page's ink, for contrast; None stands for the ink itself."""
+    """A colour moved towards the page's ink, for contrast; None is the ink."""
     ink = mpl.rcParams["text.color"]
     pairs = zip(to_rgb(color or ink), to_rgb(ink), strict=True)
     red, green, blue = ((1 - INK_SHARE) * a + INK_SHARE * b for a, b in pairs)
@@ -68,7 +69,7 @@ def page_color(color: str | None) -> str:
 
 
 def line_style(method: str) -> dict[str, Any]:
-    """Return the keyword arguments of ``Axes.plot`` for a method, equal in every figure.
+    """Keyword arguments of ``Axes.plot`` for a method, the same in every figure.
 
     Example:
         >>> line_style("svd+nog")["marker"]
@@ -85,7 +86,7 @@ def line_style(method: str) -> dict[str, Any]:
 
 
 def label(method: str) -> str:
-    """Return a canonical method's name as figures and tables write it.
+    """A canonical method's name as figures and tables write it.
 
     Example:
         >>> label("svd+nog+ow")
@@ -97,10 +98,10 @@ def label(method: str) -> str:
 
 @contextmanager
 def theme(dark: bool = False) -> Iterator[None]:
-    """Set fonts, sizes and colours for figures that are drawn inside the context.
+    """Fonts, sizes and colours for what is drawn inside.
 
     Args:
-        dark: use light ink on the background colour of dark pages.
+        dark: light ink on the dark page's own background.
     """
     ink, paper = (DARK_INK, DARK_PAPER) if dark else (INK, PAPER)
     colors = dict.fromkeys(
@@ -110,7 +111,7 @@ def theme(dark: bool = False) -> Iterator[None]:
         **sns.axes_style("ticks"),
         **colors,
         "font.size": 8,
-        "font.family": ["DejaVu Sans"],  # part of matplotlib: looks the same everywhere
+        "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
         "mathtext.fontset": "dejavusans",
         "axes.labelsize": 8,
         "axes.titlesize": 8,

@@ -1,14 +1,10 @@
-"""Treatments of the layer before a spectral layer: one module per treatment, one shared protocol.
-
-A treatment changes how one layer is trained: it acts on the layer's weight, on the loss, on the
-gradient or on the optimizer's step.
-"""
+"""Treatments of the layer before a spectral layer: one module each, one protocol for all."""
 
 from orthocond.treatments.apply import treat
+from orthocond.treatments.last import Last
 from orthocond.treatments.protocol import Options, Step, Treatment
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
 from orthocond.treatments.several import TreatedLayers
-from orthocond.treatments.step.record import Last
 from orthocond.treatments.treated import Treated
 
 __all__ = [

@@ -1,7 +1,4 @@
-"""The effective weight of a layer: the weight that its input is multiplied by.
-
-It differs from the trained parameter where a treatment parametrizes the weight.
-"""
+"""The effective weight of a layer: what its input meets, whatever parametrizes it."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from orthocond.treatments.matrix import from_matrix, to_matrix
 
 
 def effective_weight(layer: nn.Module) -> Tensor:
-    """Return the effective weight (out, in k k), differentiable and computed without autocast."""
+    """The effective weight (out, in k k), differentiable and never in autocast's precision."""
     device = next(layer.parameters()).device
     with torch.autocast(device.type, enabled=False):
         kernel = getattr(layer, "kernel", None)
@@ -26,7 +23,7 @@ def effective_weight(layer: nn.Module) -> Tensor:
 
 @contextmanager
 def evaluation(layer: nn.Module) -> Iterator[None]:
-    """Set the layer to evaluation mode, so that reading its weight runs no power iteration."""
+    """The layer in evaluation mode, so that looking moves no power iteration."""
     training = layer.training
     layer.eval()
     try:
@@ -36,7 +33,7 @@ def evaluation(layer: nn.Module) -> Iterator[None]:
 
 
 class _Weight(nn.Module):
-    """A module whose ``forward`` returns the effective weight, for ``functional_call``."""
+    """A module whose forward is the effective weight, which ``functional_call`` asks for."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -49,27 +46,24 @@ class _Weight(nn.Module):
 def weight_and_derivative(
     layer: nn.Module, parameter: nn.Parameter, direction: Tensor, at: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the effective weight W and its derivative G along a direction of the parameter.
+    """The effective weight in evaluation, and its derivative along a direction of the parameter.
 
-    W is the weight in evaluation mode. If the direction is the gradient, W - eta G is the weight
-    after a step of eta, to first order.
+    With the gradient as direction, W - eta G is the weight after a step of eta, to first order.
 
     Args:
         layer: a treated layer.
         parameter: one of its parameters.
-        direction: change of the parameter, as a matrix (``to_matrix``).
-        at: value of the parameter at which to take the derivative; None takes its present value.
+        direction: of the parameter, as a matrix (``to_matrix``).
+        at: the parameter's value to take the derivative at; None takes the present one.
 
     Returns:
-        W and G, matrices (out, in k k). Without a weight treatment they are the parameter and the
-        direction.
+        Two matrices (out, in k k); without a weight treatment the parameter and the direction.
     """
     name = next(name for name, p in layer.named_parameters() if p is parameter)
     p = (parameter if at is None else at).detach().requires_grad_()
     with evaluation(layer), torch.enable_grad():
         W = functional_call(_Weight(layer), {f"layer.{name}": p}, ())
-        # J d from two reverse passes: J^T v is linear in v, so the gradient of d^T (J^T v) with
-        # respect to v is J d.
+        # J d by two reverse passes: J^T v is linear in v, and d (J^T v) / dv along d is J d.
         v = torch.zeros_like(W, requires_grad=True)
         (transposed,) = torch.autograd.grad(W, p, v, create_graph=True)
         along = from_matrix(direction.to(p.dtype), p, type(layer))

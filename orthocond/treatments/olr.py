@@ -1,4 +1,4 @@
-"""OLR, the optimal learning rate (eqs. 18 to 21), with three rules to find it, and a control."""
+"""OLR, the optimal learning rate (eqs. 18 to 21), by three rules."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from orthocond.treatments.protocol import Step, Treatment
 
 
 class OptimalLearningRate(Treatment):
-    """OLR: steps with the paper's eta* (eq. 20) if 0 < eta* < lr, else with lr.
-
-    Eq. 21 has only the upper bound; the lower bound is added here.
-    """
+    """The paper's eta* (eq. 20) where 0 < eta* < lr, else lr (eq. 21 with its lower side)."""
 
     name = "olr"
     acts_on = "step"
@@ -28,14 +25,14 @@ class OptimalLearningRate(Treatment):
 
 
 class NewtonLearningRate(OptimalLearningRate):
-    """OLR with eta from one Newton step from 0 on the objective of eq. 18, if 0 < eta < lr."""
+    """Newton's step from 0 on the objective of eq. 18, under the same guard."""
 
     name = "olr-newton"
     rule = "newton"
 
 
 class ExactLearningRate(Treatment):
-    """OLR with the eta that minimises the objective of eq. 18 over [0, lr]; eta may be 0."""
+    """The minimiser of the objective of eq. 18 over [0, lr]; 0 is a legal answer."""
 
     name = "olr-exact"
     acts_on = "step"
@@ -48,11 +45,11 @@ class ExactLearningRate(Treatment):
 
 
 class SlowLearningRate(Treatment):
-    """A control for OLR: takes every step with a tenth of the learning rate."""
+    """A control for OLR: a tenth of the learning rate, in every step."""
 
     name = "slow"
     acts_on = "step"
 
     def on_step(self, step: Step) -> None:
-        """Choose lr / 10."""
+        """lr / 10."""
         step.eta = step.rate = step.lr / 10

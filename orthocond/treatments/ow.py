@@ -12,7 +12,7 @@ from orthocond.treatments.protocol import Treatment
 
 
 def _arguments(layer: nn.Conv2d) -> dict[str, Any]:
-    """Return the arguments that the skew convolution shares with the plain one."""
+    """Return what the skew convolution takes from the plain one."""
     return {
         "kernel_size": layer.kernel_size[0],
         "stride": layer.stride[0],
@@ -23,27 +23,24 @@ def _arguments(layer: nn.Conv2d) -> dict[str, Any]:
 
 
 class OrthogonalWeight(Treatment):
-    """OW: replaces the convolution by a skew orthogonal one with new random weights."""
+    """Replaces the convolution by a skew orthogonal one, drawn anew."""
 
     name = "ow"
     acts_on = "weight"
 
     def check(self, layer: nn.Module) -> None:
-        """Raise UserError unless the layer is a convolution that keeps the size of the image."""
+        """Raise UserError unless the layer is a convolution that keeps the image's size."""
         if not isinstance(layer, nn.Conv2d):
             raise UserError(f"ow needs a Conv2d, got a {type(layer).__name__}: use ow-stiefel")
         if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
             raise UserError(f"ow needs zero padding given as a number, got {layer}")
         pairs = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         if any(height != width for height, width in pairs):
-            raise UserError(
-                "ow needs the same kernel size, stride, padding and dilation in height and width, "
-                f"got {layer}"
-            )
+            raise UserError(f"ow needs a layer that is the same in height and width, got {layer}")
         check_kernel(**_arguments(layer))
 
     def replace(self, layer: nn.Module) -> nn.Module:
-        """Return a skew orthogonal convolution of the same shape."""
+        """A skew orthogonal convolution of the same shape."""
         self.check(layer)
         assert isinstance(layer, nn.Conv2d)
         skew = SkewOrthogonalConv2d(
@@ -52,6 +49,6 @@ class OrthogonalWeight(Treatment):
         return skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
 
     def restore(self, layer: nn.Module) -> nn.Module:
-        """Return a plain convolution with the kernel that the layer uses in evaluation."""
+        """A plain convolution of the evaluation kernel."""
         assert isinstance(layer, SkewOrthogonalConv2d)
         return layer.to_conv2d()

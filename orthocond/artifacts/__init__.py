@@ -1,1 +1,0 @@
-"""Files on disk: runs, checkpoints, manifests, locks, CSV tables and timing artifacts."""

@@ -1,1 +1,0 @@
-"""Configuration of runs: the schema, its sources, method names and presets."""

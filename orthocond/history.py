@@ -1,0 +1,41 @@
+"""Settings that did not exist when a run was stored, and the values that they had by then.
+
+A new key of ``orthocond.config.Config`` gets a line in ``HISTORICAL`` when the runs before it did
+something definite. Stored files are never rewritten: they are completed when they are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FORMAT = 2
+"""Version of the run format, in each manifest; manifests without one are of version 1."""
+
+HISTORICAL: Mapping[str, Any] = {
+    "calibration_stream": "shared",  # since format 2
+}
+"""Top-level key of a configuration -> its value in runs that were stored without it."""
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings with the historical value of each key that they lack.
+
+    Example:
+        >>> completed({"lr": 0.1})
+        {'calibration_stream': 'shared', 'lr': 0.1}
+    """
+    return {**HISTORICAL, **settings}
+
+
+def reduced(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the keys that have their historical value.
+
+    Two configurations are equal if and only if they are reduced to the same settings, and the
+    settings of a run of format 1 are reduced to themselves.
+
+    Example:
+        >>> reduced({"calibration_stream": "shared", "lr": 0.1})
+        {'lr': 0.1}
+    """
+    return {k: v for k, v in settings.items() if k not in HISTORICAL or HISTORICAL[k] != v}

@@ -1,1 +1,0 @@
-"""Measurements: the conditioning of runs and layers, and the time of a training step."""

@@ -1,1 +1,0 @@
-"""Networks with a spectral meta-layer, and other people's networks."""

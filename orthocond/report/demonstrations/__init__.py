@@ -1,1 +1,0 @@
-"""Figures and tables that need no recorded training runs."""

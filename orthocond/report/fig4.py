@@ -1,0 +1,26 @@
+"""Figure 4: conditioning with the optimal learning rate, alone and in hybrids."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from orthocond.report.study import Study
+from orthocond.report.training_figure import describe, draw_training, training_data
+
+METHODS = ("svd", "svd+olr", "svd+nog+olr", "svd+ow+olr", "svd+nog+ow+olr", "ns", "bn")
+
+
+def data(study: Study) -> pd.DataFrame:
+    """The curves, one row a method and probed step."""
+    return training_data(study, METHODS)
+
+
+def draw(study: Study) -> Figure:
+    """The figure, in the current theme."""
+    return draw_training(data(study), METHODS)
+
+
+def alt(study: Study) -> str:
+    """What the figure shows, in words."""
+    return describe(data(study))

@@ -1,1 +1,0 @@
-"""Figures drawn from runs: those of the paper, and further ones of the book."""

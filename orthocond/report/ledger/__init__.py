@@ -1,1 +1,0 @@
-"""Ledger: the paper's claims, the criteria that test them, and the verdicts by fixed rules."""

@@ -1,1 +1,0 @@
-"""Tables computed from runs: those of the paper, and further ones of the book."""

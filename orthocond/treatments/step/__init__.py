@@ -1,1 +1,0 @@
-"""Treatments around the optimizer's step: hooks, closures, and the record of a step."""
