@@ -21,7 +21,7 @@ lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --upgrade setuptools
 	build/lock/bin/python -m pip install --quiet '.[dev,book,mutants]'
-	cd tests && ../build/lock/bin/python -m lock > ../build/constraints.txt
+	build/lock/bin/python tests/helpers/lock.py > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -rf build/lock
 
@@ -45,16 +45,16 @@ book: install
 
 # Minutes, since it installs torch anew.
 wheel-check: install
-	$(PINNED) tests/wheel_check.sh $(BIN)/python
+	$(PINNED) tests/helpers/wheel_check.sh $(BIN)/python
 
 readme: install
-	cd tests && ../$(BIN)/python -m readme
+	$(BIN)/python tests/helpers/readme.py
 
 faults: install
-	cd tests && ../$(BIN)/python -m faults
+	cd tests && PYTHONPATH=helpers ../$(BIN)/python -m faults
 
 gpu-check: install
-	cd tests && ../$(BIN)/python -m gpu
+	cd tests && PYTHONPATH=helpers ../$(BIN)/python -m gpu
 
 # An hour and more; stopped, it goes on where it was. tests/mutants.md says what survives.
 mutants: install

@@ -1,4 +1,4 @@
-"""An interleaved timer: what is compared runs in one process, in turns, so that noise hits all."""
+"""Interleaved timer: all cases run by turns in one process, so that noise hits every case."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from orthocond.allocator import keep_memory
+from orthocond.training.allocator import keep_memory
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def options(description: str, rounds: int, **flags: str) -> argparse.Namespace:
-    """What the command line says: rounds, threads, and each flag, given with its help."""
+    """Return the command line's options: rounds, threads, and the flags (name to help text)."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=2)
@@ -28,7 +28,10 @@ def options(description: str, rounds: int, **flags: str) -> argparse.Namespace:
 
 
 def begin(threads: int, fresh_memory: bool = False) -> str:
-    """Seed torch, set its threads, and keep freed memory as training does; returns the device."""
+    """Seed torch, set its threads, and keep freed memory as training does; return the device.
+
+    With ``fresh_memory``, malloc keeps its default settings.
+    """
     if not fresh_memory:
         keep_memory()
     torch.manual_seed(0)
@@ -44,7 +47,7 @@ def _synchronize() -> None:
 def interleaved(
     cases: dict[str, Callable[[], object]], rounds: int = 30, warmup: int = 3
 ) -> dict[str, float]:
-    """Median seconds of each case over the rounds; in every round each case runs once."""
+    """Return the median seconds of each case; every case runs once in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for r in range(warmup + rounds):
         for name, run in cases.items():
@@ -58,7 +61,7 @@ def interleaved(
 
 
 def show(title: str, medians: dict[str, float], reference: str) -> None:
-    """Print milliseconds and ratios to the reference case."""
+    """Print the milliseconds of each case and its ratio to the reference case."""
     print(title)
     for name, seconds in medians.items():
         ratio = seconds / medians[reference]
@@ -66,7 +69,7 @@ def show(title: str, medians: dict[str, float], reference: str) -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures were taken on."""
+    """Return torch's version, the device and the number of threads of the measurement."""
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -75,7 +78,7 @@ def machine() -> dict[str, str | int]:
 
 
 def write(name: str, tables: dict[str, dict[str, float]], **others: object) -> None:
-    """Write medians in seconds, and others, to results/<name>.json, atomically."""
+    """Write medians in seconds, and other values, to results/<name>.json atomically."""
     RESULTS.mkdir(exist_ok=True)
     content = machine() | {"median_seconds": tables} | others
     part = RESULTS / f".{name}.{os.getpid()}.part"

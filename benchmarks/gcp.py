@@ -1,7 +1,8 @@
-"""The covariance root, forward and backward, against the textbook's and Newton-Schulz.
+"""Time and error of the covariance root against a textbook method and Newton-Schulz.
 
-At (64, 256, 14, 14) and (64, 512, 7, 7), with the errors of value and gradient beside the times.
-The textbook is the full d x d covariance, torch.linalg.svd and the Pade backward, in float64.
+The benchmark times forward and backward passes at (64, 256, 14, 14) and (64, 512, 7, 7), and
+measures the errors of value and gradient. The textbook method uses the full d x d covariance,
+torch.linalg.svd and the Pade backward rule, in float64.
 
 python benchmarks/gcp.py [--rounds 9] [--threads 2]
 """
@@ -21,15 +22,19 @@ from orthocond.spectral.newton_schulz import newton_schulz
 from orthocond.spectral.roots import DEGREE, matrix_sqrt
 
 SHAPES = {"14x14": (64, 256, 196), "7x7": (64, 512, 49)}
-TEXTBOOK_SAMPLES = {"14x14": 64, "7x7": 16}  # timed, then scaled to 64: it is linear in them
-SPECTRA = {"well-spread": 0.1, "decaying": 1e-3}  # the smallest root over the largest
+# Samples that are timed. The time is linear in them and is scaled to 64 samples.
+TEXTBOOK_SAMPLES = {"14x14": 64, "7x7": 16}
+SPECTRA = {"well-spread": 0.1, "decaying": 1e-3}  # smallest eigenvalue of the root / largest
 ERROR_SAMPLES = 4
 
 Root = Callable[[Tensor], Tensor]
 
 
 class _TextbookRoot(torch.autograd.Function):
-    """Equations 3 to 7, with 1 / (1 - x) of K as P(x) / Q(x), both summed by running powers."""
+    """Matrix square root by equations 3 to 7, with a Pade approximation in the backward pass.
+
+    The factor 1 / (1 - x) of K is P(x) / Q(x); both polynomials are sums of running powers.
+    """
 
     @staticmethod
     def forward(ctx: Any, P: Tensor) -> Tensor:
@@ -43,14 +48,14 @@ class _TextbookRoot(torch.autograd.Function):
         U, s = ctx.saved_tensors
         g = (gradients[0] + gradients[0].mT) / 2
         x = s.unsqueeze(-2) / s.unsqueeze(-1)
-        x = torch.where(x < 1, x, 1 / x)  # the smaller over the larger
+        x = torch.where(x < 1, x, 1 / x)  # smaller eigenvalue / larger eigenvalue
         power = p = q = torch.ones_like(x)
         for k in range(1, DEGREE // 2 + 1):
             power = power * x
             p = p + (1 - 2 * k / DEGREE) * power
             q = q - 2 / DEGREE * power
-        q = q.clamp_min(torch.finfo(q.dtype).eps)  # zero at ties
-        K = (p / q / torch.maximum(s.unsqueeze(-1), s.unsqueeze(-2))).triu(1)  # s descends
+        q = q.clamp_min(torch.finfo(q.dtype).eps)  # q is zero at equal eigenvalues
+        K = (p / q / torch.maximum(s.unsqueeze(-1), s.unsqueeze(-2))).triu(1)  # s is descending
         K = K - K.mT
         dU = 2 * g @ U @ torch.diag_embed(s.sqrt())  # eq. 5
         UdU = U.mT @ dU
@@ -69,12 +74,12 @@ def textbook(X: Tensor) -> Tensor:
 
 
 def full(X: Tensor) -> Tensor:
-    """Our own full path: eigh, exact backward, and the ridge that singular covariances need."""
+    """Return the root by our full path: eigh, exact backward, and a ridge for singular matrices."""
     return matrix_sqrt(covariance(X.double()), eps=1e-10).to(X.dtype)
 
 
 def iterated(X: Tensor) -> Tensor:
-    """iSQRT-COV: five steps in the features' own dtype."""
+    """Return the root by iSQRT-COV: five Newton-Schulz steps in the features' dtype."""
     return newton_schulz(covariance(X))[0]
 
 
@@ -88,16 +93,19 @@ ROOTS: dict[str, Root] = {
 
 
 def features(samples: int, d: int, n: int, smallest: float) -> Tensor:
-    """Float32 features whose covariances have roots from 1 to the smallest on their support."""
+    """Return float32 features whose covariance roots have given nonzero eigenvalues.
+
+    The nonzero eigenvalues go from 1 down to ``smallest`` at equal ratios.
+    """
     k = min(d, n - 1)
     U = torch.linalg.qr(torch.randn(samples, d, k)).Q
-    ones = torch.ones(samples, n, 1)  # so that the others are centred
+    ones = torch.ones(samples, n, 1)  # the other columns are orthogonal to it, so they are centred
     V = torch.linalg.qr(torch.cat([ones, torch.randn(samples, n, k)], -1)).Q[..., 1:]
     return n**0.5 * (U * torch.logspace(0, torch.tensor(smallest).log10(), k)) @ V.mT
 
 
 def definition(X: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """The root and its gradient in float64, from an SVD of the features with the whole of U."""
+    """Return the root and its gradient in float64, from an SVD of the features with a full U."""
     n = X.shape[-1]
     Y = X.double()
     Y = (Y - Y.mean(-1, keepdim=True)) / n**0.5
@@ -105,7 +113,7 @@ def definition(X: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     s = torch.where(s > 1e-10 * s[..., :1], s, 0)
     s = torch.cat([s, s.new_zeros(*s.shape[:-1], Y.shape[-2] - s.shape[-1])], -1)
     sums = s.unsqueeze(-1) + s.unsqueeze(-2)
-    D = torch.where(sums > 0, 1 / sums, 0)  # null to null: zero
+    D = torch.where(sums > 0, 1 / sums, 0)  # zero between vectors of the null space
     dP = U @ (D * (U.mT @ ((g + g.mT) / 2).double() @ U)) @ U.mT
     return (U * s.unsqueeze(-2)) @ U.mT, 2 * dP @ Y / n**0.5
 
@@ -117,7 +125,7 @@ def both(root: Root, X: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def errors(d: int, n: int, smallest: float) -> dict[str, dict[str, float]]:
-    """Relative distance from the definition, of value and gradient, in the Frobenius norm."""
+    """Return the relative Frobenius errors of value and gradient against ``definition``."""
     X, g = features(ERROR_SAMPLES, d, n, smallest), torch.randn(ERROR_SAMPLES, d, d)
     exact = definition(X, g)
     return {

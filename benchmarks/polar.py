@@ -1,4 +1,4 @@
-"""The polar factor against torch.linalg.svd, with the errors of both beside the times.
+"""Time and error of the polar factor against torch.linalg.svd.
 
 python benchmarks/polar.py [--rounds 300] [--threads 2]
 """
@@ -41,7 +41,7 @@ def gradient(m: int, n: int, kappa: float, device: str) -> Tensor:
 
 
 def error(R: Tensor, exact: Tensor) -> float:
-    """The largest singular value of the difference: 2 is the most that it can be."""
+    """Return the largest singular value of the difference, which is at most 2."""
     return float(torch.linalg.matrix_norm(R.double() - exact, 2))
 
 

@@ -1,9 +1,9 @@
-"""What a training step costs on one process and on two: seconds, and bytes that are sent.
+"""Cost of a training step on one process and on two: seconds and bytes sent.
 
-The steps are those of training, ``orthocond.stepper``, on one batch that the processes share. What
-the meta-layer and DDP sum over processes is counted where they call the collective; what each
-process sends is read from the TCP counters of its sockets (Linux). Each process has one thread, so
-that two of them have twice the cores of one.
+The steps are real training steps (``orthocond.training.stepper``) on one batch that the processes
+share. The bytes that the meta-layer and DDP sum over processes are counted where they call
+all_reduce. The bytes that each process sends are read from the TCP counters of its sockets
+(Linux). Each process has one thread, so two processes use twice the cores of one.
 
 python benchmarks/processes.py [--rounds 20]
 """
@@ -31,11 +31,11 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from orthocond.allocator import keep_memory
-from orthocond.config import Config, DataConfig
-from orthocond.grid import make_accelerator
-from orthocond.interruption import StopSignal
-from orthocond.stepper import Stepper
+from orthocond.config.schema import Config, DataConfig
+from orthocond.training.allocator import keep_memory
+from orthocond.training.session import make_accelerator
+from orthocond.training.signals import StopSignal
+from orthocond.training.stepper import Stepper
 
 BATCH, CLASSES, WARMUP = 128, 10, 3
 CASES = {
@@ -44,18 +44,18 @@ CASES = {
     "gcp gap": ("gcp", "gap", 64),
     "gcp svd": ("gcp", "svd", 64),
 }
-PLACES = [(1, BATCH), (1, BATCH // 2), (2, BATCH)]  # processes, images of a step over all of them
+PLACES = [(1, BATCH), (1, BATCH // 2), (2, BATCH)]  # processes, images per step in total
 CALLERS = {"orthocond.layers.moments": "meta", default_hooks.__name__: "gradient"}
 BYTES_SENT = 200  # offset of tcpi_bytes_sent in struct tcp_info
 
 
 def sent() -> int:
-    """Bytes that this process has sent on the TCP connections that it has open."""
+    """Return the bytes that this process has sent on its open TCP connections."""
     total = 0
     for fd in os.listdir("/proc/self/fd"):
         try:
             connection = socket.socket(fileno=os.dup(int(fd)))
-        except OSError:  # no socket
+        except OSError:  # not a socket
             continue
         with connection:
             if connection.type == socket.SOCK_STREAM and connection.family != socket.AF_UNIX:
@@ -66,7 +66,7 @@ def sent() -> int:
 
 @contextmanager
 def counted() -> Iterator[dict[str, list[int]]]:
-    """The bytes of each message that is summed over processes, by what it is for."""
+    """Record the bytes of each message that is summed over processes, by purpose."""
     messages: dict[str, list[int]] = {name: [] for name in CALLERS.values()}
     all_reduce = dist.all_reduce
 
@@ -84,7 +84,7 @@ def counted() -> Iterator[dict[str, list[int]]]:
 
 
 def stepper(case: str, batch: int) -> tuple[Stepper, Tensor, Tensor]:
-    """What takes the steps, and this process's part of a batch."""
+    """Return the stepper, and this process's images and labels of a batch."""
     task, method, size = CASES[case]
     accelerator = make_accelerator("float32", 600)
     config = Config(
@@ -97,9 +97,10 @@ def stepper(case: str, batch: int) -> tuple[Stepper, Tensor, Tensor]:
 
 
 def measure(case: str, batch: int, rounds: int) -> dict[str, float]:
-    """Median seconds of a step, and what this process sends in one."""
+    """Return the median seconds of a step, and the bytes and messages per step."""
     made, images, labels = stepper(case, batch)
-    if isinstance(made.network, DistributedDataParallel):  # its own way to sum, but in Python
+    if isinstance(made.network, DistributedDataParallel):
+        # The hook sums as DDP does, but in Python, where ``counted`` sees it.
         made.network.register_comm_hook(None, default_hooks.allreduce_hook)
     made.model.train()
     for _ in range(WARMUP):
@@ -117,8 +118,8 @@ def measure(case: str, batch: int, rounds: int) -> dict[str, float]:
 
 
 def process(rank: int, world: int, port: int, batch: int, rounds: int, out: str) -> None:
-    """One process of a group measures every case; the first writes them."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # which accelerate asks for
+    """Measure every case in one process of a group, and write this process's results."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # accelerate asks for it
     torch.set_num_threads(1)
     keep_memory()
     if world > 1:
@@ -132,7 +133,7 @@ def process(rank: int, world: int, port: int, batch: int, rounds: int, out: str)
 
 
 def together(world: int, batch: int, rounds: int) -> list[dict[str, Any]]:
-    """A row a case: the slowest process's seconds, the mean over processes of what is sent."""
+    """Return one row per case: seconds of the slowest process, mean bytes and messages."""
     with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

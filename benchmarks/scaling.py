@@ -1,7 +1,8 @@
-"""How the cost of the meta-layers grows with channels, positions and samples, as data and figure.
+"""Cost of the meta-layers against channels, positions and samples, as data and figure.
 
-Forward and backward of the low-rank root, the full one, Newton-Schulz and decorrelated batch norm;
-and both sides of the low-rank root around N = d, where ``covariance_sqrt`` changes sides.
+The benchmark times forward and backward passes of the low-rank root, the full root, Newton-Schulz
+and decorrelated batch norm. It also times both ways to compute the low-rank root (by an N x N and
+by a d x d matrix) around N = d, where ``covariance_sqrt`` changes from one to the other.
 
 python benchmarks/scaling.py [--rounds 5] [--threads 2]
 """
@@ -42,7 +43,7 @@ def layers(channels: int, device: str) -> dict[str, Function]:
 
 
 def one_side(by_positions: bool, X: Tensor) -> Tensor:
-    """The low-rank root by the side that is named, whichever is smaller."""
+    """Return the low-rank root by the N x N or the d x d matrix, whichever is smaller."""
     chosen = lowrank.by_positions
     lowrank.by_positions = lambda d, n: by_positions
     try:
@@ -122,7 +123,7 @@ def draw(table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    arguments = options(__doc__, 5, draw_only="the figure, from the data")
+    arguments = options(__doc__, 5, draw_only="only draw the figure, from the stored data")
     plt.switch_backend("Agg")
     plt.rcParams["svg.hashsalt"] = "scaling"
     RESULTS.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""What treatments and the probe cost beside a training step of the small whitened network.
+"""Cost of treatments and the probe relative to a training step of the small whitened network.
 
-NOG with OLR, and the probe, are timed alone, since a step's noise is larger than they are. OW, and
-the literal series of its exponential, are timed by whole steps.
+NOG with OLR and the probe are timed alone, because their cost is smaller than the noise of a
+whole step. OW and the literal series of its exponential are timed in whole steps.
 
 python benchmarks/treatments.py [--rounds 20] [--threads 2]
 """
@@ -15,14 +15,17 @@ from common import begin, interleaved, options, show, write
 from torch import nn
 
 import orthocond as oc
-from orthocond.models import build_model
+from orthocond.models.backbones import build_model
 
 PROBE_EVERY = 10
 BATCH = (128, 3, 32, 32)
 
 
 def step(stem: nn.Module | None, device: str) -> Callable[[], None]:
-    """A training step of the small network, with its own stem or another."""
+    """Return a function that takes a training step of the small network.
+
+    ``stem`` replaces the network's own stem unless it is None.
+    """
     torch.manual_seed(0)
     model = build_model("dbn", "small", "svd", 10)
     if stem is not None:
@@ -41,7 +44,7 @@ def step(stem: nn.Module | None, device: str) -> Callable[[], None]:
 
 
 def stem_step(treatments: str, device: str) -> Callable[[], None]:
-    """The optimizer's step of a stem whose gradient is there."""
+    """Return a function that takes the optimizer's step of a stem with a given gradient."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 64, 3, bias=False)).to(device)
     treated = oc.treat(model, "0", treatments)
@@ -58,7 +61,7 @@ def stem_step(treatments: str, device: str) -> Callable[[], None]:
 
 
 def probed(device: str) -> Callable[[], None]:
-    """A record of the features that the small network's meta-layer gets."""
+    """Return a function that records the input of the small network's meta-layer by the probe."""
     model = nn.Sequential(nn.Identity())
     probe = oc.ConditioningProbe(model, "0", every=1, channel_dim=1)
     features = nn.Conv2d(3, 64, 3, padding=1).to(device)(torch.randn(BATCH, device=device)).detach()

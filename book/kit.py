@@ -1,8 +1,8 @@
-"""What the chapters show figures and tables with.
+"""Functions by which the chapters show figures, tables and sentences about runs.
 
-No plotting and no statistics: those are in orthocond.report. Here they get a caption, a text for
-those who do not see them, and downloads. What needs runs that are not there says so, with the
-command that makes them; a run that was altered raises, which stops the build.
+Plotting and statistics are in orthocond.report. This module adds a caption, a text for readers who
+cannot see the figure, and downloads. Where runs are missing, the page shows the command that makes
+them. A run that was altered raises an error, which stops the build.
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
+from orthocond.config.methods import Method
 from orthocond.errors import UserError
-from orthocond.methods import Method
-from orthocond.report import choices, differences, hours, ledger, overview
-from orthocond.report.registry import FIGURES, TABLES, FigureModule
-from orthocond.report.render import render
-from orthocond.report.saving import plot, save_figure
+from orthocond.report.figures.study_figure import StudyFigure
+from orthocond.report.ledger import ledger
+from orthocond.report.output import plot, save_figure
+from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
+from orthocond.report.tables import chosen_settings, differences, overview, preset_hours
+from orthocond.report.tables.render import render
+from orthocond.report.tables.table import Table
 
 Shown = TypeVar("Shown", HTML, Markdown)
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ROOT / "book/_build/html/files"  # a page of the book calls it files/
+FILES = ROOT / "book/_build/html/files"  # pages of the book refer to it as files/
 
 
 def study() -> Study:
-    """The runs that are committed."""
+    """Return the study of all committed runs."""
     folder = Path("runs")
     folder.mkdir(exist_ok=True)
     return Study(folder)
 
 
 def _from_root(name: str, show: Callable[[], Shown]) -> Shown | HTML:
-    """Show something that is made of runs, or say in its place how to make the runs.
+    """Show an element that needs runs, or the command that makes the runs if they are missing.
 
-    Paths and commands are those of the repository's root.
+    Paths and commands are relative to the repository's root.
     """
     with chdir(ROOT):
         try:
@@ -76,15 +79,15 @@ def _images(name: str, alt: str) -> str:
         f'<img class="only-{page}" src="files/{name}{suffix}.svg" alt="{escape(alt)}">'
         for page, suffix in (("light", ""), ("dark", "-dark"))
     )
-    return f"<div>{images}</div>"  # the theme hides a caption that is a sibling of a hidden image
+    return f"<div>{images}</div>"  # in a div: the theme hides a caption beside a hidden image
 
 
 def show_figure(
     name: str, draw: Callable[[], Figure], data: pd.DataFrame, caption: str, alt: str
 ) -> HTML:
-    """A figure that is computed on the page, for light and for dark pages.
+    """Show a figure that is computed on the page, in a light and a dark version.
 
-    ``alt`` states the finding: it is all that some readers get.
+    ``alt`` must state the finding, because it is all that some readers get.
     """
     for dark in (False, True):
         with theme(dark):
@@ -96,54 +99,54 @@ def show_figure(
 
 
 def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
-    """A table that is computed on the page."""
+    """Show a table that is computed on the page."""
     FILES.mkdir(parents=True, exist_ok=True)
     table.to_csv(FILES / f"{name}.csv", index=False)
     rows = table.to_html(index=False, border=0, na_rep="")
     return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",))
 
 
-def study_figure(name: str, module: FigureModule | None = None) -> HTML:
-    """A figure of the paper, or another module's, from the runs that are committed.
+def study_figure(figure: str | StudyFigure) -> HTML:
+    """Show a figure of the paper by its name, or another figure, from the committed runs.
 
-    Its runs are drawn under it and end its text for those who do not see it; the caption is the
-    module's own title.
+    The note and the remarks on the runs end the text for readers who cannot see the figure.
     """
+    own = FIGURES[figure] if isinstance(figure, str) else figure
 
     def show() -> HTML:
-        drawn = plot(study(), name, FILES, ["svg", "pdf"], module)
-        title = str((module or FIGURES[name]).__doc__).splitlines()[0]
+        drawn = plot(study(), own, FILES, ["svg", "pdf"])
         alt = f"{drawn['alt']} {'. '.join([drawn['note'], *drawn['remarks']])}."
-        return _element(name, _images(name, alt), title, (".svg", ".pdf", ".csv"))
+        return _element(own.name, _images(own.name, alt), own.caption, (".svg", ".pdf", ".csv"))
 
-    return _from_root(name, show)
+    return _from_root(own.name, show)
 
 
 def study_table(name: str) -> HTML:
-    """A table of the paper beside ours, from the runs that are committed."""
-    return _from_root(name, lambda: _rendered(name, TABLES[name].build(study())))
+    """Show a table of the paper beside our numbers, from the committed runs."""
+    return _from_root(name, lambda: _rendered(name, TABLES[name](study())))
 
 
-def _rendered(name: str, frame: pd.DataFrame) -> HTML:
-    """A table with its title and notes, as the command line writes it."""
+def _rendered(name: str, table: Table) -> HTML:
+    """Show a table with its title and notes, as the command line writes it."""
     FILES.mkdir(parents=True, exist_ok=True)
-    (FILES / f"{name}.csv").write_text(render(frame, "csv"))
-    return _element(name, f'<div class="wide">{render(frame, "html")}</div>', "", (".csv",))
+    (FILES / f"{name}.csv").write_text(render(table, "csv"))
+    return _element(name, f'<div class="wide">{render(table, "html")}</div>', "", (".csv",))
 
 
 def study_overview(task: str, data: str | None = None) -> HTML:
-    """A row a method: errors, rank and condition numbers, from the runs that are committed."""
+    """Show a table of errors, ranks and condition numbers per method, from the committed runs."""
     name = "-".join(filter(None, ("overview", task, data)))
     return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task, data)))
 
 
 def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
-    """Sentences about the runs that are committed.
+    """Show sentences about the committed runs.
 
     Args:
-        task: what makes the runs of a method that they speak of, where there are none.
-        write: the sentences, in Markdown, with their numbers taken from the runs. It checks what
-            it says: runs that contradict it stop the build.
+        task: task of the runs that the sentences are about. Where a method has no runs, the page
+            shows the command that makes them.
+        write: returns the sentences in Markdown, with numbers from the runs. It checks its own
+            statements: runs that contradict them stop the build.
     """
 
     def show() -> Markdown:
@@ -154,7 +157,7 @@ def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
             method = str(absent.args[0]).split()[0]
             try:
                 Method.parse(method)
-            except UserError:  # a mistake in the page, and not a method without runs
+            except UserError:  # a mistake in the page, not a method without runs
                 raise absent from None
             raise runs.missing(task, [method]) from None
 
@@ -162,37 +165,38 @@ def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
 
 
 def power(value: float) -> str:
-    """Two digits and a power of ten, as Markdown sets it."""
+    """Return a number in Markdown as two digits and a power of ten."""
     digits, exponent = f"{value:.1e}".split("e")
     return rf"${digits}\cdot10^{{{int(exponent)}}}$"
 
 
 def study_differences(task: str, data: str | None = None) -> HTML:
-    """Differences in error between methods at equal seeds, from the runs that are committed."""
+    """Show differences in error between methods at equal seeds, from the committed runs."""
     name = "-".join(filter(None, ("differences", task, data)))
     return _from_root(name, lambda: _rendered(name, differences.of_task(study(), task, data)))
 
 
 def held_out(task: str) -> pd.DataFrame:
-    """Errors on held-out images, a row a value of a setting, from ``runs/settings``."""
-    return choices.build(Study("runs/settings"), task)
+    """Return the errors on held-out images, one row per value of a setting (``runs/settings``)."""
+    return chosen_settings.build(Study("runs/settings"), task).frame
 
 
 def study_choices(task: str) -> HTML:
-    """The settings that were chosen on held-out images, from ``runs/settings``."""
+    """Show the settings that were chosen on held-out images, from ``runs/settings``."""
     name = f"choices-{task}"
 
     def show() -> HTML:
-        frame = held_out(task)
+        choices = chosen_settings.build(Study("runs/settings"), task)
+        frame = choices.frame
         table = frame.astype({"value": str}).round(2)
         table["chosen"] = frame["chosen"].map({True: "chosen", False: ""})
-        return show_table(name, table, f"{frame.attrs['note']}.")
+        return show_table(name, table, f"{choices.provenance.note}.")
 
     return _from_root(name, show)
 
 
 def _link(name: str) -> str:
-    """To the chapter that derives an equation (``eq-20b``), or shows a figure or table."""
+    """Return a link to the chapter that has an equation (``eq-20b``), a figure or a table."""
     kind = {"eq-": "eq.", "fig": "figure", "tab": "table"}[name[:3]]
     mark = f"$$ ({name})" if kind == "eq." else f'study_{kind}("{name}")'
     page = next(p.stem for p in sorted((ROOT / "book").glob("*.md")) if mark in p.read_text())
@@ -201,40 +205,40 @@ def _link(name: str) -> str:
 
 
 def study_ledger() -> HTML:
-    """The paper's claims and their verdicts, from the runs that are committed."""
+    """Show the paper's claims and their verdicts, from the committed runs."""
 
     def show() -> HTML:
-        frame = ledger.build(study())
+        claims = ledger.build(study())
         FILES.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(FILES / "ledger.csv", index=False)
-        table = f'<div class="wide">{ledger.to_html(frame, _link)}</div>'
-        return _element("ledger", table, f"{frame.attrs['note']}.", (".csv",))
+        claims.frame.to_csv(FILES / "ledger.csv", index=False)
+        table = f'<div class="wide">{ledger.to_html(claims.frame, _link)}</div>'
+        return _element("ledger", table, f"{claims.provenance.note}.", (".csv",))
 
     return _from_root("ledger", show)
 
 
 def study_verdicts() -> HTML:
-    """How many of the paper's claims have which verdict, with links into the ledger."""
+    """Show the number of the paper's claims per verdict, with links into the ledger."""
 
     def show() -> HTML:
-        table = ledger.summary_html(ledger.build(study()), "ledger.html")
+        table = ledger.summary_html(ledger.build(study()).frame, "ledger.html")
         return HTML(f'<figure class="kit" id="verdicts">{table}</figure>')
 
     return _from_root("verdicts", show)
 
 
 def study_hours() -> HTML:
-    """The hours that the presets need, from the speed of the runs that are committed."""
+    """Show the hours that the presets need, from the speed of the committed runs."""
 
     def show() -> HTML:
-        frame = hours.build(study())
-        return show_table("hours", frame.map(_rounded), frame.attrs["note"] + ".")
+        hours = preset_hours.build(study())
+        return show_table("hours", hours.frame.map(_rounded), f"{hours.provenance.note}.")
 
     return _from_root("hours", show)
 
 
 def _rounded(cell: object) -> object:
-    """Hours for people: two digits are all that an expectation has."""
+    """Round hours to two significant digits, because they are estimates; keep other cells."""
     if not isinstance(cell, float):
         return cell
     if isnan(cell):

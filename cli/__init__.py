@@ -1,1 +1,1 @@
-"""The command line of orthocond: one module per command, each parses, calls and prints."""
+"""Command line of orthocond. Each command has one module, which parses, calls and prints."""

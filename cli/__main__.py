@@ -1,4 +1,4 @@
-"""``python -m orthocond_cli``: what a process that was started for others runs."""
+"""``python -m orthocond_cli``: the entry point of processes that orthocond itself starts."""
 
 from .main import main
 

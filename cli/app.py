@@ -1,4 +1,4 @@
-"""The commands in one application: ``orthocond train | measure | plot | table``."""
+"""Application with all commands: ``orthocond train | measure | plot | table``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .measure import measure
+from .measure import app as measure
 from .plot import plot
 from .table import table
 from .train import train
@@ -16,10 +16,12 @@ app = typer.Typer(
     help="Train, measure, plot and tabulate networks with spectral layers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, measure, plot, table):
+for command in (train, plot, table):
     app.command()(command)
+app.add_typer(measure, name="measure")
 
 
 def _show_version(wanted: bool) -> None:

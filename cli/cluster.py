@@ -1,17 +1,17 @@
-"""Hand the runs of a grid to Slurm: one array task a run, each the command line of that run.
+"""Submit the runs of a grid to Slurm, as an array with one task per run.
 
-submitit would do the same through pickled functions, which every task loads from the study's
-folder; nothing here is ever unpickled, so the script is written directly.
+Each task executes the command line of its run. The batch script is written here, without submitit:
+submitit passes pickled functions to the tasks, and orthocond never unpickles a file.
 
 Note [Preemption]
-    Slurm signals SIGTERM to the step before the time limit (--signal) and before it preempts. The
-    run then saves its state and ends with 143, and the script puts the task back into the queue.
-    A task that its owner cancels has another state by then, and stays cancelled.
+    Slurm sends SIGTERM before the time limit (--signal) and before it preempts a task. The run then
+    saves its state and exits with code 143, and the script requeues the task. If the user cancelled
+    the task, its state is no longer RUNNING, so it is not requeued.
 
 Note [Several nodes a run]
-    Each node gets one launcher (cli/launch.py, what torchrun calls), and the launchers meet on the
-    first node, on which the script runs. The port comes from the job's number, which no other job
-    on that node has.
+    Each node gets one launcher (cli/launch.py, which calls the launcher of torchrun). The launchers
+    meet on the first node, where the script runs. The port is derived from the job number, which is
+    unique on that node.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from orthocond.artifacts.atomic_files import make_folder, naming
+from orthocond.config.assignments import assignments
 from orthocond.data import load_data
 from orthocond.errors import UserError
-from orthocond.files import make_folder, naming
-from orthocond.grid import Planned, plan
-from orthocond.settings import assignments
+from orthocond.training.session import Planned, plan
 
 if TYPE_CHECKING:
-    from orthocond.config import Config, Grid
+    from orthocond.config.schema import Config, Grid
 
-FOLDER = "slurm"  # in the study: logs, and <array job>.runs with the name of each task's run
+FOLDER = "slurm"  # in the study: logs, and <array job>.runs with one run name per task
 SCRIPT = """\
 #!/bin/bash
 {directives}
 case $SLURM_ARRAY_TASK_ID in
 {tasks}
 esac
-trap : TERM  # the run is told as well: wait here until it has saved its state
+trap : TERM  # the run gets the signal too: wait until it has saved its state
 srun ${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}} \\
     {train} "${{run[@]}}"{meet}
 code=$?
@@ -54,26 +54,26 @@ fi
 exit $code
 """
 MEET = ' \\\n    --rendezvous="$(hostname):$((10000 + SLURM_JOB_ID % 20000))"'
-PLACES = ("nodes", "ntasks", "ntasks-per-node")  # said by --nodes: a launcher each
+PLACES = ("nodes", "ntasks", "ntasks-per-node")  # set by --nodes: one launcher per node
 
 
 class ClusterError(UserError):
-    """Slurm is not there, or refuses."""
+    """Slurm is not installed, or refuses a request."""
 
     exit_code = 1
 
 
 def directives(study: Path, tasks: int, resources: Iterable[str] = (), nodes: int = 1) -> list[str]:
-    """The ``#SBATCH`` lines, those of the user last, so that they hold.
+    """Return the ``#SBATCH`` lines. Those of the user come last, so that they take effect.
 
     Args:
-        study: where the logs go.
-        tasks: runs of the array.
+        study: folder of the study, which gets the logs.
+        tasks: number of tasks in the array.
         resources: options of sbatch as ``key=value`` or ``key``, such as ``time=4:00:00``.
-        nodes: of each run.
+        nodes: number of nodes for each run.
 
     Raises:
-        UserError: a resource is neither, or says how many nodes or tasks there are.
+        UserError: a resource has another form, or sets the number of nodes or tasks.
 
     Example:
         >>> directives(Path("/runs/a"), 2, ["mem=8G"])[-1]
@@ -105,7 +105,7 @@ def directives(study: Path, tasks: int, resources: Iterable[str] = (), nodes: in
 
 
 def run_arguments(config: Config) -> list[str]:
-    """The part of the command line that names one run: its settings, whatever they came from."""
+    """Return the command-line arguments that determine one run: all its settings."""
     flags = [f"--method={config.method}", f"--seeds={config.seed}"]
     settings = assignments(config.model_dump(mode="json"), ("method", "seed"))
     return flags + [f"--set={assignment}" for assignment in settings]
@@ -118,14 +118,14 @@ def script(
     common: Sequence[str],
     nodes: int,
 ) -> str:
-    """The batch script of an array whose tasks are these runs.
+    """Return the batch script of an array with one task per run.
 
     Args:
         planned: the runs.
-        study: their folder, absolute.
-        resources: as in ``directives``.
+        study: absolute path of their folder.
+        resources: options of sbatch, as in ``directives``.
         common: arguments of ``orthocond train`` that all runs share.
-        nodes: of each run.
+        nodes: number of nodes for each run.
     """
     common = [*common, f"--nodes={nodes}"] if nodes > 1 else common
     train = [sys.executable, "-m", "orthocond_cli", "train", f"--out={study}", *common]
@@ -139,10 +139,10 @@ def script(
 
 
 def queued(study: Path) -> set[str]:
-    """Names of the runs of a study that wait or run in the queue.
+    """Return the names of the runs of a study that are in the queue, waiting or running.
 
     Raises:
-        ClusterError: Slurm does not answer.
+        ClusterError: Slurm is not installed, or refuses the request.
     """
     names: set[str] = set()
     for line in _slurm("squeue", "--me", "--noheader", "--array", "--format=%F %K").splitlines():
@@ -154,11 +154,11 @@ def queued(study: Path) -> set[str]:
 
 
 def submit(text: str, planned: Sequence[Planned], study: Path) -> str:
-    """Hand a script to Slurm and note which task trains which run: the array's job number.
+    """Submit a script to Slurm, record which task trains which run, and return the job number.
 
     Raises:
-        ClusterError: Slurm is not there, or refuses.
-        UserError: the study can't be written.
+        ClusterError: Slurm is not installed, or refuses the script.
+        UserError: the folder of the study cannot be written.
     """
     folder = study / FOLDER
     make_folder(folder)
@@ -170,6 +170,7 @@ def submit(text: str, planned: Sequence[Planned], study: Path) -> str:
 
 
 def _slurm(command: str, *arguments: str, text: str = "") -> str:
+    """Run a command of Slurm with ``text`` as its input, and return its output."""
     if shutil.which(command) is None:
         raise ClusterError(f"there is no Slurm on this machine: {command} is missing")
     done = subprocess.run([command, *arguments], input=text, capture_output=True, text=True)
@@ -186,19 +187,20 @@ def hand_over(
     nodes: int,
     dry_run: bool,
 ) -> None:
-    """Submit what is neither complete nor queued; with ``dry_run``, print the script instead.
+    """Submit the runs that are neither complete nor queued, or print the script.
 
     Args:
-        grid: what to train.
-        study: the folder of the runs, which all machines see.
-        resources: as in ``directives``.
+        grid: the runs to train.
+        study: the folder of the runs, which all machines can access.
+        resources: options of sbatch, as in ``directives``.
         common: arguments of ``orthocond train`` that all runs share.
-        nodes: of each run.
-        dry_run: submit nothing, and count queued runs as missing.
+        nodes: number of nodes for each run.
+        dry_run: print the script, submit nothing, and treat queued runs as missing.
 
     Raises:
-        UserError: the data can't be had, a run has another configuration, a resource is none.
-        ClusterError: Slurm is not there, or refuses.
+        UserError: the data cannot be loaded, a run has another configuration, or an option of
+            sbatch is invalid.
+        ClusterError: Slurm is not installed, or refuses a request.
     """
     study = study.absolute()
     runs = plan(grid, study, load_data(**grid.config.data.model_dump()))

@@ -1,7 +1,7 @@
-"""Start the same command on several processes, of one machine or many, as torchrun does.
+"""Start the same command in several processes, on one machine or many, as torchrun does.
 
-torchrun itself ends with 1 and a traceback where a signal or a process's own exit code has to be
-passed on, so its launcher is called here.
+The launcher of torchrun is called directly. The torchrun command would print a traceback and exit
+with 1, where orthocond must pass on a signal or the exit code of a process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 
 def inside_launcher() -> bool:
-    """Whether torchrun, accelerate launch or ``launch`` started this process."""
+    """Return whether torchrun, accelerate launch or ``launch`` started this process."""
     return "WORLD_SIZE" in os.environ
 
 
@@ -24,16 +24,16 @@ def launch(
     rendezvous: str = "localhost:0",
     timeout: float = 600,
 ) -> int:
-    """Run ``orthocond`` with these arguments on each process, and return the exit code of all.
+    """Run ``orthocond`` with the same arguments in each process, and return one exit code.
 
-    A process that dies takes the others with it; the one that was first is named.
+    If a process dies, the others are stopped, and the message names the process that died first.
 
     Args:
-        processes: on this machine.
-        arguments: of the command.
-        machines: on each of which this is called with the same arguments.
-        rendezvous: where they meet, as ``host:port`` of one of them.
-        timeout: seconds to wait there.
+        processes: number of processes on this machine.
+        arguments: arguments of the command.
+        machines: number of machines; this function is called on each, with the same arguments.
+        rendezvous: where the machines meet, as ``host:port`` of one of them.
+        timeout: seconds to wait for the other machines.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -42,7 +42,7 @@ def launch(
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    wait = int(timeout) if machines > 1 else 600  # nobody is waited for on a machine alone
+    wait = int(timeout) if machines > 1 else 600  # a single machine waits for no other
     config = LaunchConfig(
         min_nodes=machines,
         max_nodes=machines,

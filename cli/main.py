@@ -1,8 +1,9 @@
-"""The entry point: what a command ends with, whatever happens.
+"""Entry point of the command line: every outcome becomes an exit code and at most one line.
 
-Exit codes: 0 done, 1 some runs failed, or memory, a disk or the output did, 2 wrong usage; 130 and
-143 after Ctrl-C and SIGTERM. What went wrong is one line on the standard error. Nothing slow is
-imported before Ctrl-C has its answer; torch is imported inside the commands only.
+Exit codes: 0 for success; 1 if some runs failed, or for lack of memory, a disk error or output that
+cannot be written; 2 for wrong usage; 130 after Ctrl-C and 143 after SIGTERM. An error is one line
+on the standard error. The Ctrl-C handler is installed before any slow import, and torch is imported
+only inside the commands.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def _fail(message: str, code: int) -> int:
+    """Print an error as one line and return the exit code."""
     print(f"orthocond: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line."""
     print(f"orthocond: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _leave(*_: object) -> None:
-    """End at once: an exception would pass through imports that turn it into another, or lose it.
+    """Exit at once. An exception could be lost or replaced by the imports that it interrupts.
 
-    While a run is trained, its session answers the signal instead, and saves the state first.
+    While a run is trained, its session handles the signal instead, and saves the state first.
     """
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
@@ -40,7 +43,7 @@ def run(arguments: list[str] | None = None) -> int:
 
     from .app import app
 
-    warnings.showwarning = _warn  # a line, without the place in the source
+    warnings.showwarning = _warn  # one line, without the place in the source code
     try:
         return app(arguments, standalone_mode=False) or 0
     except typer.TyperException as error:
@@ -50,7 +53,7 @@ def run(arguments: list[str] | None = None) -> int:
 
         if is_out_of_memory(error):
             error = out_of_memory(error)
-        elif isinstance(error, OSError):  # of the machine, or of a path that was asked for
+        elif isinstance(error, OSError):  # of the machine, or of a path that the user named
             if error.filename is None:
                 return _fail(str(error), 1)
             error = UserError(f"cannot use {str(error.filename)!r}: {error.strerror}")

@@ -1,4 +1,4 @@
-"""What ``orthocond measure --model`` prints: the conditioning of a layer of any model."""
+"""``orthocond measure layer``: print the conditioning of a layer of any model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pandas import DataFrame
 
 from orthocond.data import load_data
 from orthocond.errors import memory_short
-from orthocond.measuring import by_phase, measure_layer
+from orthocond.measure.live_layer import measure_layer
+from orthocond.measure.phase_summary import by_phase
+from orthocond.models.external_models import zoo_model
 from orthocond.probes.probe import Side
-from orthocond.zoo import zoo_model
 
 from .printing import print_json, print_phases, progress
 
@@ -33,10 +34,10 @@ def measure_model(
     as_json: bool,
     channel_dim: int | None,
 ) -> None:
-    """Measure a layer in evaluation, over training images as training would draw them.
+    """Measure a layer in evaluation mode over training images, and print its conditioning.
 
-    In a random order, cropped and mirrored, and normalised by the mean and deviation of the images
-    that were drawn (those of ImageNet with ``imagenet:PATH``).
+    The images come in a random order, cropped and mirrored as in training. They are normalised by
+    the mean and standard deviation of the drawn images, or of ImageNet for ``imagenet:PATH``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = zoo_model(name, weights).to(device)

@@ -1,4 +1,4 @@
-"""What ``orthocond measure RUNS`` prints: the conditioning that runs recorded."""
+"""``orthocond measure runs``: print the conditioning that runs recorded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from orthocond.measuring import measure_run, named_runs
+from orthocond.measure.recorded_runs import measure_run, named_runs
 
 from .printing import number, print_json, print_phases
 
@@ -15,7 +15,7 @@ SHOWN = ("rank", "kappa", "kappa_support", "kappa_eps")
 
 
 def measure_runs(paths: list[Path], as_json: bool) -> None:
-    """Verify runs and print their conditioning: all of one run, or a line each of several."""
+    """Verify runs and print their conditioning: all fields of one run, or one line per run."""
     results = [measure_run(run) for run in named_runs(paths)]
     if as_json:
         print_json(results)
@@ -27,6 +27,7 @@ def measure_runs(paths: list[Path], as_json: bool) -> None:
 
 
 def _print_lines(results: list[dict[str, Any]]) -> None:
+    """Print one line per run: medians over the training phase."""
     from tabulate import tabulate
 
     rows = []

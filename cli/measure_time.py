@@ -1,4 +1,4 @@
-"""What ``orthocond measure --timing`` prints: how long a training step takes."""
+"""``orthocond measure time``: print how long a training step of each method takes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 import typer
 from tabulate import tabulate
 
-from orthocond.config import resolve
-from orthocond.environment import describe
+from orthocond.artifacts.timing_artifacts import write_timing
+from orthocond.config.methods import Method
+from orthocond.config.schema import resolve
+from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, memory_short
-from orthocond.paper import TABLES
-from orthocond.timing import case_name, time_cases, timed_cases
-from orthocond.timings import write_timing
+from orthocond.measure.step_time import case_name, time_cases, timed_cases
+from orthocond.report.paper import TABLES
+from orthocond.training.environment import describe
 
 from .printing import print_json, progress
 
@@ -30,10 +32,11 @@ def measure_time(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Time a training step of each method, and keep the figures where ``out`` names a folder."""
+    """Time a training step of each method, print the times, and store them in ``out`` if given."""
     config = resolve(None, None, flags, settings).config
     if methods is None:
-        methods = [m for m in TABLES[6].rows if config.task == "dbn" or m != "bn"]
+        solvers = TASKS[config.task].solvers
+        methods = [m for m in TABLES[6].rows if Method.parse(m).solver in solvers]
     cases = timed_cases(config, methods)
     for name in map(case_name, cases):
         if out is not None and (out / name).exists():
@@ -59,6 +62,7 @@ def measure_time(
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """Return the printed cells of one method: median, quartiles and ratio of each phase."""
     cells = {"method": row["method"]}
     for phase in PHASES:
         ms, ratio = row[f"{phase}_ms"], row["ratio"][phase]

@@ -1,8 +1,8 @@
-"""The standard streams of a command, made so that no write to them ends the command halfway.
+"""Standard streams of a command on which a failed write does not stop the command.
 
-A disk may be full, or the reader of a pipe gone, at any write, in code of ours or of a library. So
-a failed write is noted and the command goes on: its run is trained and its files are written. The
-exit code and one line on the standard error tell at the end that the output is not whole.
+Any write can fail, in our code or in a library, because a disk is full or the reader of a pipe has
+exited. A failed write is recorded and the command continues: it still trains its run and writes its
+files. At the end, the exit code and one line on the standard error report the incomplete output.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ REPLACE = "orthocond.replace"
 
 
 class Descriptor(io.FileIO):
-    """A file descriptor to which every write seems to succeed.
+    """File descriptor to which every write appears to succeed.
 
     Attributes:
-        failure: the first write that did not; None while all did.
+        failure: the error of the first failed write; None if no write failed.
     """
 
     failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write what can be written, and say that all of it was."""
+        """Write the data if possible, and return that all of it was written."""
         try:
-            while (count := super().write(data)) is None:  # it does not block, and is full
+            while (count := super().write(data)) is None:  # non-blocking, and full
                 select.select((), (self,), ())
             return count
         except OSError as error:
@@ -41,16 +41,16 @@ class Descriptor(io.FileIO):
 
 
 class Text(io.TextIOWrapper):
-    """Text for a descriptor, without access to its bytes.
+    """Text stream without access to the underlying byte buffer.
 
-    typer takes a stream in ASCII for a misconfigured one, and would write UTF-8 to its buffer.
+    typer considers an ASCII stream misconfigured and would write UTF-8 to its buffer.
     """
 
     buffer = None  # type: ignore[assignment]
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Give a byte of a file name back as it came, and ``?`` for what the encoding does not have."""
+    """Restore undecodable bytes of a file name; use ``?`` for a character without encoding."""
     if isinstance(error, UnicodeEncodeError):
         error.end = error.start + 1
     try:
@@ -63,13 +63,14 @@ codecs.register_error(REPLACE, _replace)
 
 
 def _guarded(stream: TextIO | None) -> tuple[Descriptor, Text]:
-    """Return a stream to the same place whose writes do not raise, though all fail if it is closed.
+    """Return a stream with the same target whose writes do not raise.
 
     Args:
-        stream: a standard stream; None where the process was started with it closed.
+        stream: a standard stream, or None if it was closed when the process started. Then every
+            write fails, and the failure is recorded.
     """
-    # A closed descriptor's number would go to the next file that is opened, and with it whatever a
-    # library prints. To what is open for reading no write succeeds.
+    # The next opened file would get the number of a closed descriptor, and text that a library
+    # prints would go into that file. So a read-only file takes the number: no write to it succeeds.
     number = stream.fileno() if stream else os.open(os.devnull, os.O_RDONLY)
     descriptor = Descriptor(number, "w", closefd=False)
     errors = (stream.errors if stream else None) or "strict"
@@ -83,18 +84,18 @@ def _guarded(stream: TextIO | None) -> tuple[Descriptor, Text]:
 
 
 class Output:
-    """The standard output and error of this process, guarded from here on."""
+    """Standard output and error of this process; creating it guards both."""
 
     def __init__(self) -> None:
         if sys.stdin is None:
-            os.open(os.devnull, os.O_RDONLY)  # holds its number
+            os.open(os.devnull, os.O_RDONLY)  # takes the number of the closed standard input
         self.descriptor, sys.stdout = _guarded(sys.stdout)
         _, sys.stderr = _guarded(sys.stderr)
 
     def failure(self) -> OSError | None:
-        """Return why the standard output is not whole, or None.
+        """Return the error that made the standard output incomplete, or None.
 
-        A reader that has gone wanted no more of it: that is no failure.
+        If the reader of a pipe has exited, it wanted no more output, so this is no failure.
         """
         sys.stdout.flush()
         failure = self.descriptor.failure

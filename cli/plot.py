@@ -1,4 +1,4 @@
-"""``orthocond plot``: the paper's figures from the runs of a study."""
+"""``orthocond plot``: draw the paper's figures from the runs of a study."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import typer
 def plot(
     figures: Annotated[list[str], typer.Argument(help="fig1 to fig7, or all.")],
     runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
-    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("figures"),
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
     data: Annotated[
-        str | None, typer.Option(help="The data set, where a study has several.")
+        str | None, typer.Option(help="The data set, if the study has several.")
     ] = None,
-    format: Annotated[list[str] | None, typer.Option(help="png, svg, pdf; all by default.")] = None,
+    format: Annotated[list[str] | None, typer.Option(help="png, svg or pdf. Default: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> int:
-    """Draw figures of the paper from runs, each with its data as CSV.
+    """Draw figures of the paper from runs, and write the data of each figure as CSV.
 
-    Every figure comes for light pages and, as NAME-dark, for dark ones. Its files name the runs,
-    commits and configurations that it was drawn from.
+    Each figure has a version for light pages and a version for dark pages, named NAME-dark. The
+    files name the runs, commits and configurations that the figure was drawn from.
 
     Example: orthocond plot fig2 fig3 --runs runs/cifar10-cpu --out figures
     """
     import matplotlib
 
+    from orthocond.report.output import FORMATS, draw_all
     from orthocond.report.registry import FIGURES, chosen
-    from orthocond.report.saving import FORMATS, draw_all
     from orthocond.report.study import Study
 
     from .printing import print_json, print_skipped

@@ -1,4 +1,4 @@
-"""What the commands share in speaking to people and to programs."""
+"""Output that the commands share, for people and for programs."""
 
 from __future__ import annotations
 
@@ -11,33 +11,24 @@ from typing import Any
 
 import typer
 
-Report = Callable[[int, int], None]  # what is done, and how much there is
-FIELDS = (  # each kappa beside the ranks that say what it means
-    "kappa",
-    "kappa_support",
-    "rank",
-    "structural_rank",
-    "rank_tol",
-    "negative",
-    "kappa_eps",
-    "effective_rank",
-    "stable_rank",
-    "lambda_max",
-)
+Report = Callable[[int, int], None]  # the number of steps done, and of all steps
+FIRST = ("kappa", "kappa_support", "rank", "structural_rank", "rank_tol")
+"""Fields shown before the others: each kappa next to the ranks that are needed to interpret it."""
 
 
 def print_skipped(skipped: Mapping[str, str]) -> None:
-    """One line on the standard error for each figure or table that has no runs."""
+    """Print one line on the standard error for each figure or table without runs."""
     for name, reason in skipped.items():
         typer.echo(f"{name}: skipped: {reason}", err=True)
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON that any program reads: inf and nan, which JSON does not have, as strings."""
+    """Print a value as standard JSON: inf and nan, which JSON lacks, become strings."""
     typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
+    """Return a value in which strings replace inf and nan, at any depth."""
     if isinstance(value, Mapping):
         return {key: _finite(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
@@ -47,7 +38,7 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def progress(name: str) -> Iterator[Report]:
-    """A bar on the standard error, where a person looks at it."""
+    """Show a progress bar on the standard error if it is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -57,13 +48,15 @@ def progress(name: str) -> Iterator[Report]:
 
 
 def print_phases(phases: Mapping[str, Mapping[str, Any]]) -> None:
-    """A table of what ``by_phase`` gives: a row a field, a median and a range for each phase."""
+    """Print the result of ``by_phase``: one row per field, with median and range per phase."""
     from tabulate import tabulate
 
     if not phases:
         typer.echo("no records\n")
         return
-    table = [[field, *(c for p in phases.values() for c in _cells(p[field]))] for field in FIELDS]
+    others = [f for f in next(iter(phases.values())) if f not in (*FIRST, "records")]
+    fields = (*FIRST, *others)
+    table = [[field, *(c for p in phases.values() for c in _cells(p[field]))] for field in fields]
     headers = ["field"]
     for name, phase in phases.items():
         headers += [f"{name} ({phase['records']} records)", "min", "max"]
@@ -71,12 +64,12 @@ def print_phases(phases: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _cells(value: Any) -> list[str]:
-    """Median and range, or a number that is the same in all records."""
+    """Return median, min and max, or a constant and two empty cells."""
     if isinstance(value, Mapping):
         return [number(value[end]) for end in ("median", "min", "max")]
     return [number(value), "", ""]
 
 
 def number(value: float | None) -> str:
-    """Four digits, or a dash where there is none."""
+    """Return a number with four digits, or a dash for None."""
     return "-" if value is None else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Spectral layers, treatments of the layer before them, and honest condition numbers."""
+"""Spectral layers, treatments of the layer before them, and measured condition numbers."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,7 +23,7 @@ from orthocond.treatments import Treated, treat
 
 try:
     __version__ = version("orthocond")
-except PackageNotFoundError:  # a source tree on the path that was never installed
+except PackageNotFoundError:  # imported from a source tree that was never installed
     __version__ = "unknown"
 
 __all__ = [

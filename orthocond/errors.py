@@ -1,4 +1,4 @@
-"""Errors for people: one line that names the value, what is allowed and the nearest match."""
+"""Error classes and checks. Each message is one line: the bad value, what is allowed, a remedy."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MEMORY = re.compile(  # texts of the errors that have no class of their own
+MEMORY = re.compile(  # messages of out-of-memory errors that have no exception class of their own
     r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|bad_alloc"  # by torch
     r"|Storage size calculation overflowed|integer multiplication overflow|Overflow when unpacking"
     r"|array is too big|Maximum allowed (size|dimension) exceeded"  # by numpy
 )
 ASKED = re.compile(r"allocate (\d+ bytes|[\d.]+ [KMGTPE]?i?B)")
-SIZE = re.compile(  # what torch, torchvision and timm say of images too small, or of another size
+SIZE = re.compile(  # messages of torch, torchvision and timm about images of an unsuitable size
     r"greater than actual input size|output size is too small|padding size should be less"
     r"|(image|input) (image )?(height|width|size|resolution)|positional embed"
     r"|(height|width|size|resolution) .{,20}divisible"
     r"|more than 1 value per channel|non-zero (dim|size)|non-empty"
-    # The channels are always three: where shapes do not fit, height and width are the reason.
+    # The images always have three channels, so a shape mismatch comes from height and width.
     r"|is invalid for input of size|shapes cannot be multiplied|size of tensor|sizes of tensors"
     r"|expected size for first two dimensions|broadcast",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ SIZE = re.compile(  # what torch, torchvision and timm say of images too small, 
 
 
 class UserError(ValueError):
-    """Bad input: one line that names the value, what is allowed and what to do.
+    """Error for bad input. Its message is one line: the value, what is allowed and what to do.
 
     Every public function and layer raises it for bad arguments. It is a ValueError.
 
@@ -45,16 +45,18 @@ class UserError(ValueError):
         unknown rule 'newtn': allowed are paper, newton, exact; did you mean 'newton'?
     """
 
-    exit_code = 2  # of the command line
-    told = False  # by another process of the group, so that the line is printed once
+    exit_code = 2  # exit status of the command line
+    told = False  # True if another process of the group reports it: the line is printed only once
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Go to another process with the message, whatever ``__init__`` takes."""
+        """Support pickling with the message kept, whatever arguments ``__init__`` takes."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class DecompositionError(ArithmeticError):
-    """A matrix could not be decomposed, and the caller asked for a value rather than a record.
+    """Error for a matrix that could not be decomposed.
+
+    Functions that return a plain value raise it. Layers record the failure and do not raise.
 
     Example:
         >>> try:
@@ -66,7 +68,11 @@ class DecompositionError(ArithmeticError):
 
 
 def require_floating(x: Tensor, what: str) -> None:
-    """Raise a UserError where x is not a tensor of a real floating dtype.
+    """Raise a UserError if x is not a tensor of a real floating dtype.
+
+    Args:
+        x: the value to check.
+        what: name of the value in the message.
 
     Example:
         >>> require_floating(torch.eye(2, dtype=torch.complex64), "matrices")
@@ -80,7 +86,12 @@ def require_floating(x: Tensor, what: str) -> None:
 
 
 def require_whole(value: Any, what: str, least: int = 1) -> None:
-    """Raise a UserError where a value is not a whole number from ``least`` on.
+    """Raise a UserError if a value is not a whole number of at least ``least``.
+
+    Args:
+        value: the value to check.
+        what: name of the value in the message.
+        least: smallest allowed value.
 
     Example:
         >>> require_whole(0, "every")
@@ -92,7 +103,9 @@ def require_whole(value: Any, what: str, least: int = 1) -> None:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The end of an error message: the allowed name most like the one given, or nothing.
+    """Return the end of an error message that suggests the most similar allowed name.
+
+    It is empty if no allowed name is similar.
 
     Example:
         >>> nearest("nogg", ["nog", "olr"])
@@ -103,7 +116,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that is none of the allowed ones.
+    """Return the error for a name that is not among the allowed ones.
 
     Example:
         >>> unknown("rule", "newtn", ["paper", "newton"]).args[0]
@@ -116,16 +129,16 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
 
 
 class OutOfMemory(UserError):
-    """The machine has less memory than was asked for (exit code 1)."""
+    """Error for a request of more memory than the machine has (exit code 1)."""
 
     exit_code = 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory is short, on a GPU or in the machine.
+    """Return whether an error says that GPU or CPU memory ran out.
 
-    torch has a class for it only on a GPU: its allocator on a CPU raises a plain RuntimeError. A
-    size that is beyond every machine raises all kinds of errors, which count as well.
+    torch has an exception class for this on a GPU only. On a CPU its allocator raises a plain
+    RuntimeError. A size too large for any machine raises errors of many kinds; these count too.
 
     Example:
         >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("wrong image height"))
@@ -141,11 +154,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException, remedy: str = "") -> OutOfMemory:
-    """Return the line about an error for which ``is_out_of_memory`` holds.
+    """Return an OutOfMemory with a one-line message for an error that ``is_out_of_memory`` accepts.
 
     Args:
-        error: its text may say how much was asked for.
-        remedy: what to lower.
+        error: the original error. The message quotes the requested amount if the error states it.
+        remedy: advice at the end of the message, such as which setting to lower.
 
     Example:
         >>> error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0")
@@ -159,13 +172,13 @@ def out_of_memory(error: BaseException, remedy: str = "") -> OutOfMemory:
 
 @contextmanager
 def memory_short(remedy: str) -> Iterator[None]:
-    """Turn whatever says that memory is short into one line.
+    """Replace any out-of-memory error raised inside the block by a one-line OutOfMemory.
 
     Args:
-        remedy: what to lower.
+        remedy: advice at the end of the message, such as which setting to lower.
 
     Raises:
-        OutOfMemory: memory was short inside.
+        OutOfMemory: memory ran out inside the block.
 
     Example:
         >>> with memory_short("lower --batch-size"):
@@ -183,16 +196,16 @@ def memory_short(remedy: str) -> Iterator[None]:
 
 @contextmanager
 def images_taken(shape: Iterable[int]) -> Iterator[None]:
-    """Turn what a network raises over images that it does not take into one line.
+    """Replace the error of a network that rejects its input images by a one-line UserError.
 
-    The line names ``--size`` where the error is about height and width. An error that says that
-    memory is short passes: the images are not what is wrong.
+    The line advises another ``--size`` if the error is about height and width. An out-of-memory
+    error passes unchanged, because the images are not its cause.
 
     Args:
-        shape: of the images, (B, 3, H, W).
+        shape: shape (B, 3, H, W) of the images.
 
     Raises:
-        UserError: the network has raised anything else.
+        UserError: the network raised a RuntimeError, ValueError or AssertionError.
 
     Example:
         >>> with images_taken((1, 3, 8, 8)):  # doctest: +ELLIPSIS

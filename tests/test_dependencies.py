@@ -91,7 +91,7 @@ def test_what_a_user_may_add_is_there_for_the_tests():
 )
 def test_what_is_not_installed_declares_what_it_imports(folder, extras):
     allowed = DEPENDENCIES.union(*(EXTRAS[extra] for extra in extras))
-    siblings = {path.stem for path in (ROOT / folder).iterdir()}
+    siblings = {path.stem for path in (ROOT / folder).rglob("*")}
     found = providers(imported(folder) - siblings)
     assert not {module for module, names in found.items() if not names & allowed}
 

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from orthocond.artifacts.manifests import CorruptRun, Damage
 from orthocond.errors import (
     OutOfMemory,
     UserError,
@@ -19,7 +20,6 @@ from orthocond.errors import (
     nearest,
     unknown,
 )
-from orthocond.manifests import CorruptRun, Damage
 
 
 class Added(nn.Module):
@@ -58,9 +58,9 @@ def test_an_error_goes_to_another_process_whole() -> None:
     assert (str(there), there.file) == (str(error), "metrics.csv")
 
 
-# Memory that is short
+# Out of memory
 
-SAYINGS = [  # of a CPU, and of what comes on a GPU
+SAYINGS = [  # messages of out-of-memory errors on a CPU and on a GPU
     lambda: torch.empty(2**50),
     lambda: torch.empty(2**62, 2**62),
     lambda: torch.randn(10**20),
@@ -79,7 +79,7 @@ SAYINGS = [  # of a CPU, and of what comes on a GPU
 
 
 @pytest.mark.parametrize("ask", SAYINGS)
-def test_memory_that_is_short_is_told_as_that(ask: Callable[[], object]) -> None:
+def test_errors_of_short_memory_are_recognised(ask: Callable[[], object]) -> None:
     with (
         pytest.raises(OutOfMemory, match=r"^out of memory.*: lower --batch-size$") as error,
         memory_short("lower --batch-size"),
@@ -89,7 +89,7 @@ def test_memory_that_is_short_is_told_as_that(ask: Callable[[], object]) -> None
     assert error.value.exit_code == 1 and error.value.__cause__ is not None
 
 
-def test_the_memory_that_was_asked_for_is_told() -> None:
+def test_the_message_states_the_requested_memory() -> None:
     with (
         pytest.raises(OutOfMemory, match=r"\(4503599627370496 bytes asked for\)"),
         memory_short("-"),
@@ -109,14 +109,14 @@ def test_the_memory_that_was_asked_for_is_told() -> None:
         KeyboardInterrupt(),
     ],
 )
-def test_any_other_error_is_left_as_it_is(error: BaseException) -> None:
+def test_any_other_error_passes_unchanged(error: BaseException) -> None:
     assert not is_out_of_memory(error)
     with pytest.raises(type(error)) as raised, memory_short("lower --batch-size"):
         raise error
     assert raised.value is error
 
 
-# Images that a network does not take
+# Images of a size that a network rejects
 
 
 @pytest.mark.parametrize(

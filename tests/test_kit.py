@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 from study_factory import write_study
 
+from orthocond.artifacts.run_writer import CorruptRun
+from orthocond.report.figures import recalibration
 from orthocond.report.study import Study
-from orthocond.runs import CorruptRun
 
 pytest.importorskip("IPython", reason="the book extra is not installed")
 
@@ -45,6 +46,15 @@ def test_a_figure_has_its_provenance_and_its_files(kit: ModuleType, tmp_path: Pa
         assert (tmp_path / f"files/fig2{suffix}").stat().st_size > 0
 
 
+def test_a_figure_that_is_not_of_the_paper_has_its_own_caption_and_files(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "runs/mine")
+    page = kit.study_figure(recalibration.FIGURE).data
+    assert f"<figcaption>{recalibration.FIGURE.caption}" in page
+    assert (tmp_path / f"files/{recalibration.FIGURE.name}.csv").stat().st_size > 0
+
+
 def test_differences_have_intervals_where_seeds_allow_and_else_say_so(
     kit: ModuleType, tmp_path: Path
 ) -> None:
@@ -64,7 +74,7 @@ def test_sentences_have_their_numbers_or_the_command_that_makes_them(
     kit: ModuleType, tmp_path: Path
 ) -> None:
     def rank(runs: Study) -> str:
-        return f"rank {kit.overview.of_task(runs, 'dbn').at['svd+ow', ('', 'rank')]:.0f}"
+        return f"rank {kit.overview.of_task(runs, 'dbn').frame.at['svd+ow', ('', 'rank')]:.0f}"
 
     write_study(tmp_path / "runs/mine", ("svd",))
     assert "--method ow" in kit.study_text("dbn", rank).data

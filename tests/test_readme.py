@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import readme
 
-from orthocond.report import differences
-from orthocond.report.claims import CLAIMS
+from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.study import Study
+from orthocond.report.tables import differences
 
 matplotlib.use("agg")
 
@@ -34,7 +34,7 @@ def test_figures_are_drawn_from_the_numbers_that_the_runs_have(tmp_path: Path) -
 
 def _against_svd(study: str, task: str) -> pd.DataFrame:
     """Differences in error between each method and plain SVD, a row a method."""
-    frame = differences.of_task(Study(readme.ROOT / "runs" / study), task)[""]
+    frame = differences.of_task(Study(readme.ROOT / "runs" / study), task).frame[""]
     frame = frame[frame.index.str.endswith(" - svd")]
     return frame.set_index(frame.index.str.removesuffix(" - svd"))
 

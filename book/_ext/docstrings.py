@@ -1,4 +1,4 @@
-"""Sphinx extension: docstrings are written for people, so |x|, x* and x_ are not markup in them."""
+"""Sphinx extension: show |x|, x* and x_ in docstrings as they are, not as markup."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ LITERAL = re.compile(r"(``.+?``)")
 
 
 def escape(line: str) -> str:
-    """Escape what reStructuredText would read as markup, outside of ``literals``."""
+    """Escape |, * and a final _ that reStructuredText reads as markup; keep ``literals``."""
     if line.lstrip().startswith((">>>", "...")):
         return line
     parts = LITERAL.split(line)
@@ -26,6 +26,6 @@ def escape_docstring(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    # Before napoleon, which adds markup of its own.
+    # This runs before napoleon, which adds its own markup.
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

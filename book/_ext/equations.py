@@ -1,7 +1,7 @@
-"""Sphinx extension: an equation labelled ``eq-18a`` has the number 18a, here and in links to it.
+"""Sphinx extension: an equation labelled ``eq-18a`` has the number 18a, also in links to it.
 
-The paper's equations keep the paper's numbers; ours take the number of the equation that they
-belong to and a letter. ``{eq}`eq-18a` `` links to it from any chapter.
+The paper's equations keep their numbers. An equation of our own has the number of the equation
+that it belongs to, and a letter. ``{eq}`eq-18a` `` links to equation 18a from any chapter.
 """
 
 from docutils import nodes

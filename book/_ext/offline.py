@@ -1,9 +1,9 @@
-"""Sphinx extension: the built book asks no other host for anything.
+"""Sphinx extension: the built book loads nothing from other hosts.
 
-MathJax comes from the package sphinx-mathjax-offline, whose files are those of MathJax 3.2.2 as
-released; only what a page can ask for is copied. Its right-click menu would offer parts that are
-not copied, so it is off. The other scripts that Jupyter Book fetches from the network (require.js
-and the widget manager, thebe) serve interactive notebooks, of which there are none here.
+MathJax comes from the package sphinx-mathjax-offline, which contains the released files of MathJax
+3.2.2. Only the files that a page can load are copied. MathJax's right-click menu is off, because
+it would offer parts that are not copied. The other scripts that Jupyter Book loads from the network
+(require.js with the widget manager, and thebe) serve interactive notebooks; this book has none.
 """
 
 import shutil

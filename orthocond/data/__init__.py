@@ -1,4 +1,4 @@
-"""Image sets: ``load_data`` reads or makes one; what comes back hands out whole batches."""
+"""Image sets: ``load_data`` reads or makes a set, which an ``ImageData`` serves in batches."""
 
 from orthocond.data.load import DATA_SETS, load_data
 from orthocond.data.memory import ImageSet, InMemoryData

@@ -1,4 +1,4 @@
-"""ImageFolder trees: ``train/`` and ``val/`` or ``test/``, in each a folder a class."""
+"""ImageFolder trees: ``train/``, and ``val/`` or ``test/``, each with one folder per class."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from orthocond.data.memory import ImageSet
 from orthocond.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-MAX_PIXELS = 50_000_000  # of one image, by its header: more is refused before it is decoded
+MAX_PIXELS = 50_000_000  # per image; a larger size in the header is refused before decoding
 THREADS = 8
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused anyway
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # open_image raises
 
 Sample = tuple[Path, int]
 
@@ -27,30 +27,38 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def list_folder(root: Path, count: int | None) -> tuple[list[str], list[Sample], list[Sample]]:
-    """Class names, training files and evaluation files, sorted.
+    """Return the class names, the training files and the evaluation files, each sorted.
+
+    Evaluation files are those in ``val/``, or in ``test/`` if there is no ``val/``.
 
     Args:
-        root: the tree.
-        count: keep the first so many classes; None keeps all.
+        root: folder of the tree.
+        count: number of classes to keep, the first ones by name; None keeps all.
 
     Raises:
-        UserError: a part is missing or empty, the parts have different classes, or only one.
+        UserError: ``train/`` or both other folders are missing; one has no images; their classes
+            differ; or there are fewer than 2 classes, or fewer than ``count``.
     """
     if not root.is_dir():
         raise UserError(f"no such image folder: {str(root)!r}")
     train = root / "train"
     tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
     if not train.is_dir() or not tests:
-        raise UserError(f"image folder {str(root)!r} has no train/ with val/ or test/ beside it")
+        raise UserError(f"image folder {str(root)!r} needs train/, and val/ or test/ beside it")
     classes = _class_names(train)
     if set(_class_names(tests[0])) != set(classes):
         differing = sorted(set(_class_names(tests[0])) ^ set(classes))
-        raise UserError(f"train/ and {tests[0].name}/ differ in class {differing[0]!r}")
+        raise UserError(
+            f"train/ and {tests[0].name}/ of image folder {str(root)!r} need the same classes: "
+            f"only one of them has {differing[0]!r}"
+        )
     if count is not None and count > len(classes):
         raise UserError(f"image folder {str(root)!r} has {len(classes)} classes, not {count}")
     classes = classes[:count]
     if len(classes) < 2:
-        raise UserError(f"image folder {str(root)!r} has {len(classes)} classes: at least 2 needed")
+        raise UserError(
+            f"image folder {str(root)!r} has {len(classes)} classes: at least 2 are needed"
+        )
     samples = []
     for part in (train, tests[0]):
         files = [
@@ -71,33 +79,37 @@ def open_image(path: Path) -> Image.Image:
     """Open an image as RGB.
 
     Raises:
-        UserError: it is no image, is truncated, or claims more than 50 million pixels.
+        UserError: the file is not an image or is truncated, or its header gives more than 50
+            million pixels.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UserError(f"image {str(path)!r} claims {width} x {height} pixels")
+                raise UserError(
+                    f"image {str(path)!r} has {width} x {height} pixels according to its header: "
+                    f"at most {MAX_PIXELS:,} pixels are allowed"
+                )
             return image.convert("RGB")
     except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError) as error:
         raise UserError(f"cannot read image {str(path)!r}: {error}") from None
 
 
 def read_images(samples: Sequence[Sample], size: int | None) -> ImageSet:
-    """Decode images; where they differ in size, the middle square is scaled.
+    """Decode images to one size; an image of another size has its middle square scaled.
 
     Args:
         samples: paths and labels.
-        size: in pixels; None takes the first image's own.
+        size: side of the square images in pixels; None takes that of the first image.
 
     Raises:
-        UserError: an image can't be read, or has no square size of its own.
+        UserError: an image can't be read; or ``size`` is None and the first image is not square.
     """
     if size is None:
         width, height = open_image(samples[0][0]).size
         if width != height:
             raise UserError(
-                f"image {str(samples[0][0])!r} is {width} x {height}: set data.size for a square"
+                f"image {str(samples[0][0])!r} is {width} x {height}, not square: set data.size"
             )
         size = width
     images = np.empty((len(samples), size, size, 3), np.uint8)

@@ -1,8 +1,9 @@
-"""Dead leaves: images of occluding discs, with the statistics of natural images, from a seed.
+"""Dead leaves: generated images of occluding discs, with the statistics of natural images.
 
-Discs with power-law sizes that occlude each other give scale-invariant images with heavy-tailed
-edges (Lee, Mumford, Huang 2001); colours share most of their variance over the channels, as those
-of photographs do, which is what makes a first layer's covariance ill-conditioned.
+Discs that occlude each other and have power-law sizes give scale-invariant images with heavy-tailed
+edges (Lee, Mumford, Huang 2001). As in photographs, the three colour channels share most of their
+variance, which makes the covariance of a first layer's features ill-conditioned. A seed determines
+all images.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CLASSES = tuple(
     for hue in ("red", "yellow", "green", "blue", "violet")
     for size in ("fine", "coarse")
 )
-EXPONENTS = {"fine": 3.0, "coarse": 1.5}  # of the density of the radii
+EXPONENTS = {"fine": 3.0, "coarse": 1.5}  # exponents of the power-law density of the radii
 HUES = {
     "red": (1.0, -0.5, -0.5),
     "yellow": (0.5, 0.5, -1.0),
@@ -25,13 +26,20 @@ HUES = {
     "blue": (-0.5, -0.5, 1.0),
     "violet": (0.5, -1.0, 0.5),
 }
-DISCS = 64  # enough to cover nearly every pixel
-CHUNK = 256  # images of one random stream
-TINT, SPREAD, GRAIN = 0.06, 0.10, 0.02  # standard deviations and shift, of colours from 0 to 1
+DISCS = 64  # per image: enough to cover nearly every pixel
+CHUNK = 256  # images drawn from one random stream
+# For colours from 0 to 1: shift by the hue, standard deviation per disc and of the pixel noise.
+TINT, SPREAD, GRAIN = 0.06, 0.10, 0.02
 
 
 def _radii(uniform: np.ndarray, exponents: np.ndarray, size: int) -> np.ndarray:
-    """Inverse of the distribution of a power law between 1/32 and 1/3 of the image."""
+    """Return power-law radii between 1/32 and 1/3 of the image size, by inverting their CDF.
+
+    Args:
+        uniform: random numbers (n, discs), uniform on [0, 1).
+        exponents: exponent of the density of each image (n,).
+        size: size of the image in pixels.
+    """
     low, high, power = size / 32, size / 3, 1 - exponents[:, None]
     return (low**power + uniform * (high**power - low**power)) ** (1 / power)
 
@@ -56,13 +64,14 @@ def _chunk(stream: list[int], labels: np.ndarray, size: int) -> np.ndarray:
 
 
 def make_leaves(count: int, size: int, classes: int, stream: int) -> ImageSet:
-    """Make images of the first ``classes`` classes, in turn.
+    """Make images whose labels run through the first ``classes`` classes in turn.
 
     Args:
-        count: how many.
-        size: in pixels.
-        classes: from 2 to 10.
-        stream: images of different streams are different; image i depends on stream and i only.
+        count: number of images.
+        size: side of the square images in pixels.
+        classes: number of classes, from 2 to 10.
+        stream: seed. Different streams give different images. Image i depends on ``size``,
+            ``classes``, ``stream`` and i, but not on ``count``.
 
     Example:
         >>> make_leaves(4, 32, 2, stream=0).images.shape

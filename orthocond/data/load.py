@@ -1,4 +1,4 @@
-"""``load_data``: an image set by its name."""
+"""``load_data``: read or make an image set by its name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from orthocond.errors import UserError, unknown
 T = TypeVar("T")
 DATA_SETS = ("leaves", "cifar10", "cifar100", "fashion-mnist", "folder:PATH", "imagenet:PATH")
 LEAVES_TRAIN, LEAVES_TEST, LEAVES_SIZE = 10_000, 2_000, 32
-TRAIN, TEST = 0, 1  # streams of leaves
+TRAIN, TEST = 0, 1  # random streams of the two sets of leaves
 
 
 def balanced(labels: Sequence[int], count: int | None) -> list[int]:
-    """Positions of the first ``count`` samples, taken from the classes in turn, in order.
+    """Return the sorted positions of ``count`` samples, taken from the classes in turn.
+
+    Within a class, the first samples are taken; None takes all samples.
 
     Example:
         >>> balanced([0, 0, 0, 1, 1], 4)
@@ -40,7 +42,10 @@ def balanced(labels: Sequence[int], count: int | None) -> list[int]:
 
 
 def split_holdout(labels: Sequence[int], holdout: float) -> tuple[list[int], list[int]]:
-    """Positions that stay for training, and those that are held out: the last of each class."""
+    """Return the positions of the training samples and of the held-out samples.
+
+    The held-out samples are the last ones of each class.
+    """
     held = len(labels) - round(holdout * len(labels))
     stay = balanced(labels, held)
     return stay, sorted(set(range(len(labels))) - set(stay))
@@ -64,14 +69,16 @@ def load_data(
         name: ``leaves`` (made on the fly), ``cifar10``, ``cifar100`` or ``fashion-mnist``
             (torchvision downloads them), ``folder:PATH`` (an ImageFolder tree, read into memory) or
             ``imagenet:PATH`` (one that is read as it is needed).
-        size: in pixels; None takes the set's own.
-        train_images, test_images: keep so many, from the classes in turn.
-        classes: keep the first so many of the sorted classes.
-        holdout: evaluate on this part of the training images instead of the test images; then
-            test_images keeps so many of these. Of ``leaves``, train_images are made and then split.
+        size: side of the square images in pixels; None takes the size of the set.
+        train_images, test_images: number of images to keep, taken from the classes in turn; None
+            keeps all.
+        classes: number of classes to keep, the first ones in sorted order; None keeps all.
+        holdout: fraction of the training images to evaluate on, in place of the test images; then
+            ``test_images`` counts these. For ``leaves``, ``train_images`` images are made and then
+            split.
 
     Raises:
-        UserError: there is no such set, or it has not what is asked for.
+        UserError: the set is unknown or can't be read, or has no such size or number of classes.
 
     Example:
         >>> data = load_data("leaves", train_images=40, test_images=20)
@@ -82,34 +89,9 @@ def load_data(
     if kind == "leaves" and not path:
         return _leaves(size, train_images, test_images, classes, holdout)
     if kind in ("cifar10", "cifar100", "fashion-mnist") and not path:
-        names, train, test = _download(kind)
-        keep = len(names) if classes is None else classes
-        if keep > len(names):
-            raise UserError(f"{kind} has {len(names)} classes, not {keep}")
-        if size not in (None, train.images.shape[-1]):
-            raise UserError(f"{kind} images have {train.images.shape[-1]} pixels, not {size}")
-        train, test = (_subset(s, (s.labels < keep).nonzero().flatten()) for s in (train, test))
-        if holdout:
-            stay, held = split_holdout(train.labels.tolist(), holdout)
-            train, test = _subset(train, stay), _subset(train, held)
-        train = _subset(train, balanced(train.labels.tolist(), train_images))
-        test = _subset(test, balanced(test.labels.tolist(), test_images))
-        return InMemoryData.of(kind, names[:keep], train, test)
+        return _torchvision(kind, size, train_images, test_images, classes, holdout)
     if kind in ("folder", "imagenet") and path:
-        root = Path(path).expanduser()
-        names, train_files, test_files = list_folder(root, classes)
-        if holdout:
-            stay, held = split_holdout([label for _, label in train_files], holdout)
-            train_files, test_files = _pick(train_files, stay), _pick(train_files, held)
-        train_files = _pick(train_files, balanced([k for _, k in train_files], train_images))
-        test_files = _pick(test_files, balanced([k for _, k in test_files], test_images))
-        label = root.resolve().name
-        if kind == "imagenet":
-            return StreamedData(label, names, train_files, test_files, size or 224)
-        if size is None:
-            size = read_images(train_files[:1], None).images.shape[-1]
-        train, test = read_images(train_files, size), read_images(test_files, size)
-        return InMemoryData.of(label, names, train, test)
+        return _folder(kind, path, size, train_images, test_images, classes, holdout)
     if kind in ("folder", "imagenet"):
         raise UserError(f"data set {name!r} needs a path: {kind}:PATH")
     raise unknown("data set", name, DATA_SETS)
@@ -142,8 +124,59 @@ def _leaves(
     return InMemoryData.of("leaves", CLASSES[:count], train, test)
 
 
+def _torchvision(
+    kind: str,
+    size: int | None,
+    train_images: int | None,
+    test_images: int | None,
+    classes: int | None,
+    holdout: float,
+) -> InMemoryData:
+    names, train, test = _download(kind)
+    keep = len(names) if classes is None else classes
+    if keep > len(names):
+        raise UserError(f"{kind} has {len(names)} classes, not {keep}")
+    if size not in (None, train.images.shape[-1]):
+        raise UserError(f"{kind} images have {train.images.shape[-1]} pixels, not {size}")
+    train, test = (_subset(s, (s.labels < keep).nonzero().flatten()) for s in (train, test))
+    if holdout:
+        stay, held = split_holdout(train.labels.tolist(), holdout)
+        train, test = _subset(train, stay), _subset(train, held)
+    train = _subset(train, balanced(train.labels.tolist(), train_images))
+    test = _subset(test, balanced(test.labels.tolist(), test_images))
+    return InMemoryData.of(kind, names[:keep], train, test)
+
+
+def _folder(
+    kind: str,
+    path: str,
+    size: int | None,
+    train_images: int | None,
+    test_images: int | None,
+    classes: int | None,
+    holdout: float,
+) -> ImageData:
+    root = Path(path).expanduser()
+    names, train_files, test_files = list_folder(root, classes)
+    if holdout:
+        stay, held = split_holdout([label for _, label in train_files], holdout)
+        train_files, test_files = _pick(train_files, stay), _pick(train_files, held)
+    train_files = _pick(train_files, balanced([k for _, k in train_files], train_images))
+    test_files = _pick(test_files, balanced([k for _, k in test_files], test_images))
+    label = root.resolve().name
+    if kind == "imagenet":
+        return StreamedData(label, names, train_files, test_files, size or 224)
+    if size is None:
+        size = read_images(train_files[:1], None).images.shape[-1]
+    train, test = read_images(train_files, size), read_images(test_files, size)
+    return InMemoryData.of(label, names, train, test)
+
+
 def _download(name: str) -> tuple[list[str], ImageSet, ImageSet]:
-    """A set of torchvision's; it checks the sums of what it downloads before it unpickles it."""
+    """Return the class names, training set and test set of a torchvision data set.
+
+    torchvision checks the checksums of downloaded files before it unpickles them.
+    """
     from torchvision import datasets
 
     kind = {

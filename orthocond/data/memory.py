@@ -1,4 +1,4 @@
-"""Small image sets: uint8 in memory, augmented as whole batches where they lie."""
+"""Small image sets: kept as uint8 in memory or on the GPU, and augmented there in whole batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from orthocond.data.protocol import Batch, generator, share
 
-SHUFFLE, AUGMENT, CALIBRATE, ORDER = range(4)  # purposes of random numbers
+SHUFFLE, AUGMENT, CALIBRATE, ORDER = range(4)  # purposes of random streams, see ``generator``
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class ImageSet:
         return len(self.labels)
 
     def to(self, device: torch.device) -> ImageSet:
-        """The same on a device."""
+        """Return the images and labels on a device."""
         return ImageSet(self.images.to(device), self.labels.to(device))
 
 
 def augment(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
-    """Crop each image out of its black-padded self, and mirror some.
+    """Pad each image with black, crop it to its old size, and mirror some.
 
     Args:
-        images: (b, 3, S, S).
-        offsets: (b, 2), rows and columns from 0 to 2 padding.
-        flips: (b,), bool.
-        padding: pixels on each side.
+        images: images (b, 3, S, S).
+        offsets: top row and left column of each crop (b, 2), from 0 to 2 padding.
+        flips: images to mirror (b,), bool.
+        padding: number of pixels to add on each side.
 
     Returns:
-        (b, 3, S, S).
+        Images (b, 3, S, S).
     """
     b, c, s, _ = images.shape
     padded = pad(images, [padding] * 4)
@@ -55,7 +55,7 @@ def augment(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) -> Ten
 
 
 def fingerprint(classes: Sequence[str], *sets: ImageSet) -> str:
-    """sha256 of class names, labels and pixels; no path in it."""
+    """Return the SHA-256 of class names, labels and pixels; it does not depend on a path."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for images in sets:
         digest.update(json.dumps(list(images.images.shape)).encode())
@@ -78,31 +78,31 @@ class InMemoryData:
     def of(
         cls, name: str, classes: Sequence[str], train: ImageSet, evaluation: ImageSet
     ) -> InMemoryData:
-        """The data of two sets, with their fingerprint."""
+        """Return the data of two sets, with their fingerprint."""
         return cls(name, classes, train, evaluation, fingerprint(classes, train, evaluation))
 
     def to(self, device: torch.device) -> InMemoryData:
-        """The same on a device, where it is augmented then."""
+        """Return the data on a device, where its batches are then augmented."""
         return replace(self, train=self.train.to(device), evaluation=self.evaluation.to(device))
 
     @property
     def size(self) -> int:
-        """Of the square images, in pixels."""
+        """Side of the square images in pixels."""
         return self.train.images.shape[-1]
 
     @property
     def train_count(self) -> int:
-        """Training images."""
+        """Number of training images."""
         return len(self.train)
 
     @property
     def eval_count(self) -> int:
-        """Evaluation images."""
+        """Number of evaluation images."""
         return len(self.evaluation)
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (1, 3, 1, 1) of the training pixels, from 0 to 255."""
+        """Mean and standard deviation (1, 3, 1, 1) of the training pixels (0 to 255)."""
         sums, squares = torch.zeros(2, 3, dtype=torch.float64, device=self.train.images.device)
         for chunk in self.train.images.split(1024):
             pixels = chunk.double()
@@ -118,7 +118,7 @@ class InMemoryData:
         return images.float().sub_(mean).div_(std)
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole batches in the training images."""
+        """Return the number of whole batches in the training images."""
         return len(self.train) // batch_size
 
     def train_batches(
@@ -130,14 +130,14 @@ class InMemoryData:
         world: int = 1,
         first_step: int = 0,
     ) -> Iterator[Batch]:
-        """Shuffled, randomly cropped (padding S/8) and mirrored."""
+        """Yield batches that are shuffled, randomly cropped (padding S/8) and mirrored."""
         order = torch.randperm(len(self.train), generator=generator(seed, SHUFFLE, epoch))
         for step in range(first_step, self.steps_per_epoch(batch_size)):
             index = order[step * batch_size : (step + 1) * batch_size]
             yield self._augmented(index, generator(seed, AUGMENT, epoch, step), rank, world)
 
     def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """All evaluation images in order."""
+        """Yield all evaluation images in order, in batches."""
         device = self.evaluation.images.device
         for index in torch.arange(self.eval_count).split(batch_size):
             mine = share(index, rank, world).to(device)
@@ -152,15 +152,15 @@ class InMemoryData:
         world: int = 1,
         shared_stream: bool = False,
     ) -> Iterator[Batch]:
-        """The first ``count`` batches of an order of their own, augmented as in training."""
-        # (seed, CALIBRATE) is the stream of (seed, CALIBRATE, 0), from which batch 0 is augmented.
+        """Yield ``count`` batches in a separate random order, augmented as in training."""
+        # Streams (seed, CALIBRATE) and (seed, CALIBRATE, 0) are equal; the second crops batch 0.
         random = generator(seed, CALIBRATE if shared_stream else ORDER)
         order = torch.randperm(len(self.train), generator=random)
         for step, index in enumerate(order[: count * batch_size].split(batch_size)):
             yield self._augmented(index, generator(seed, CALIBRATE, step), rank, world)
 
     def _augmented(self, index: Tensor, random: torch.Generator, rank: int, world: int) -> Batch:
-        """This process's share of a batch of training images, cropped and mirrored."""
+        """Return this process's share of a batch of training images, cropped and mirrored."""
         padding, device = self.size // 8, self.train.images.device
         offsets = torch.randint(2 * padding + 1, (len(index), 2), generator=random)
         flips = torch.rand(len(index), generator=random) < 0.5

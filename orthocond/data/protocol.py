@@ -1,4 +1,4 @@
-"""What training asks of an image set, wherever its images lie."""
+"""``ImageData``: the protocol of an image set, in memory or in files, and shared helpers."""
 
 from __future__ import annotations
 
@@ -15,39 +15,40 @@ Batch = tuple[Tensor, Tensor]  # images (b, 3, S, S), float32 and normalized; la
 class ImageData(Protocol):
     """Training and evaluation images of some classes.
 
-    A batch is drawn for all processes at once, from the seed, the epoch and the step alone, and
-    each takes its share: any number of processes and any point of resuming sees the same images.
+    A batch depends on the seed, the epoch and the step only. It is drawn for all processes at once,
+    and each process takes its share. So training sees the same images with any number of processes,
+    and after resuming at any step.
     """
 
     @property
     def name(self) -> str:
-        """Without a path."""
+        """Name of the set, without a path."""
 
     @property
     def classes(self) -> Sequence[str]:
-        """Names, in the order of the labels."""
+        """Names of the classes, in the order of the labels."""
 
     @property
     def size(self) -> int:
-        """Of the square images, in pixels."""
+        """Side of the square images in pixels."""
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the content."""
+        """SHA-256 that identifies the content."""
 
     @property
     def train_count(self) -> int:
-        """Training images."""
+        """Number of training images."""
 
     @property
     def eval_count(self) -> int:
-        """Evaluation images."""
+        """Number of evaluation images."""
 
     def to(self, device: torch.device) -> ImageData:
-        """The same, augmented on that device where the images are in memory."""
+        """Return the data, moved to a device if the images are in memory."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole batches in the training images; the rest is left out."""
+        """Return the number of whole batches in the training images; an epoch omits the rest."""
 
     def train_batches(
         self,
@@ -58,10 +59,19 @@ class ImageData(Protocol):
         world: int = 1,
         first_step: int = 0,
     ) -> Iterator[Batch]:
-        """One epoch of shuffled and augmented batches, this process's share of each."""
+        """Yield this process's share of each shuffled and augmented batch of an epoch.
+
+        Args:
+            epoch: number of the epoch, which determines the order.
+            seed: seed of the run.
+            batch_size: images per batch, over all processes.
+            rank: number of this process.
+            world: number of processes.
+            first_step: step of the epoch to begin with.
+        """
 
     def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """All evaluation images in order."""
+        """Yield this process's share of each batch of the evaluation images, in order."""
 
     def calibration_batches(
         self,
@@ -72,22 +82,29 @@ class ImageData(Protocol):
         world: int = 1,
         shared_stream: bool = False,
     ) -> Iterator[Batch]:
-        """Some training images, augmented as in training.
+        """Yield this process's share of ``count`` batches of training images, to recalibrate with.
 
-        The layers behind the one that is recalibrated have statistics of augmented images, so
-        unaugmented ones would reach them with features that they never saw.
+        The images are augmented as in training. The layers after the recalibrated one have the
+        statistics of augmented images, and images without augmentation would give them features
+        that they never saw.
 
         Args:
-            shared_stream: draw the order from the stream of the first batch's crops, as runs of
-                format 1 did for images in memory.
+            seed: seed of the run.
+            batch_size: images per batch, over all processes.
+            count: number of batches.
+            rank: number of this process.
+            world: number of processes.
+            shared_stream: draw the order from the random stream that crops the first batch, as in
+                runs of format 1 with images in memory.
         """
 
 
 def generator(*counters: int) -> torch.Generator:
-    """A stream of random numbers, the same for the same counters.
+    """Return a generator of random numbers, which is determined by the counters.
 
-    Tuples of equal length have independent streams. Trailing zeros do not count (numpy pads with
-    them), so tuples of different lengths must differ in a counter that is not zero in either.
+    Different tuples of equal length give independent streams. Trailing zeros have no effect, since
+    numpy pads with zeros: two tuples of different lengths give the same stream if they are equal
+    after padding.
 
     Example:
         >>> [torch.rand(1, generator=generator(0, 1)).item() for _ in range(2)].count(0)
@@ -98,5 +115,5 @@ def generator(*counters: int) -> torch.Generator:
 
 
 def share(index: Tensor, rank: int, world: int) -> Tensor:
-    """One process's part of a batch: a contiguous block of its rows."""
+    """Return the part of a batch for one process: a contiguous block of rows."""
     return index.tensor_split(world)[rank]

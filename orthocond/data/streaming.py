@@ -1,4 +1,4 @@
-"""Image sets that do not fit into memory: decoded by worker processes as they are needed."""
+"""Image sets that do not fit into memory: worker processes decode the images when needed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from orthocond.data.memory import AUGMENT, CALIBRATE, SHUFFLE
 from orthocond.data.protocol import Batch, generator, share
 from orthocond.errors import UserError
 
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as torchvision has them
-MARGIN = 256 / 224  # images are scaled to this times the crop (appendix B.2)
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet's pixels, from torchvision
+MARGIN = 256 / 224  # size of the scaled image over the size of the crop (appendix B.2)
 
-View = tuple[int, int, int, bool]  # sample, top, left, mirrored
+View = tuple[int, int, int, bool]  # number of the sample, top and left of the crop, mirrored
 
 
 class _Views(Dataset[tuple[Tensor, int]]):
@@ -42,7 +42,7 @@ class _Views(Dataset[tuple[Tensor, int]]):
 
 
 class StreamedData:
-    """An ``ImageData`` that reads its images from files in each epoch anew."""
+    """An ``ImageData`` that reads its images from files again in each epoch."""
 
     def __init__(
         self,
@@ -57,12 +57,15 @@ class StreamedData:
         self.train_count, self.eval_count = len(train), len(evaluation)
 
     def to(self, device: torch.device) -> StreamedData:
-        """Itself: batches are moved one by one."""
+        """Return the data itself; training moves each batch to the device."""
         return self
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of class names, file names and file sizes: the content would take hours."""
+        """SHA-256 of class names, labels, file names and file sizes.
+
+        Hashing the content of all files would take hours.
+        """
         digest = hashlib.sha256(json.dumps(list(self.classes)).encode())
         for path, label in (*self.train, *self.evaluation):
             digest.update(f"{label}/{path.name}:{path.stat().st_size}\n".encode())
@@ -79,12 +82,12 @@ class StreamedData:
                 _Views(samples, views, self.size), batch_sampler=mine, num_workers=workers
             )
         except UserError as error:
-            error.__traceback__ = None  # it is part of a cycle, in which the workers would live on
-            line = str(error).strip().splitlines()[-1]  # before it stands the worker's traceback
+            error.__traceback__ = None  # it is part of a cycle, which would keep the workers alive
+            line = str(error).strip().splitlines()[-1]  # the lines before: the worker's traceback
             raise UserError(line.partition(": ")[2]) from None
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole batches in the training images."""
+        """Return the number of whole batches in the training images."""
         return self.train_count // batch_size
 
     def train_batches(
@@ -96,7 +99,7 @@ class StreamedData:
         world: int = 1,
         first_step: int = 0,
     ) -> Iterator[Batch]:
-        """Shuffled, randomly cropped out of the scaled image, and mirrored."""
+        """Yield batches that are shuffled, randomly cropped from the scaled image and mirrored."""
         steps = self.steps_per_epoch(batch_size)
         order = torch.randperm(self.train_count, generator=generator(seed, SHUFFLE, epoch))
         views = self._augmented(order, generator(seed, AUGMENT, epoch))
@@ -115,7 +118,7 @@ class StreamedData:
         return [(i, corner, corner, False) for i in index]
 
     def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The middle of all evaluation images, in order."""
+        """Yield the middle crop of all evaluation images in order, in batches."""
         views = self._middle(range(self.eval_count))
         yield from self._load(self.evaluation, views, batch_size, rank, world)
 
@@ -128,7 +131,7 @@ class StreamedData:
         world: int = 1,
         shared_stream: bool = False,
     ) -> Iterator[Batch]:
-        """The first ``count`` batches of an order of their own, augmented as in training."""
+        """Yield ``count`` batches in a separate random order, augmented as in training."""
         random = generator(seed, CALIBRATE)
         order = torch.randperm(self.train_count, generator=random)[: count * batch_size]
         views = self._augmented(order, random)

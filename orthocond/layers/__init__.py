@@ -1,4 +1,4 @@
-"""Spectral layers: modules that decompose a covariance of their input in every step."""
+"""Spectral layers: whitening, covariance pooling and an orthogonal convolution."""
 
 from orthocond.layers.covariance_pool import CovarianceRoot, GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d

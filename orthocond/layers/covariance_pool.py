@@ -14,11 +14,11 @@ from orthocond.spectral.roots import Backward, root
 
 PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "average"]
 
-RIDGE = 1e-10  # of the full path, where the gradient at a zero eigenvalue is infinite without it
+RIDGE = 1e-10  # for solver "eigh", whose gradient at a zero eigenvalue is infinite without a ridge
 
 
 def _check(x: Tensor, solver: PoolSolver) -> None:
-    """Raise a UserError where x is no batch of feature maps that the solver can pool."""
+    """Raise a UserError if x is not a batch of feature maps that the solver can pool."""
     require_floating(x, "an input")
     if x.dim() != 4:
         raise UserError(f"expected an input of shape (B, C, H, W), got {tuple(x.shape)}")
@@ -31,31 +31,34 @@ def _check(x: Tensor, solver: PoolSolver) -> None:
 
 
 def _upper(d: int, device: torch.device) -> Tensor:
-    """Indices (d (d + 1) / 2,) of the upper triangle, by rows, in a flattened d x d matrix.
+    """Return the indices (d (d + 1) / 2,) of the upper triangle, by rows, in a flat d x d matrix.
 
-    They are made when needed: a buffer would be empty after ``to_empty`` or on the meta device,
-    since no state dict has it.
+    They are computed at each call. A non-persistent buffer would stay uninitialized after
+    ``to_empty`` or on the meta device, because no state dict holds it.
     """
     rows, columns = torch.triu_indices(d, d, device=device)
     return rows * d + columns
 
 
 class CovarianceRoot(nn.Module):
-    """The square root of the covariance of each sample's positions; a probe hooks its input.
+    """Layer that maps each sample to the square root of the covariance over its positions.
+
+    It is a module of its own so that a probe can hook its input.
 
     Args:
         solver: ``low-rank`` (exact, on the support), ``eigh`` (all d eigenvalues, with a ridge of
-            1e-10), ``newton-schulz`` (five steps, scaled by the trace) or ``average``: no
-            covariance, but the mean over the positions.
-        backward: rule of ``oc.matrix_sqrt`` on the ``eigh`` path; the others have their own.
-            ``raw`` is not finite at equal eigenvalues.
+            1e-10), ``newton-schulz`` (five steps, scaled by the trace) or ``average``, which
+            returns the mean over the positions instead of a covariance root.
+        backward: backward rule of ``oc.matrix_sqrt`` for the solver ``eigh``. The other solvers
+            allow only ``exact``. The gradient of ``raw`` is not finite at equal eigenvalues.
 
     Attributes:
-        outcomes: SpectralOutcomes, counted per sample.
+        outcomes: SpectralOutcomes, with one count per sample.
 
     Raises:
-        UserError: bad settings; an input that is not (B, d, H, W) of a real floating dtype, or that
-            has a single position, whose covariance is zero (``average`` takes it).
+        UserError: the solver or backward rule is unknown, or the two can't be combined; the input
+            is not (B, d, H, W) of a real floating dtype, or has a single position, whose
+            covariance is zero (``average`` accepts one position).
     """
 
     def __init__(self, solver: PoolSolver = "low-rank", backward: Backward = "exact") -> None:
@@ -66,14 +69,15 @@ class CovarianceRoot(nn.Module):
             raise unknown("backward", backward, get_args(Backward))
         if backward != "exact" and solver != "eigh":
             raise UserError(
-                f"solver {solver!r} has one backward, got {backward!r}: use solver 'eigh' with it"
+                f"solver {solver!r} allows only backward 'exact', got {backward!r}: "
+                f"use solver 'eigh' for backward {backward!r}"
             )
         self.solver: PoolSolver = solver
         self.backward_rule: Backward = backward
         self.outcomes = SpectralOutcomes()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, d, H, W) to (B, d, d), or (B, d) for ``average``."""
+        """Map x (B, d, H, W) to the roots (B, d, d), or to the means (B, d) for ``average``."""
         _check(x, self.solver)
         X = x.flatten(2)  # (B, d, N)
         if self.solver == "average":
@@ -88,14 +92,15 @@ class CovarianceRoot(nn.Module):
         return Q.to(x.dtype)
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """Return the settings, for ``repr``."""
         return f"solver={self.solver!r}, backward={self.backward_rule!r}"
 
 
 def _covariance(X: Tensor) -> Tensor:
-    """X J X^T of features (B, d, N) (eq. 2), in float64, which autocast leaves alone.
+    """Return the covariances X J X^T of features (B, d, N) in float64 (eq. 2).
 
-    A sample that is not finite is cut off from the gradient and gives NaN, so that it is counted.
+    Autocast does not change float64 products. A sample with NaN or Inf gets a covariance of NaN,
+    so that it counts as a failure, and passes no gradient.
     """
     bad = ~X.isfinite().flatten(1).all(1)[:, None, None]
     Y = torch.where(bad, 0, X).double()
@@ -105,34 +110,37 @@ def _covariance(X: Tensor) -> Tensor:
 
 
 class GlobalCovariancePool2d(nn.Module):
-    """Pools a feature map to the upper triangle of its covariance's square root.
+    """Pooling layer that returns the upper triangle of the square root of a covariance.
 
-    A 1x1 convolution (the Pre-SVD layer), batch norm and ReLU reduce the channels; then
-    Q = (X J X^T)^(1/2) per sample, with an exact gradient (eqs. 2 and 44). A drop-in for
-    global average pooling, with out (out + 1) / 2 features instead of the channels.
+    A 1x1 convolution (the Pre-SVD layer), batch norm and ReLU reduce the channels to d. Then
+    Q = (X J X^T)^(1/2) is computed per sample, with an exact gradient (eqs. 2 and 44). The layer is
+    a drop-in replacement for global average pooling, with d (d + 1) / 2 output features instead of
+    one per channel.
 
-    It computes in float32 under autocast, with the spectral part in float64. A sample that can't
-    be decomposed gives zeros, passes no gradient, and is counted; the others do not notice. (In
-    training, NaN in the input itself reaches them before that, through the batch norm.)
+    Under autocast the layer computes in float32, and the spectral part always uses float64. A
+    sample that can't be decomposed gives zeros, passes no gradient, and is counted. It does not
+    affect the other samples. (In training, NaN in the input does reach the other samples, through
+    the batch norm.)
 
     Args:
-        in_channels: of the feature map.
-        out_channels: d, of the covariance.
-        solver: ``low-rank``, ``eigh``, ``newton-schulz``, or ``average`` for comparison: the same
-            reduction, averaged.
-        backward: exact, pade, taylor or raw; the last three with ``eigh`` only.
+        in_channels: number of channels of the feature map.
+        out_channels: d, the number of rows of the covariance.
+        solver: ``low-rank``, ``eigh`` or ``newton-schulz``. ``average`` is for comparison: it
+            averages the reduced channels over the positions.
+        backward: ``exact``, ``pade``, ``taylor`` or ``raw``; the last three only with ``eigh``.
 
     Attributes:
-        reduction: the 1x1 convolution. norm, relu, root: what follows it.
-        outcomes: SpectralOutcomes of the root.
+        reduction: the 1x1 convolution.
+        norm, relu, root: the layers after it.
+        outcomes: SpectralOutcomes of ``root``.
 
     Shape:
         (B, in_channels, H, W) to (B, d (d + 1) / 2), or (B, d) for ``average``. B may be 0.
 
     Raises:
-        UserError: an unknown solver or backward, or a backward that the solver has not; an input
-            that is not (B, in_channels, H, W) of a real floating dtype, or that has a single
-            position, whose covariance is zero (``average`` takes it).
+        UserError: the solver or backward rule is unknown, or the two can't be combined; the input
+            is not (B, in_channels, H, W) of a real floating dtype, or has a single position, whose
+            covariance is zero (``average`` accepts one position).
 
     Example:
         >>> pool = oc.GlobalCovariancePool2d(8, 4)
@@ -155,16 +163,16 @@ class GlobalCovariancePool2d(nn.Module):
 
     @property
     def outcomes(self) -> SpectralOutcomes:
-        """How the decompositions ended, per sample."""
+        """Counters of failed decompositions, one count per sample."""
         return self.root.outcomes
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) to (B, out (out + 1) / 2), or (B, out) for ``average``."""
+        """Map x (B, in, H, W) to (B, d (d + 1) / 2), or to (B, d) for ``average``."""
         _check(x, self.root.solver)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.norm.weight.dtype)
             Q = self.root(self.relu(self.norm(self.reduction(x))))
             if Q.dim() == 2:
                 return Q
-            # The backward of Q[:, rows, columns] is four times slower than that of index_select.
+            # index_select has a four times faster backward pass than Q[:, rows, columns].
             return Q.flatten(1).index_select(1, _upper(Q.shape[1], Q.device))

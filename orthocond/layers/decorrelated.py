@@ -1,18 +1,18 @@
 """Decorrelated batch normalization: whitening by the covariance of the batch.
 
 Note [Gradient]
-    With F = (P + eps I)^(-1/2), A = diag(gamma) F, X centred and G = dl/dY:
+    With F = (P + eps I)^(-1/2), A = diag(gamma) F, centred X and G = dl/dY:
         Y = A X + beta,   M = G X^T,   s = G 1,
         dl/dgamma = row sums of F o M,   dl/dbeta = s,   dl/dF = diag(gamma) M,
         dl/dX = A^T (G - s 1^T / n) + (2 / n) (dl/dP) X.
-    n, P, and in dl/dX also M and s, are sums over all processes. dl/dP comes from dl/dF by
-    ``root_backward``, which is d x d work. X is x - mu, taken as in Note [Shifted moments] of
-    ``layers/moments.py``.
+    n and P come from the samples of all processes; in dl/dX, M and s do too. ``root_backward``
+    computes dl/dP from dl/dF, with matrices of size d x d only. X = x - mu is computed as in
+    Note [Shifted moments] of ``layers/moments.py``.
 
 Note [Checkpointing]
-    All that the backward needs is saved as tensors of the one node. torch.utils.checkpoint frees
-    and recomputes those only, and it runs the block's forward once for each call of the engine
-    that asks for them: an engine called inside of the backward would count as another one.
+    One autograd node saves all tensors that the backward pass needs. torch.utils.checkpoint frees
+    and recomputes only saved tensors. It reruns the forward of the block once for each autograd
+    engine call that asks for them, so the backward must not call the engine itself.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from orthocond.spectral.roots import Backward, Solver, check_rules, root_backwar
 
 
 class Whitening(NamedTuple):
-    """What x is whitened with, in float64. A tuple, so that autograd does not look inside."""
+    """Statistics that whiten x, in float64. Autograd does not track tensors inside a tuple."""
 
     mean: Tensor  # (C,)
-    root: Tensor  # (groups, d, d), F, NaN where a matrix failed
-    n: Tensor | None = None  # (), samples that mean and F are of; None: they are constants
-    factors: tuple[Tensor, ...] = ()  # of F, for root_backward
+    root: Tensor  # (groups, d, d): F, all NaN for a matrix that failed
+    n: Tensor | None = None  # (), number of samples; None if mean and F are constants
+    factors: tuple[Tensor, ...] = ()  # factors of F, for root_backward
     rules: tuple[Backward, Solver] = ("exact", "eigh")  # for root_backward
-    is_reduced: bool = False  # whether the samples are those of all processes
+    is_reduced: bool = False  # True if the samples of all processes are included
 
 
 class _Whiten(torch.autograd.Function):
-    # Note [Checkpointing]: every tensor goes through save_for_backward, none is put on ctx.
+    # Note [Checkpointing]: save_for_backward saves every tensor; none is an attribute of ctx.
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
         groups, d, _ = by.root.shape
         shift = by.mean.to(x.dtype)
-        r = (by.mean - shift).view(groups, d, 1)  # what rounding leaves of the mean
+        r = (by.mean - shift).view(groups, d, 1)  # rounding error of the shift
         A = weight.double().view(groups, d, 1) * by.root
         b = bias.double().view(groups, d, 1) - A @ r
         A, b = A.to(x.dtype), b.to(x.dtype)
@@ -69,7 +69,7 @@ class _Whiten(torch.autograd.Function):
         x, weight, mean, F, *of_batch = ctx.saved_tensors
         groups, d, _ = F.shape
         shift = mean.to(x.dtype)
-        r = (mean - shift).view(groups, d, 1)  # what rounding leaves of the mean
+        r = (mean - shift).view(groups, d, 1)  # rounding error of the shift
         M, s = torch.zeros_like(F), torch.zeros_like(r)
         for part, chunk in centred(x, shift):
             for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
@@ -104,51 +104,51 @@ class DecorrelatedBatchNorm2d(nn.Module):
     """Batch normalization that also decorrelates the channels (ZCA whitening).
 
     y = gamma (P + eps I)^(-1/2) (x - mu) + beta, with the mean mu and the covariance P (eq. 2) of
-    the channels over the batch and its pixels in training, and of running statistics in evaluation.
+    the channels. In training they are computed over the batch and its pixels; in evaluation they
+    are the running statistics.
 
-    A drop-in for ``nn.BatchNorm2d``, which it equals when ``groups == num_features``. It computes
-    in float32 under autocast and for half-precision inputs (float64 for float64), decomposes in
-    float64, and returns the input's dtype. In training under torch.distributed the moments are
-    those of the batches of all processes, and so is the gradient through them; every process must
-    then take part in each forward and backward.
+    The layer is a drop-in replacement for ``nn.BatchNorm2d``, and equals it if
+    ``groups == num_features``. It computes in float32 under autocast and for half-precision inputs
+    (float64 for float64), decomposes in float64, and returns the input's dtype. In training under
+    torch.distributed the moments, and the gradient through them, include the batches of all
+    processes. So every process must take part in each forward and backward.
 
-    Rounding of the covariance, about 1e-8 of its largest eigenvalue in float32, reaches the output
-    and the gradient amplified by 1 / (l_min + eps): an eps that is tiny beside the features costs
-    digits. On CUDA, TF32 products (where they are allowed) have a thousand times that rounding.
+    The covariance has a rounding error of about 1e-8 of its largest eigenvalue in float32 (a
+    thousand times more with TF32 products on CUDA). Output and gradient amplify it by
+    1 / (l_min + eps), so an eps much smaller than the squared features costs digits.
 
-    Running statistics are moving averages of a covariance that moves with the weights: at a high
-    learning rate they are stale, and ``oc.recalibrate`` replaces them. They are float32 at least,
-    in a network in half precision too.
+    Running statistics are moving averages of a covariance that changes with the weights. At a high
+    learning rate they are outdated: ``oc.recalibrate`` replaces them. They are at least float32,
+    also in a half-precision network.
 
-    The layer is no ``_BatchNorm`` of torch. So ``SyncBatchNorm.convert_sync_batchnorm`` leaves it
-    as it is (it is synchronised already), and ``torch.optim.swa_utils.update_bn`` skips it: call
-    ``oc.recalibrate(swa_model, loader)`` on an averaged model.
-
-    Under ``torch.utils.checkpoint`` each forward runs twice, and moves the running statistics
-    twice, as those of ``nn.BatchNorm2d``.
+    The layer is not a subclass of torch's ``_BatchNorm``. So
+    ``SyncBatchNorm.convert_sync_batchnorm`` does not convert it (it is synchronised already), and
+    ``torch.optim.swa_utils.update_bn`` skips it: call ``oc.recalibrate(swa_model, loader)`` on an
+    averaged model. Under ``torch.utils.checkpoint`` each forward runs twice and updates the running
+    statistics twice, as in ``nn.BatchNorm2d``.
 
     Args:
         num_features: C, the number of channels.
         eps: added to the eigenvalues of the covariance; in units of the squared features.
-        momentum: of the running statistics; None for their cumulative average.
-        affine: whether there are gamma and beta (C,).
-        track_running_stats: whether there are running statistics; without them evaluation takes
-            those of the batch.
-        groups: whitens this many groups of C / groups channels each on its own.
+        momentum: momentum of the running statistics; None for a cumulative average.
+        affine: True to learn gamma and beta (C,).
+        track_running_stats: True to keep running statistics. Otherwise evaluation uses the
+            statistics of the batch.
+        groups: number of channel groups. Each group of C / groups channels is whitened separately.
         solver: ``eigh``, or ``newton-schulz``: five steps, inexact.
-        backward: rule of ``oc.matrix_inv_sqrt``: exact, pade, taylor or raw.
+        backward: backward rule of ``oc.matrix_inv_sqrt``: exact, pade, taylor or raw.
 
     Attributes:
-        running_mean, running_covariance: (C,) and (groups, d, d), the latter unbiased.
-        outcomes: SpectralOutcomes. A batch with NaN or Inf gives NaN, leaves the running statistics
-            as they were and is counted here.
+        running_mean, running_covariance: (C,) and (groups, d, d); the covariance is unbiased.
+        outcomes: SpectralOutcomes. It counts batches with NaN or Inf. They give NaN and do not
+            change the running statistics.
 
     Shape:
         (B, C, H, W) to (B, C, H, W), contiguous or channels_last.
 
     Raises:
-        UserError: bad arguments; an input that is not (B, C, H, W) of a real floating dtype; in
-            training, a batch of fewer than two pixels.
+        UserError: an argument is not allowed; the input is not (B, C, H, W) of a real floating
+            dtype; in training, the batch has fewer than two pixels.
 
     Example:
         >>> norm = oc.DecorrelatedBatchNorm2d(3, eps=1e-5, affine=False)
@@ -157,9 +157,9 @@ class DecorrelatedBatchNorm2d(nn.Module):
         True
     """
 
-    weight: nn.Parameter  # these two are None without affine,
+    weight: nn.Parameter  # weight and bias are None without affine, as in torch
     bias: nn.Parameter
-    running_mean: Tensor  # and these three without track_running_stats, as in torch
+    running_mean: Tensor  # these three are None without track_running_stats, as in torch
     running_covariance: Tensor
     num_batches_tracked: Tensor
 
@@ -204,23 +204,23 @@ class DecorrelatedBatchNorm2d(nn.Module):
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
-        """Mean 0, covariance I and no batch seen."""
+        """Reset the running statistics to mean 0, covariance I and zero batches."""
         if self.track_running_stats:
             self.running_mean.zero_()
             self.running_covariance.zero_().diagonal(dim1=-2, dim2=-1).fill_(1)
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
-        """Gamma 1, beta 0, and the running statistics as at the start."""
+        """Reset gamma to 1, beta to 0, and the running statistics to their initial values."""
         self.reset_running_stats()
         if self.affine:
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Convert the layer, but the running statistics never to half precision.
+        """Convert the layer, but keep the running statistics at least in float32.
 
-        Rounding of a covariance is amplified by 1 / (l_min + eps), and small moves would be lost.
+        Half precision would lose small updates, and 1 / (l_min + eps) amplifies the rounding.
         """
         before = {name: b for name, b in self.named_buffers() if b.is_floating_point()}
         super()._apply(fn, recurse)
@@ -232,12 +232,12 @@ class DecorrelatedBatchNorm2d(nn.Module):
 
     @torch.no_grad()
     def set_running_stats(self, mean: Tensor, covariance: Tensor, momentum: float = 1.0) -> None:
-        """Move the running statistics towards these by momentum."""
+        """Move the running statistics towards the given mean and covariance by momentum."""
         for running, new in ((self.running_mean, mean), (self.running_covariance, covariance)):
             running.lerp_(new.to(running), momentum)
 
     def _root(self, covariance: Tensor) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
-        """F, all NaN where a matrix failed, whether none did, and the factors of F."""
+        """Return F (all NaN for a failed matrix), whether no matrix failed, and F's factors."""
         F, outcome, factors = root_forward(covariance, "inv_sqrt", self.eps, self.solver)
         self.outcomes.count(outcome)
         failed = outcome == Outcome.FAILED  # (groups,)
@@ -267,7 +267,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
     @torch.no_grad()
     def _of_running(self) -> Whitening:
         F, *_ = self._root(self.running_covariance.double())
-        # A copy: a later step moves the running mean, and this one's gradient has to do with it.
+        # Copy: a later step changes the running mean, and this step's gradient needs the old one.
         return Whitening(self.running_mean.to(torch.float64, copy=True), F)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
-"""Moments of feature maps: exact at any mean, in one pass, over all processes.
+"""Moments of feature maps: precise for any mean, in one pass, over all processes.
 
 Note [Shifted moments]
-    X X^T - mu mu^T cancels in float32 (at mean/std = 100 it loses 2e-2), and a centred copy of the
-    whole input costs more than the products. So chunks are centred into one buffer that stays in
-    the cache, by a shift c that need not be the mean: with r = mu - c,
+    In float32 the difference X X^T / n - mu mu^T loses digits by cancellation: at mean/std = 100
+    its error is 2e-2. A centred copy of the whole input costs more than the products. So the input
+    is centred in chunks, in one buffer that stays in the cache. The shift c need not be the mean:
+    with r = mu - c,
         P = sum (x - c)(x - c)^T / n - r r^T.
-    c is the mean of the first chunk. The mean of a fraction p of a sample lies within
-    sqrt((1 - p) / p) standard deviations of the whole one's, in every direction, so the
-    subtraction costs a factor 1/p of precision at worst, whatever the mean. A product of x with
-    anything else is taken the same way, and r, a vector, is put right in float64.
+    c is the mean of the first chunk. If the chunk is a fraction p of the sample, its mean lies
+    within sqrt((1 - p) / p) standard deviations of the mean of the whole sample, in every
+    direction. So subtracting r r^T costs at most a factor 1/p of precision, for any mean. Other
+    products with x are computed from x - c in the same way, and corrected for the vector r in
+    float64.
 """
 
 from __future__ import annotations
@@ -20,25 +22,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-CHUNK = 2**20  # elements centred at a time: 4 MB in float32, which the outer caches hold
+CHUNK = 2**20  # elements centred at a time: 4 MB in float32, which fit into the outer caches
 
 
 def _slices(x: Tensor) -> list[slice]:
-    """Slices of the batch; one that holds all where there is no cache to stay in."""
+    """Return the slices of the batch to process one by one: chunks on a CPU, else a single slice.
+
+    Only the caches of a CPU make chunks faster.
+    """
     images = max(1, CHUNK // max(1, x[:1].numel())) if x.device.type == "cpu" else max(1, len(x))
     return [slice(start, start + images) for start in range(0, len(x), images)]
 
 
 def shift_of(x: Tensor) -> Tensor:
-    """The mean (C,) of the first chunk of x (B, C, H, W), zero for an empty batch."""
+    """Return the mean (C,) of the first chunk of x (B, C, H, W), zero for an empty batch."""
     slices = _slices(x)
     return x[slices[0]].mean((0, 2, 3)) if slices else x.new_zeros(x.shape[1])
 
 
 def centred(x: Tensor, shift: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of x (B, C, H, W) minus shift (C,), with their place in the batch.
+    """Yield chunks of x (B, C, H, W) minus shift (C,), each with its slice of the batch.
 
-    Each chunk is overwritten by the next.
+    All chunks share one buffer: each chunk overwrites the one before.
     """
     slices = _slices(x)
     buffer = torch.empty_like(x[slices[0]]) if slices else x
@@ -48,17 +53,20 @@ def centred(x: Tensor, shift: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def by_group(groups: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The channel groups of (b, C, H, W) tensors, each a view (b, C / groups, H W)."""
+    """Return an iterator over the channel groups of (b, C, H, W) tensors.
+
+    It yields one tuple per group, with a view (b, C / groups, H W) of each tensor.
+    """
     return zip(*(t.flatten(2).tensor_split(groups, dim=1) for t in tensors), strict=True)
 
 
 def is_distributed() -> bool:
-    """Whether there are other processes that hold parts of the batch."""
+    """Return whether other processes hold parts of the batch."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def reduced(*tensors: Tensor) -> list[Tensor]:
-    """Sums of the tensors over all processes, in one message."""
+    """Return the sums of the tensors over all processes, communicated in one all-reduce."""
     flat = torch.cat([t.flatten() for t in tensors])
     dist.all_reduce(flat)
     parts = flat.split([t.numel() for t in tensors])
@@ -66,44 +74,44 @@ def reduced(*tensors: Tensor) -> list[Tensor]:
 
 
 class Moments(NamedTuple):
-    """Sums over samples, in float64. Those of two sets of samples add up."""
+    """Sums over samples, in float64. The sums of two sets of samples can be added."""
 
     n: Tensor  # ()
     total: Tensor  # (C,)
-    square: Tensor  # (groups, d, d), of x x^T per group of d = C / groups channels
+    square: Tensor  # (groups, d, d), sum of x x^T for each group of d = C / groups channels
 
     def plus(self, other: Moments) -> Moments:
-        """Moments of both sets of samples."""
+        """Return the moments of both sets of samples together."""
         return Moments(*(a + b for a, b in zip(self, other, strict=True)))
 
     def reduced(self) -> Moments:
-        """Moments of the samples of all processes."""
+        """Return the moments of the samples of all processes."""
         return Moments(*reduced(*self))
 
     def mean(self) -> Tensor:
-        """(C,)."""
+        """Return the mean (C,)."""
         return self.total / self.n
 
     def covariance(self) -> Tensor:
-        """(groups, d, d), divided by the count (eq. 2)."""
+        """Return the covariance (groups, d, d), divided by n and not by n - 1 (eq. 2)."""
         mu = self.mean().view(len(self.square), -1, 1)  # (groups, d, 1)
         return self.square / self.n - mu @ mu.mT
 
 
 def no_moments(channels: int, groups: int, device: torch.device) -> Moments:
-    """Moments of no samples."""
+    """Return the moments of an empty set of samples: all sums are zero."""
     d = channels // groups
     shapes = ((), (channels,), (groups, d, d))
     return Moments(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
 
 def moments(x: Tensor, groups: int = 1) -> Moments:
-    """Moments of the channels of x (B, C, H, W), whose samples are the pixels of the images.
+    """Return the moments of the channels of x (B, C, H, W). The samples are the pixels.
 
-    Exact to the rounding of x's dtype relative to its standard deviation, not to its mean; about
-    1e-8 of the largest eigenvalue in float32.
+    The error is the rounding of x's dtype relative to the standard deviation of x, not to its
+    mean. In float32 it is about 1e-8 of the largest eigenvalue.
     """
-    if x.numel() <= CHUNK:  # rounding averages out over few samples less, and float64 is cheap
+    if x.numel() <= CHUNK:  # few samples average out less rounding, and float64 is cheap here
         x = x.double()
     n, total, square = no_moments(x.shape[1], groups, x.device)
     n += x.numel() // x.shape[1]
@@ -112,7 +120,7 @@ def moments(x: Tensor, groups: int = 1) -> Moments:
         total += chunk.sum((0, 2, 3))
         for j, (X,) in enumerate(by_group(groups, chunk)):
             square[j] += torch.bmm(X, X.mT).sum(0, dtype=torch.float64)
-    # Back to moments about zero, which add up:
+    # Convert to moments about zero, which can be added:
     # sum x x^T = sum (x - c)(x - c)^T + t c^T + c t^T + n c c^T with t = sum (x - c).
     c, t = shift.double().view(groups, -1, 1), total.view(groups, -1, 1)
     square += t @ c.mT + c @ t.mT + n * (c @ c.mT)

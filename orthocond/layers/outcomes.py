@@ -1,4 +1,4 @@
-"""How the decompositions of a layer ended, counted where training and people can see them."""
+"""Counters of failed decompositions, which each spectral layer shows in its ``outcomes``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from orthocond.spectral.eigh import Outcome
 
 
 class SpectralOutcomes:
-    """Counters of the decompositions that did not simply succeed.
+    """Counters of the matrices whose decomposition failed at the first attempt.
 
     Attributes:
-        failures: matrices whose first attempt did not converge, or that held NaN or Inf.
-        unrecovered: those of them that no retry could save either.
+        failures: number of matrices that held NaN or Inf, or whose first attempt did not converge.
+        unrecovered: number of these matrices for which every retry failed too.
 
     Example:
         >>> outcomes = SpectralOutcomes()
@@ -28,12 +28,12 @@ class SpectralOutcomes:
         self.reset()
 
     def count(self, outcome: Tensor) -> None:
-        """Add the outcomes (...) of a batch of matrices, as ``spectral.eigh`` records them."""
+        """Count the outcomes (...) of a batch of matrices, int8 values of ``Outcome``."""
         self.failures += int((outcome != Outcome.OK).sum())
         self.unrecovered += int((outcome == Outcome.FAILED).sum())
 
     def reset(self) -> None:
-        """Start again at zero."""
+        """Set both counters to zero."""
         self.failures = self.unrecovered = 0
 
     def __repr__(self) -> str:

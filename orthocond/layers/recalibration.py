@@ -1,8 +1,8 @@
-"""Population statistics in place of moving averages.
+"""Recalibration: replace moving averages by the exact statistics of given batches.
 
-Running statistics average covariances of weights that have moved on since. A small rotation of the
+Running statistics average covariances that belong to earlier weights. A small rotation of the
 eigenvectors leaks the largest eigenvalue into directions that whitening amplifies by
-1 / sqrt(l_min + eps), so at a high learning rate a whitening layer can be far worse in evaluation
+1 / sqrt(l_min + eps). So at a high learning rate a whitening layer can be far worse in evaluation
 than in training, with the same weights.
 """
 
@@ -25,18 +25,18 @@ from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.layers.moments import Moments, is_distributed, moments, no_moments
 
 Forward = Callable[[nn.Module, Any], object]
-Run = Callable[[Any], object]  # of one batch
+Run = Callable[[Any], object]  # runs the model on one batch
 Norm = DecorrelatedBatchNorm2d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class _Reached(Exception):
-    """The layer has its input: the rest of the model need not run."""
+    """Exception that ends a forward pass once the layer has received its input."""
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside of wrappers, which may wrap each other."""
+    """Return the network inside all its wrappers, which can be nested."""
     while True:
-        compiled = model._modules.get("_orig_mod")  # of an OptimizedModule
+        compiled = model._modules.get("_orig_mod")  # set in torch.compile's OptimizedModule
         if compiled is not None:
             model = compiled
         elif isinstance(model, AveragedModel | DataParallel | DistributedDataParallel):
@@ -46,7 +46,11 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _forward(model: nn.Module, batch: Any) -> None:
-    """Run the model on a batch whose kind says how."""
+    """Run the model on a batch: a tensor, a sequence that starts with one, or a dict.
+
+    Raises:
+        UserError: the batch is of another kind.
+    """
     is_sequence = isinstance(batch, tuple | list)
     first = batch[0] if is_sequence and batch else batch
     if isinstance(first, Tensor):
@@ -85,7 +89,7 @@ def _targets(model: nn.Module, wrapped: nn.Module, names: Sequence[str] | None) 
         return found
     if not names:
         raise UserError("layers is empty: leave it out for every whitening layer")
-    modules = {**dict(wrapped.named_modules()), **modules}  # a name may be the wrapper's
+    modules = {**dict(wrapped.named_modules()), **modules}  # names may include the wrapper's prefix
     for name in names:
         if name not in modules:
             raise unknown("layer", name, modules)
@@ -110,7 +114,7 @@ def _in_forward_order(run: Run, targets: dict[str, Norm], batches: Iterator[Any]
             run(batch)
             break
         else:
-            raise UserError("there is no batch to recalibrate from")
+            raise UserError("there is no batch to recalibrate from: pass at least one")
     finally:
         for hook in hooks:
             hook.remove()
@@ -121,7 +125,7 @@ def _in_forward_order(run: Run, targets: dict[str, Norm], batches: Iterator[Any]
 
 
 def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> Moments:
-    """Moments of what reaches the layer, over all batches of all processes."""
+    """Return the moments of the layer's input over all batches of all processes."""
     groups = layer.groups if isinstance(layer, DecorrelatedBatchNorm2d) else 1
     total = no_moments(layer.num_features, groups, next(layer.buffers()).device)
 
@@ -150,11 +154,13 @@ def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> 
 def _set(name: str, layer: Norm, population: Moments) -> None:
     n = int(population.n)
     if n < 2:
-        raise UserError(f"layer {name!r} was reached by {n} pixels: give at least one batch to it")
+        raise UserError(
+            f"layer {name!r} received {n} pixels, and needs at least 2: pass at least one batch"
+        )
     mean, covariance = population.mean(), population.covariance() * (n / (n - 1))
     if not covariance.isfinite().all():
         raise DecompositionError(
-            f"the features before {name!r} hold NaN or Inf; its statistics are left as they were"
+            f"the features before {name!r} hold NaN or Inf: its running statistics are unchanged"
         )
     if isinstance(layer, DecorrelatedBatchNorm2d):
         layer.set_running_stats(mean, covariance)
@@ -168,8 +174,8 @@ def _set(name: str, layer: Norm, population: Moments) -> None:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     flags = {module: module.training for module in model.modules()}
     model.eval()
-    compiled = "torch._dynamo" in sys.modules  # which takes seconds to import
-    # Compiled code does not notice a hook, and can't be left in the middle.
+    compiled = "torch._dynamo" in sys.modules  # don't import it here: that takes seconds
+    # Compiled code ignores new hooks, and an exception can't end it early.
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     try:
         with torch.no_grad(), eager:
@@ -185,34 +191,38 @@ def recalibrate(
     layers: Sequence[str] | None = None,
     forward: Forward | None = None,
 ) -> None:
-    """Set running statistics to the exact ones of the population in batches.
+    """Replace the running statistics of layers by the exact statistics of the given batches.
 
-    The model runs in evaluation mode, so that every other layer does what it does in evaluation,
-    and only up to the layer in question. Several layers are set one after the other in forward
-    order, each behind those already set. The training flags of all modules are restored.
+    The model runs in evaluation mode, so all other layers behave as in evaluation, and each pass
+    ends at the layer to recalibrate. Several layers are processed one after the other in forward
+    order, so a layer sees the new statistics of the layers before it. The training flags of all
+    modules are restored.
 
-    Averaged weights need it: ``torch.optim.swa_utils.update_bn`` fills the statistics of torch's
-    batch norms only. Where a model has both kinds, call ``update_bn`` first, or name all of them in
-    ``layers``.
+    Averaged weights need recalibration, because ``torch.optim.swa_utils.update_bn`` sets the
+    statistics of torch's batch norms only. If a model has batch norms of both kinds, call
+    ``update_bn`` first, or name all of them in ``layers``.
 
     Args:
-        model: on any device. AveragedModel, DistributedDataParallel, DataParallel and the module
-            that torch.compile returns are looked through; compiled code runs uncompiled here.
-        batches: each is moved to the model's device. A tensor is the model's input, a tuple or
-            list starts with it, and a dict holds keyword arguments: ``model(**batch)``. Any other
-            kind needs ``forward``. With several layers they are gone through once for each and once
-            more for the order (an iterator is then held in memory). Under torch.distributed each
-            process brings its own share, and the moments are those of all of them.
+        model: a model on any device. It may be inside AveragedModel, DistributedDataParallel,
+            DataParallel or the module that torch.compile returns. Compiled code runs uncompiled
+            here.
+        batches: each batch is moved to the model's device. It is the model's input tensor, a tuple
+            or list that starts with the input, or a dict of keyword arguments for
+            ``model(**batch)``. Any other kind needs ``forward``. With several layers the batches
+            are iterated once per layer and once more to find the forward order (an iterator is
+            then held in memory). Under torch.distributed each process passes its own batches, and
+            the moments include the batches of all processes.
         layers: names of DecorrelatedBatchNorm2d, BatchNorm2d or SyncBatchNorm layers; None for
             every DecorrelatedBatchNorm2d.
-        forward: runs a batch of any kind, as ``forward(model, batch)``; the model comes without its
-            wrappers. Its result is not used.
+        forward: a function called as ``forward(model, batch)`` that runs a batch of any kind on
+            the model without its wrappers. Its result is ignored.
 
     Raises:
-        UserError: no such layer, an empty list of them, none that whitens, one without running
-            statistics, one that no batch reaches, or reached by an input that is not (B, C, H, W)
-            of a real floating dtype; a batch of another kind without ``forward``.
-        DecompositionError: the features hold NaN or Inf.
+        UserError: ``layers`` is empty or names an unknown layer; it is None and the model has no
+            whitening layer; a layer has no running statistics, no batch reaches it, or its input
+            is not (B, C, H, W) of a real floating dtype; a batch is of another kind and
+            ``forward`` is not given.
+        DecompositionError: the features before a layer hold NaN or Inf.
 
     Example:
         >>> model = torch.nn.Sequential(oc.DecorrelatedBatchNorm2d(2))
@@ -229,7 +239,7 @@ def recalibrate(
         >>> swa_model.module[0].running_mean.tolist()
         [6.0, 6.0]
 
-        Batches of which only the caller knows what to do with them:
+        Batches of another kind, with a function that runs them:
 
         >>> pairs = [{"image": images, "id": i} for i, images in enumerate(loader)]
         >>> oc.recalibrate(model, pairs, forward=lambda model, batch: model(batch["image"]))

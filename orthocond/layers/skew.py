@@ -1,27 +1,27 @@
 """Skew orthogonal convolution: the exponential of a skew-symmetric convolution (eq. 13).
 
 Note [Composed kernel]
-    The truncated series y = x + L x + L^2 x / 2! + ... is linear and shift-invariant, so away from
-    the border it is one convolution, whose kernel is the series' response to a single pixel: 5
-    terms of a 3x3 filter reach 11x11, the 10 terms of evaluation 21x21. Composing it from one pixel
-    per input channel costs next to nothing, and applying it is one convolution from the true
-    number of input channels. Only in the ring where zero padding meets the image the two differ:
-    the series pads at every term, the composed kernel once.
+    The truncated series y = x + L x + L^2 x / 2! + ... is linear and shift-invariant. So away from
+    the border it is one convolution, whose kernel is the response of the series to a single pixel.
+    For a 3x3 filter the 5 terms of training give 11x11 and the 10 terms of evaluation 21x21.
+    Composing it from one pixel per input channel is cheap, and applying it is one convolution with
+    the true number of input channels. Only near the border the results differ: the series pads
+    with zeros at every term, and the composed kernel pads once.
 
 Note [Averaged vectors]
-    An exponential moving average of weights and buffers averages the singular vectors too, to
-    shorter ones: the bound comes out too low and the filter too long for its series (singular
-    values down to 0.99 after 300 steps with NOG at decay 0.999). In evaluation vectors that are
-    not of length 1 are found anew by power iterations, which are not stored. Those of a network
-    that is trained itself are taken as training left them, so that both modes scale alike.
+    An exponential moving average of weights and buffers also averages the stored singular vectors,
+    which makes them shorter than 1. The bound is then too low and the filter too large for its
+    series (singular values down to 0.99 after 300 steps with NOG at decay 0.999). So evaluation
+    recomputes vectors whose length is not 1 by power iterations, and does not store them. Vectors
+    of a trained network that is not averaged are used unchanged, so both modes scale equally.
 
 Note [Half precision]
-    torch's matrix_exp is wrong in half precision on a CPU (NaN), and a series of rounded products
+    In half precision on a CPU torch's matrix_exp is wrong (NaN), and a series of rounded products
     is not orthogonal. So the kernel is computed in float32 and then rounded.
 
 Note [Recomputation]
-    A forward in training moves the power iteration. One that torch.utils.checkpoint repeats inside
-    of a backward must not: its kernel would be another one, and the gradient wrong by percents.
+    A training forward advances the power iteration. A forward that torch.utils.checkpoint repeats
+    in the backward must not: with another kernel the gradient would be wrong by percents.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from torch.utils.module_tracker import ModuleTracker
 from orthocond.errors import UserError, require_floating, unknown
 
 Mode = Literal["composed", "series"]
-Size = int | tuple[int, int]  # as nn.Conv2d takes it
+Size = int | tuple[int, int]  # as in nn.Conv2d
 
 TRAIN_TERMS, EVAL_TERMS = 5, 10
-SCALE = 0.7  # of the filter, relative to the bound on its spectral norm: the series' radius
-POWER_STEPS = 20  # at the start; then one a step, as in spectral norm
+SCALE = 0.7  # filter norm relative to its bound, small enough that few terms of the series suffice
+POWER_STEPS = 20  # power iterations at initialization; then one a training step, as spectral_norm
 
 
 def _side(name: str, size: Size) -> int:
-    """One number for height and width."""
+    """Return the single number that ``size`` gives for height and width."""
     if not isinstance(size, tuple):
         return size
     if len(set(size)) != 1:
         raise UserError(
-            f"the skew orthogonal convolution has one {name} for height and width, got {size}"
+            f"the skew orthogonal convolution needs one {name} for height and width, got {size}"
         )
     return size[0]
 
@@ -58,10 +58,10 @@ def _side(name: str, size: Size) -> int:
 def check_kernel(
     kernel_size: Size, stride: Size, padding: Size | None, dilation: Size, groups: int
 ) -> int:
-    """Return the kernel's side.
+    """Return the side length of the kernel.
 
     Raises:
-        UserError: a convolution of these arguments would not keep norms.
+        UserError: a convolution with these arguments would not preserve norms.
     """
     side = _side("kernel_size", kernel_size)
     if side % 2 == 0:
@@ -81,24 +81,27 @@ def check_kernel(
 
 
 def _wide(t: Tensor) -> Tensor:
-    """Note [Half precision]: float32 at least."""
+    """Return t converted to at least float32 (Note [Half precision])."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def skew(M: Tensor) -> Tensor:
-    """M - M^T, where the transpose of a convolution swaps channels and turns the kernel around.
+    """Return M - M^T, where M^T is M with channels swapped and the kernel rotated by 180 degrees.
 
     Args:
         M: filter (C, C, k, k).
 
     Returns:
-        (C, C, k, k), a convolution that is skew-symmetric away from the border.
+        (C, C, k, k), the filter of a convolution that is skew-symmetric away from the border.
     """
     return M - M.transpose(0, 1).flip(2, 3)
 
 
 def unfoldings(L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four matrices of a filter (C, C, k, k) whose norms bound the convolution's."""
+    """Return the four unfoldings of a filter (C, C, k, k) to a matrix.
+
+    For each of them k times its spectral norm is a bound on the norm of the convolution.
+    """
     c, k = L.shape[0], L.shape[-1]
     return (
         L.permute(0, 2, 1, 3).reshape(c * k, c * k),
@@ -109,7 +112,7 @@ def unfoldings(L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def exponential(x: Tensor, L: Tensor, terms: int) -> Tensor:
-    """sum_(j <= terms) L^j x / j!, for images x (B, C, H, W) and a filter L (C, C, k, k)."""
+    """Return sum_(j <= terms) L^j x / j! for images x (B, C, H, W) and a filter L (C, C, k, k)."""
     y = term = x
     for j in range(1, terms + 1):
         term = F.conv2d(term, L, padding=L.shape[-1] // 2) / j
@@ -118,7 +121,7 @@ def exponential(x: Tensor, L: Tensor, terms: int) -> Tensor:
 
 
 def compose(L: Tensor, in_channels: int, terms: int) -> Tensor:
-    """The kernel of the exponential on the first input channels (Note [Composed kernel]).
+    """Return the kernel of the exponential on the first input channels (Note [Composed kernel]).
 
     Returns:
         (C, in_channels, K, K) with K = terms (k - 1) + 1.
@@ -133,38 +136,38 @@ def compose(L: Tensor, in_channels: int, terms: int) -> Tensor:
 
 
 def _power(A: Tensor, u: Tensor, steps: int) -> Tensor:
-    """Move a vector towards the first left singular vector of a matrix."""
+    """Return u after power iterations towards the first left singular vector of A."""
     for _ in range(steps):
         u = F.normalize(A @ (A.mT @ u), dim=0)
     return u
 
 
 class SkewOrthogonalConv2d(nn.Module):
-    """A convolution that is orthogonal up to the truncation of its series and its border.
+    """Convolution that is orthogonal except near the border and up to the truncation of its series.
 
-    y = exp(M - M^T) x, the exponential of eq. 13 in the sense of convolutions for k x k kernels,
-    scaled by 0.7 over a bound on the spectral norm so that few terms suffice; for 1 x 1 kernels it
-    is the matrix exponential, exact. The filter has max(in, out) channels on both sides: inputs are
-    padded with zeros, outputs are cut.
+    y = exp(M - M^T) x is the exponential of eq. 13. For k x k kernels the powers of M - M^T are
+    repeated convolutions, and the filter is scaled by 0.7 over a bound on its spectral norm, so
+    that few terms suffice. For 1 x 1 kernels it is the exact matrix exponential. The filter has
+    max(in, out) channels on both sides: inputs are zero-padded, and surplus outputs are dropped.
 
-    Not guaranteed: norms are kept in the interior of the image only, and with more inputs than
-    outputs (rows cut) the map is a projection.
+    Not guaranteed: norms are preserved only in the interior of the image, and with more inputs than
+    outputs the map is a projection.
 
     Args:
         in_channels, out_channels: as in ``nn.Conv2d``.
-        kernel_size: odd, or a pair of the same odd number; of the filter M. The effective kernel
-            is larger: 11 x 11 for 3 in training, 21 x 21 in evaluation.
+        kernel_size: side k of the filter M: an odd number, or a pair of equal odd numbers. The
+            effective kernel is larger: for k = 3, 11 x 11 in training and 21 x 21 in evaluation.
         bias: as in ``nn.Conv2d``.
-        stride, padding, dilation, groups: 1, k // 2, 1 and 1 only.
-        mode: ``composed``: one convolution with the effective kernel; ``series``: the literal one,
-            a convolution a term.
+        stride, padding, dilation, groups: only 1, k // 2, 1 and 1 are allowed.
+        mode: ``composed`` for one convolution with the effective kernel; ``series`` for one
+            convolution per term of the series.
 
     Shape:
         (B, in, H, W) to (B, out, H, W).
 
     Raises:
-        UserError: a kernel that is even or not square, or a stride, padding, dilation or groups of
-            another value; an input that is not of a real floating dtype.
+        UserError: the kernel is even or not square, or stride, padding, dilation or groups has
+            another value; the mode is unknown; the input is not of a real floating dtype.
 
     Example:
         >>> layer = oc.SkewOrthogonalConv2d(3, 8, 3, padding=1, bias=False)
@@ -198,7 +201,7 @@ class SkewOrthogonalConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the filter and the bias as ``nn.Conv2d`` does, and find its singular vectors."""
+        """Draw filter and bias as ``nn.Conv2d`` does, and compute the filter's singular vectors."""
         nn.init.kaiming_uniform_(self.filter, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.in_channels * self.kernel_size**2)
@@ -210,7 +213,7 @@ class SkewOrthogonalConv2d(nn.Module):
 
     @torch.no_grad()
     def _iterate(self, i: int, A: Tensor, steps: int) -> Tensor:
-        """Move a left singular vector by power iterations, and return it."""
+        """Update the stored left singular vector i by power iterations, and return it."""
         buffer = self.get_buffer(f"left_{i}")
         u = _power(A, buffer.to(A.dtype, copy=True), steps)
         buffer.copy_(u)
@@ -218,20 +221,20 @@ class SkewOrthogonalConv2d(nn.Module):
 
     @torch.no_grad()
     def _found(self, i: int, A: Tensor) -> Tensor:
-        """Return a left singular vector, and store nothing (Note [Averaged vectors])."""
+        """Return the left singular vector i without storing it (Note [Averaged vectors])."""
         buffer = self.get_buffer(f"left_{i}")
         u = buffer.to(A.dtype, copy=True)
         deviation = (torch.linalg.vector_norm(u) - 1).abs()
-        # Drawn in float32 whatever the dtype; at 1 - d the bound is off by a factor of that order.
+        # Allow for float32 rounding in any dtype. A length of 1 - d changes the bound by about d.
         rounding = max(torch.finfo(t).eps for t in (buffer.dtype, torch.float32)) ** 0.5
         unit = F.normalize(u, dim=0)
-        left = u if buffer.dtype == A.dtype else unit  # a narrow buffer has rounded it
+        left = u if buffer.dtype == A.dtype else unit  # a half-precision buffer rounded its length
         return torch.where(deviation < rounding, left, _power(A, unit, POWER_STEPS))
 
     def _scaled(self) -> Tensor:
-        """The skew filter, 0.7 over the bound: k times the least norm of the four unfoldings."""
+        """Return the skew filter times 0.7 / bound; bound = k times the least unfolding norm."""
         L = skew(_wide(self.filter))
-        # |A^T u| for the left singular vector u is the norm, and differentiable.
+        # For the left singular vector u, |A^T u| is the spectral norm, and it is differentiable.
         norms = []
         steps = 0 if ModuleTracker().is_bw else 1  # Note [Recomputation]
         for i, A in enumerate(unfoldings(L)):
@@ -246,14 +249,14 @@ class SkewOrthogonalConv2d(nn.Module):
 
     @property
     def effective_kernel_size(self) -> tuple[int, int]:
-        """Height and width of ``kernel()`` in the present mode."""
+        """Height and width of ``kernel()``, which differ between training and evaluation."""
         size = self._terms * (self.kernel_size - 1) + 1
         return size, size
 
     def kernel(self) -> Tensor:
-        """The effective kernel (out, in, K, K): K = 1, or terms (k - 1) + 1 (training: 5 terms).
+        """Return the effective kernel (out, in, K, K) in the filter's dtype.
 
-        It is computed in float32 at least, and then has the filter's dtype.
+        K is 1 for k = 1, else terms (k - 1) + 1. The arithmetic is in float32 or wider.
         """
         if self.kernel_size == 1:
             M = _wide(self.filter).flatten(1)  # (C, C)
@@ -264,7 +267,7 @@ class SkewOrthogonalConv2d(nn.Module):
         return kernel.to(self.filter.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) to (B, out, H, W)."""
+        """Map x (B, in, H, W) to (B, out, H, W)."""
         require_floating(x, "an input")
         with torch.autocast(x.device.type, enabled=False):
             if self.mode == "series" and self.kernel_size > 1:
@@ -279,15 +282,15 @@ class SkewOrthogonalConv2d(nn.Module):
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     def to_conv2d(self) -> nn.Conv2d:
-        """A plain convolution of the evaluation kernel.
+        """Return a plain convolution with the evaluation kernel.
 
         Raises:
-            UserError: in mode ``series``, which pads at every term and so is no convolution.
+            UserError: the mode is ``series``, which pads at every term: it is no one convolution.
         """
         if self.mode == "series" and self.kernel_size > 1:
             raise UserError(
-                "a skew orthogonal convolution in mode 'series' is no single convolution, since it "
-                "pads at every term: use mode 'composed'"
+                "a skew orthogonal convolution in mode 'series' is no single convolution, because "
+                "it pads at every term: use mode 'composed'"
             )
         training = self.training
         with torch.no_grad():
@@ -303,7 +306,7 @@ class SkewOrthogonalConv2d(nn.Module):
         return conv.train(training)
 
     def extra_repr(self) -> str:
-        """As ``nn.Conv2d`` has it."""
+        """Return the settings, for ``repr``."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"mode={self.mode!r}"

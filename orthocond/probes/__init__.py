@@ -1,4 +1,4 @@
-"""The probe of a running model: how well conditioned a layer's features are."""
+"""Conditioning probes: measure the covariance of a layer's features in a running model."""
 
 from orthocond.probes.covariance import batch_covariance, sample_covariances
 from orthocond.probes.probe import ConditioningProbe, ProbeRecord

@@ -1,11 +1,11 @@
-"""Where the channels of a layer's features are: by its type, or by what the caller says.
+"""Channel dimension of a layer's features, from the layer's type or from the caller.
 
 Note [Never guess]
-    Convolutions and batch norms have their channels at dimension 1, nn.Linear and nn.LayerNorm in
-    the last one. A subclass of the latter with a forward of its own may permute first, as the
-    LayerNorm2d of torchvision's ConvNeXt does, and a container, an activation or an attention block
-    takes either layout. A covariance over the wrong dimension has plausible numbers of another
-    thing, so such a layer is refused unless the caller says where its channels are.
+    Convolutions and batch norms have their channels at dimension 1. nn.Linear and nn.LayerNorm have
+    them at the last dimension, but a subclass with its own forward may permute them first, as the
+    LayerNorm2d of torchvision's ConvNeXt does. Containers, activations and attention blocks accept
+    either layout. A covariance over the wrong dimension gives plausible but wrong numbers. So such
+    a layer raises an error unless the caller gives the channel dimension.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ SECOND: tuple[type[nn.Module], ...] = (
     GlobalCovariancePool2d,
     SkewOrthogonalConv2d,
 )
-"""Layers, and subclasses of them, with their channels at dimension 1: (B, C, ...)."""
+"""Layers with their channels at dimension 1, (B, C, ...). Subclasses are included."""
 
 LAST: tuple[type[nn.Module], ...] = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
-"""Layers with their channels in the last dimension, and subclasses that keep their forward."""
+"""Layers with their channels at the last dimension. Subclasses with the same forward are included.
+"""
 
 BY_NAME = {
     "torchvision.models.convnext.LayerNorm2d": 1,
@@ -48,7 +49,10 @@ BY_NAME = {
     "timm.layers.norm.LayerNorm2d": 1,
     "timm.layers.norm.LayerNorm2dFp32": 1,
 }
-"""Layers of other packages, which are not imported for this. The two LayerNorm2d permute inside."""
+"""Channel dimension of layers of other packages, by name: those packages are not imported here.
+
+The LayerNorm2d classes permute inside their forward.
+"""
 
 SIZES: tuple[tuple[type[nn.Module], str, str], ...] = (
     *((getattr(conv, name), "in_channels", "out_channels") for name in conv.__all__),
@@ -58,13 +62,13 @@ SIZES: tuple[tuple[type[nn.Module], str, str], ...] = (
     (nn.Linear, "in_features", "out_features"),
     (nn.Embedding, "", "embedding_dim"),
 )
-"""Layers that know their number of channels, and the attribute for that of the input and output."""
+"""Layers that know their number of channels: the type, and the attributes for input and output."""
 
 SPATIAL = re.compile(r"([123])d$")
 
 
 def check_channels(layer: nn.Module, channel_dim: int | None) -> None:
-    """Raise a UserError where neither the layer's type nor the caller says where channels are."""
+    """Raise a UserError if neither the layer's type nor the caller gives the channel dimension."""
     if channel_dim is None:
         _by_type(layer)
     elif isinstance(channel_dim, bool) or not isinstance(channel_dim, Integral) or not channel_dim:
@@ -81,47 +85,50 @@ def features(
 
     Args:
         layer: the layer.
-        values: its inputs or outputs.
-        side: ``input`` or ``output``: which of them they are.
-        channel_dim: the dimension of the channels; None to take it from the layer's type.
+        values: the layer's inputs or outputs.
+        side: ``input`` if the values are inputs, ``output`` if they are outputs.
+        channel_dim: the channel dimension; None to derive it from the layer's type.
 
     Raises:
-        UserError: no floating-point tensor (B, d, ...); the type does not tell the dimension; it is
-            out of range; it does not have the layer's number of channels; an input without a
-            batch dimension.
+        UserError: the values hold no floating-point tensor (B, d, ...) or one without a batch
+            dimension; the channel dimension is unknown for the type or out of range; or its size is
+            not the layer's number of channels.
     """
     name = type(layer).__name__
     x = next((v for v in values if isinstance(v, Tensor)), None)
     if x is None or x.dim() < 2 or not x.is_floating_point():
         found = "no tensor" if x is None else f"{tuple(x.shape)} of {x.dtype}"
         raise UserError(
-            f"the probed {name} has {found}: allowed are floating-point features (B, d, ...)"
+            f"the {side} of the probed {name} is {found}: "
+            "allowed are floating-point features (B, d, ...)"
         )
     shape = tuple(x.shape)
     if channel_dim is None:
         channel_dim = _by_type(layer)
         if _is_unbatched(layer, x.dim()):
             raise UserError(
-                f"the probed {name} has {shape}, without a batch: pass x.unsqueeze(0) to the model"
+                f"the {side} of the probed {name} has shape {shape}, without a batch: "
+                "pass x.unsqueeze(0) to the model"
             )
     if not -x.dim() < channel_dim < x.dim():
         n = x.dim() - 1
         raise UserError(
-            f"channel_dim is {channel_dim}, and the probed {name} has {shape}: allowed are 1 to "
-            f"{n} or -1 to -{n} (dimension 0 is the batch)"
+            f"channel_dim is {channel_dim}, and the {side} of the probed {name} has shape {shape}: "
+            f"allowed are 1 to {n} or -1 to -{n} (dimension 0 is the batch)"
         )
     expected = _channels(layer, side)
     if expected is not None and x.shape[channel_dim] != expected:
         raise UserError(
             f"the probed {name} has {expected} channels, and dimension {channel_dim} of its {side} "
-            f"{shape} has {x.shape[channel_dim]}: pass the channel_dim= that has {expected}"
+            f"{shape} has {x.shape[channel_dim]}: pass the channel_dim= of the dimension with "
+            f"{expected}"
         )
     x = x.movedim(channel_dim, 1)
     return x.unsqueeze(-1) if x.dim() == 2 else x.flatten(2)
 
 
 def _by_type(layer: nn.Module) -> int:
-    """Return the dimension of the channels, or raise where the type does not tell."""
+    """Return the channel dimension, or raise a UserError if the layer's type does not define it."""
     for kind in type(layer).__mro__:  # nearest first: parametrized classes are subclasses
         known = BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
         if known is not None and type(layer).forward is kind.forward:  # type: ignore[attr-defined]
@@ -140,7 +147,7 @@ def _by_type(layer: nn.Module) -> int:
 
 
 def _is_unbatched(layer: nn.Module, dimensions: int) -> bool:
-    """Whether features are (C, ...) of a layer that also takes (B, C, ...)."""
+    """Return whether features are unbatched, (C, ...), for a layer that also takes (B, C, ...)."""
     if not isinstance(layer, SECOND) or isinstance(layer, nn.BatchNorm1d):  # it takes (B, C)
         return False
     names = (kind.__name__ for kind in type(layer).__mro__ if kind in SECOND)
@@ -149,7 +156,7 @@ def _is_unbatched(layer: nn.Module, dimensions: int) -> bool:
 
 
 def _channels(layer: nn.Module, side: str) -> int | None:
-    """Return the number of channels of a layer's input or output, where the layer knows it."""
+    """Return the number of channels of a layer's input or output, or None if it is unknown."""
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and len(layer.normalized_shape) == 1:
         return layer.normalized_shape[0]
     for kind, of_input, of_output in SIZES:

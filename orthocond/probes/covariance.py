@@ -1,11 +1,11 @@
 """Covariances of features, in float64 and over all processes.
 
 Note [Float64]
-    A condition number is only as good as the arithmetic before it: a float32 Gram product has its
-    noise floor at 1e-7 of the largest eigenvalue, a float64 one of float32 features at 3e-15, one
-    of bfloat16 features at 2e-7. So features are taken as they come, widened a chunk at a time, and
-    centred by the chunk's own mean before they are multiplied. Chunks k of n_k samples, mean m_k
-    and centred square S_k make up, at any mean,
+    A condition number is only as precise as the covariance. A float32 Gram product has a noise
+    floor at 1e-7 of the largest eigenvalue. In a float64 Gram product the floor is at 3e-15 for
+    float32 features and at 2e-7 for bfloat16 features. So the features are converted to float64
+    chunk by chunk, and each chunk is centred by its own mean before the product. Let chunk k have
+    n_k samples, mean m_k and centred square S_k. Then, for any mean, the centred square of all is
         S = sum_k S_k + n_k (m_k - m)(m_k - m)^T,    m = sum_k n_k m_k / sum_k n_k.
 """
 
@@ -16,20 +16,21 @@ from torch import Tensor
 
 from orthocond.layers.moments import is_distributed, reduced
 
-CHUNK = 2**18  # elements widened at a time: 2 MB in float64, which stay in the cache
+CHUNK = 2**18  # elements converted at a time: 2 MB in float64, which stay in the cache
 
 
 def batch_covariance(x: Tensor) -> tuple[Tensor, int]:
-    """Covariance of the channels over the whole batch (eq. 2), and the number of samples.
+    """Return the covariance of the channels over the whole batch (eq. 2), and the sample count.
 
-    P = sum (x - mu)(x - mu)^T / n over the n = B N samples of all processes. Under
-    torch.distributed every process must call it; one that has no images brings an empty batch.
+    P = sum (x - mu)(x - mu)^T / n, where the n samples are the B N positions of all processes.
+    Under torch.distributed every process must call it; a process without images passes an empty
+    batch.
 
     Args:
         x: features (B, d, N), any floating dtype.
 
     Returns:
-        P (d, d) in float64 and n; P is zero where there is no sample.
+        P (d, d) in float64, and n. P is zero if there are no samples.
 
     Example:
         >>> P, n = batch_covariance(torch.tensor([[[1.0, 3.0], [5.0, 1.0]]]))
@@ -47,7 +48,7 @@ def batch_covariance(x: Tensor) -> tuple[Tensor, int]:
         for chunk, mean in zip(chunks, means, strict=True):
             X = chunk.transpose(0, 1).reshape(d, -1).double()  # (d, b N)
             torch.mean(X, 1, out=mean)
-            X = X - mean[:, None]  # not in place: float64 features are still the caller's
+            X = X - mean[:, None]  # not in place: for float64 features X can share their memory
             square.addmm_(X, X.mT)
     n, total = counts.sum(), counts @ means
     if is_distributed():
@@ -61,13 +62,13 @@ def batch_covariance(x: Tensor) -> tuple[Tensor, int]:
 
 
 def sample_covariances(x: Tensor) -> Tensor:
-    """Covariance of the channels over the positions of each sample, X J X^T (eq. 2).
+    """Return the covariance X J X^T of the channels over the positions of each sample (eq. 2).
 
     Args:
         x: features (B, d, N), any floating dtype.
 
     Returns:
-        (B, d, d) in float64, of this process's samples.
+        (B, d, d) in float64, for the samples of this process only.
 
     Example:
         >>> sample_covariances(torch.tensor([[[1.0, 3.0], [5.0, 1.0]]])).tolist()
@@ -79,7 +80,10 @@ def sample_covariances(x: Tensor) -> Tensor:
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """Rows (b, k) of all processes, one after the other; b may differ between them."""
+    """Return the rows (b, k) of all processes, concatenated in process order.
+
+    The number of rows b may differ between processes.
+    """
     if not is_distributed():
         return rows
     world = torch.distributed.get_world_size()

@@ -1,4 +1,7 @@
-"""Keep torch.compile out of a hook. Importing this module imports torch's tracer, which is slow."""
+"""Call of a function outside of the graph that torch.compile traces.
+
+Importing this module is slow, because it imports torch's tracer.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import torch
 
 @torch.compiler.disable(
     reason="a ConditioningProbe records here, outside of the graph: "
-    "close it, or compile without fullgraph=True"
+    "close the probe, or compile without fullgraph=True"
 )
 def eagerly(function: Callable[..., None], *args: Any) -> None:
-    """Call a function as it is, also where the code around the call is compiled."""
+    """Call a function uncompiled, even inside compiled code."""
     function(*args)

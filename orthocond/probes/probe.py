@@ -1,6 +1,7 @@
-"""How well conditioned a layer's features are: the probe that records it from a live model.
+"""Probe that records the conditioning of a layer's features from a running model.
 
-The numbers are those of ``spectral/conditioning.py``, of the covariances of ``covariance.py``.
+``covariance.py`` computes the covariances, and ``spectral/conditioning.py`` their condition numbers
+and ranks.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ Side = Literal["input", "output"]
 
 @dataclass(frozen=True)
 class ProbeRecord:
-    """What the probe saw in one forward pass.
+    """Conditioning of a layer's features in one forward pass.
 
     Attributes:
         step: the training step.
         phase: ``train`` or ``eval``.
-        samples: covariances that the fields are over: 1 for that of a batch.
-        median: field by field over the samples; of an even number the lower of the middle two, so
-            that it is a value that occurred.
-        min, max: field by field.
+        samples: number of covariances: 1 for a covariance over the batch, else one per sample.
+        median: median of each field over the covariances. For an even number it is the lower of
+            the two middle values, so it is always a measured value.
+        min, max: minimum and maximum of each field over the covariances.
     """
 
     step: int
@@ -50,7 +51,7 @@ class ProbeRecord:
     max: Conditioning
 
     def row(self) -> dict[str, Any]:
-        """The record as a row of conditioning.csv, but for its epoch."""
+        """Return the record as a row of conditioning.csv, without the epoch."""
         median, low, high = asdict(self.median), asdict(self.min), asdict(self.max)
         row = {"phase": self.phase, "step": self.step, "samples": self.samples}
         for name in MEASURED:
@@ -59,48 +60,47 @@ class ProbeRecord:
 
 
 class ConditioningProbe:
-    """Record the conditioning of a layer's features from a running model.
+    """Probe that records the conditioning of a layer's features from a running model.
 
-    The covariance is that of the features as they come, accumulated in float64: over batch and
-    pixels, or per sample. Under torch.distributed it is of the global batch, and every process must
-    run the same forwards.
+    The covariance is accumulated in float64, over batch and pixels or per sample. Under
+    torch.distributed it covers the global batch, and every process must run the same forwards.
 
-    A record is taken in every ``every``-th training step, and in every ``every``-th batch of an
-    evaluation, beginning with its first. The probe counts training forwards, until someone sets
-    ``probe.step``: from then on steps are what they are told, and of several forwards in one step
-    (gradient accumulation) the first is recorded.
+    The probe records every ``every``-th training step, and every ``every``-th batch of an
+    evaluation, starting with the first. By default each training forward counts as one step. Once
+    you set ``probe.step``, the probe uses your step numbers instead and stops counting. If a step
+    then has several forwards (gradient accumulation), the probe records the first.
 
     Args:
-        model: any module; the wrappers of DistributedDataParallel and torch.compile are looked
-            through. Attach the probe before the first compiled forward: the code of a compiled
-            model does not call hooks that come later. The probe breaks the graph, so a model
-            compiled with ``fullgraph=True`` raises torch's error, which names the probe.
-        layer: a name from ``model.named_modules()``: the meta-layer for its input, the Pre-SVD
-            layer for its output.
-        every: steps between two records.
-        per_sample: the covariance of each sample over its own positions, as pooling takes it; the
-            record then has the median and the range over the batch.
-        eps: what the layer adds to the diagonal, for ``kappa_eps``.
-        structural_rank: the rank that the architecture allows, or the Pre-SVD layer to take it
-            from (the function of that name).
+        model: any module, also inside DistributedDataParallel or torch.compile. Attach the probe
+            before the first compiled forward: compiled code does not call hooks attached later. The
+            probe breaks the graph, so a model compiled with ``fullgraph=True`` raises torch's
+            error, which names the probe.
+        layer: a name from ``model.named_modules()``. Name the meta-layer to probe its input, or the
+            Pre-SVD layer to probe its output (see ``side``).
+        every: number of steps from one record to the next.
+        per_sample: True for one covariance per sample over its own positions, as in covariance
+            pooling. The record then holds the median and the range over the batch.
+        eps: value that the layer adds to the diagonal, for ``kappa_eps``.
+        structural_rank: the largest rank that the architecture allows, or the Pre-SVD layer from
+            which the function ``structural_rank`` computes it.
         side: ``input`` or ``output`` of the layer.
-        channel_dim: the dimension of the channels, such as 1 or -1. None takes it from the layer's
-            type: 1 for convolutions, batch, instance and group norms, pooling and the layers of
-            this package; the last one for nn.Linear, nn.LayerNorm, nn.RMSNorm and nn.Embedding.
-            Any other layer needs it.
+        channel_dim: the channel dimension, such as 1 or -1. None derives it from the layer's type:
+            1 for convolutions, batch, instance and group norms, pooling and the layers of this
+            package; -1 for nn.Linear, nn.LayerNorm, nn.RMSNorm and nn.Embedding. For any other
+            layer it is required.
 
     Attributes:
-        records: of ProbeRecord, so far.
-        step: the training step that the next forward belongs to.
+        records: list of ProbeRecord, so far.
+        step: the training step of the next forward.
 
     Raises:
-        UserError: unknown layer or side, ``every`` below 1, a layer whose type does not tell where
-            its channels are; in a forward, features that are no floating-point tensor (B, d, ...),
-            or that do not have the layer's number of channels there.
+        UserError: the layer or side is unknown, ``every`` is below 1, or ``channel_dim`` is missing
+            for a layer that requires it; in a forward, the features are not a floating-point tensor
+            (B, d, ...), or their channel dimension has another size than the layer defines.
 
     Warns:
         UserWarning: the layer is inside a compiled module; or, on closing, no forward called the
-            probe and something was compiled.
+            probe although a module was compiled.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.BatchNorm2d(64))
@@ -125,7 +125,7 @@ class ConditioningProbe:
         if side not in get_args(Side):
             raise unknown("side", side, get_args(Side))
         if isinstance(structural_rank, nn.Module):
-            structural_rank_of(structural_rank, samples=1)  # raises here, not in a forward
+            structural_rank_of(structural_rank, samples=1)  # raise now, not in the first forward
         module = find_layer(model, layer)
         check_channels(unwrapped(module), channel_dim)
         self.layer, self.side, self.channel_dim = layer, side, channel_dim
@@ -133,8 +133,8 @@ class ConditioningProbe:
         self.structural_rank = structural_rank
         self.records: list[ProbeRecord] = []
         self._step, self._counts_steps = 0, True
-        self._last_step: int | None = None  # of the last training forward
-        self._eval_batches = 0  # since the last training forward
+        self._last_step: int | None = None  # step of the last training forward
+        self._eval_batches = 0  # number of batches since the last training forward
         self._called, self._closed = False, False
         if side == "input":
             self._handle = module.register_forward_pre_hook(self._on_input, with_kwargs=True)
@@ -150,19 +150,19 @@ class ConditioningProbe:
         self._step, self._counts_steps = step, False
 
     def take(self) -> list[ProbeRecord]:
-        """The records so far, which are then forgotten."""
+        """Return the records so far and remove them from the probe."""
         records, self.records = self.records, []
         return records
 
     def close(self) -> None:
-        """Leave the model; the records stay."""
+        """Remove the probe from the model and keep the records."""
         if not self._called and not self._closed:
             warn_of_no_forward(self.layer)
         self._leave()
 
     def _leave(self) -> None:
         self._handle.remove()
-        self._closed = True  # for compiled code, which goes on calling the hook
+        self._closed = True  # compiled code still calls the removed hook
 
     def __enter__(self) -> Self:
         return self

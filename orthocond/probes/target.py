@@ -1,10 +1,10 @@
-"""The layer that a probe hooks: found through wrappers, with a warning where it is compiled.
+"""Search for the layer that a probe hooks, through wrappers, with a warning if it is compiled.
 
 Note [Compiled models]
-    torch.compile traces the hooks of a layer into the code that it makes, and that code does not
-    look for hooks that come later (torch._dynamo.config.skip_nnmodule_hook_guards). A probe
-    attached before is called as Python code, at the price of a break in the graph; one attached
-    after the first forward is never called, without any error.
+    torch.compile traces the hooks of a layer into the compiled code, and that code does not check
+    for hooks attached later (torch._dynamo.config.skip_nnmodule_hook_guards). A probe attached
+    before the first forward is called as Python code, at the cost of a graph break. A probe
+    attached after it is never called, and no error says so.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ REMEDY = (
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return a layer by its name in the model or in what the model wraps.
+    """Return a layer by its name in the model, or in the network that the model wraps.
 
-    Warn where the layer is inside a module that was compiled: the hooks may never run.
+    Warn if the layer is inside a compiled module, because its hooks may never run.
 
     Raises:
-        UserError: no layer has that name.
+        UserError: no layer has this name.
     """
     inner = unwrapped(model)
     names = dict(inner.named_modules())
@@ -44,20 +44,20 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     above = [modules[".".join(parts[:i])] for i in range(len(parts))]
     if any(map(_is_compiled, [*_wrappers(model), *above])) or layer._compiled_call_impl is not None:
         warnings.warn(
-            f"layer {name!r} is inside a compiled module, whose code may not call hooks that come "
-            f"later, and then the probe records nothing: {REMEDY}",
+            f"layer {name!r} is inside a compiled module, which may not call hooks attached after "
+            f"compilation; the probe would then record nothing: {REMEDY}",
             stacklevel=3,
         )
     return layer
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Return what DistributedDataParallel and torch.compile wrap."""
+    """Return the module inside the wrappers of DistributedDataParallel and torch.compile."""
     return _wrappers(module)[-1]
 
 
 def _wrappers(module: nn.Module) -> list[nn.Module]:
-    """Return the module, what it wraps, and so on; only the last one wraps nothing."""
+    """Return the module and all modules nested in it as wrappers; only the last wraps nothing."""
     found = [module]
     while True:
         children = dict(module.named_children())
@@ -71,16 +71,16 @@ def _wrappers(module: nn.Module) -> list[nn.Module]:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    in_place = module._compiled_call_impl is not None  # by module.compile()
+    in_place = module._compiled_call_impl is not None  # set by module.compile()
     return in_place or "_orig_mod" in dict(module.named_children())
 
 
 def warn_of_no_forward(name: str) -> None:
-    """Warn that a probe saw nothing, where torch.compile may be the reason."""
+    """Warn that no forward called a probe, if torch.compile may be the reason."""
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and dynamo.utils.counters["frames"]["ok"]:
         warnings.warn(
-            f"no forward called the probe of layer {name!r}: if its model was compiled before, "
-            f"{REMEDY}",
+            f"no forward called the probe of layer {name!r}: if its model was compiled before the "
+            f"probe was attached, {REMEDY}",
             stacklevel=3,
         )

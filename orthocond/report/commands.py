@@ -1,4 +1,4 @@
-"""The command lines that make runs which a figure or a table is missing."""
+"""Command lines that make the runs that a figure or a table lacks."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orthocond.settings import assignments
+from orthocond.config.assignments import assignments
 
 EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist", "imagenet")
-"""Data sets that are asked for by their name; any other is a folder of images."""
+"""Data sets that ``--data`` takes by name; any other data set is a folder of images."""
 
 START = {
     "dbn": ("--preset", "quick"),
     "gcp": ("--preset", "gcp-cpu", "--data", "folder:PATH"),
 }
-"""How a study of a task starts where there is no run to take the settings from."""
+"""Arguments that start a study of a task where no run gives the settings."""
 
 
 def as_ranges(numbers: Iterable[int]) -> str:
-    """Numbers in the spelling of --seeds.
+    """Return the numbers as ``--seeds`` spells them.
 
     Example:
         >>> as_ranges([4, 0, 1, 2])
@@ -36,7 +36,7 @@ def as_ranges(numbers: Iterable[int]) -> str:
 
 
 def _like(settings: Mapping[str, Any]) -> list[str]:
-    """The arguments that repeat a run's settings: those that are not the defaults."""
+    """Return the arguments that repeat a run's settings; settings with defaults are left out."""
     name = settings["data"]["name"]
     data = name if name in EMBEDDED else f"folder:PATH/{name}"
     arguments = ["--task", settings["task"], "--data", data]
@@ -52,14 +52,14 @@ def train_command(
     settings: Mapping[str, Any] | None = None,
     seeds: Iterable[int] = (0,),
 ) -> str:
-    """The ``orthocond train`` that makes the runs.
+    """Return the ``orthocond train`` command that makes the runs.
 
     Args:
         task: ``dbn`` or ``gcp``.
-        methods: canonical names.
-        out: the study's folder.
-        settings: the configuration of a run beside which the new ones shall stand, or None.
-        seeds: of the runs.
+        methods: canonical names of the methods.
+        out: folder of the study.
+        settings: configuration that the new runs must share with existing ones, or None.
+        seeds: seeds of the runs.
 
     Example:
         >>> import pathlib

@@ -1,46 +1,92 @@
-"""Where the numbers of a figure or a table come from, carried in ``DataFrame.attrs``."""
+"""Numbers together with the runs that they were computed from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
 import pandas as pd
 
+from orthocond.artifacts.run_writer import Run
 from orthocond.report.study import Selection
 from orthocond.report.style import label
 
 
-def attach(frame: pd.DataFrame, *selections: Selection, remark: str = "") -> pd.DataFrame:
-    """The frame, with what its readers must know of its runs.
+@dataclass(frozen=True)
+class Source:
+    """A run or a timing study that numbers were computed from.
 
     Args:
-        frame: the data of a figure or table.
-        selections: the runs that it was made from.
-        remark: how the numbers were made, for the end of the note.
-
-    Returns:
-        The same frame; ``attrs`` has ``note`` (for captions), ``remarks`` (what is missing or was
-        set aside), ``commands`` (that make what is missing) and ``runs`` (run, commit and
-        configuration hash of each).
+        run: its name.
+        commit: the commit of the code that made it; None where it is unknown.
+        config: the hash of its configuration; None for a timing study, which has none.
     """
-    notes = "; ".join(selection.note for selection in selections)
-    frame.attrs["note"] = ". ".join(part for part in (notes, remark) if part)
-    frame.attrs["remarks"] = _of_seeds(selections) + [r for s in selections for r in _remarks(s)]
-    frame.attrs["commands"] = [s.command for s in selections if s.missing]
-    frame.attrs["runs"] = [
-        {
-            "run": run.name,
-            "commit": run.environment.get("commit"),
-            "config": run.config.get("hash"),
-        }
-        for s in selections
-        for run in s.all_runs
-    ]
-    return frame
+
+    run: str
+    commit: str | None
+    config: str | None
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Return the source that names a run."""
+        return cls(run.name, run.environment.get("commit"), run.config.get("hash"))
 
 
-def _of_seeds(selections: Iterable[Selection]) -> list[str]:
-    """Where the means of a data set's methods are over different seeds."""
+@dataclass(frozen=True)
+class Provenance:
+    """The origin of a figure's or table's numbers, as readers see it.
+
+    Args:
+        note: studies, seeds, commits, and how the numbers were made; shown with the caption.
+        remarks: which runs are missing or were left out, and other warnings.
+        commands: the commands that make the missing runs.
+        runs: every run or timing study that the numbers come from.
+    """
+
+    note: str
+    remarks: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    runs: tuple[Source, ...] = ()
+
+    @classmethod
+    def of(cls, *selections: Selection, how: str, more: Iterable[str] = ()) -> Self:
+        """Return the provenance of numbers that were computed from selections of runs.
+
+        Args:
+            selections: the runs.
+            how: how the numbers were made; the note ends with it.
+            more: remarks that follow those on the selections.
+        """
+        remarks = _seed_remarks(selections) + [r for s in selections for r in _run_remarks(s)]
+        return cls(
+            note=". ".join(filter(None, ("; ".join(s.note for s in selections), how))),
+            remarks=(*remarks, *more),
+            commands=tuple(s.command for s in selections if s.missing),
+            runs=tuple(Source.of(run) for s in selections for run in s.all_runs),
+        )
+
+    def text(self) -> str:
+        """Return note, remarks and runs as one text, for the metadata of a file."""
+        runs = [f"{s.run} commit {s.commit} config {s.config}" for s in self.runs]
+        return "\n".join([self.note, *self.remarks, *runs])
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A frame of numbers and its provenance.
+
+    Args:
+        frame: the numbers, with the columns that its maker documents.
+        provenance: where they come from.
+    """
+
+    frame: pd.DataFrame
+    provenance: Provenance
+
+
+def _seed_remarks(selections: Iterable[Selection]) -> list[str]:
+    """Return a remark for each data set whose methods were run with different seeds."""
     seeds: dict[str, set[tuple[int, ...]]] = {}
     for selection in selections:
         own = [tuple(r.config["seed"] for r in runs) for runs in selection.runs.values() if runs]
@@ -53,7 +99,8 @@ def _of_seeds(selections: Iterable[Selection]) -> list[str]:
     ]
 
 
-def _remarks(selection: Selection) -> list[str]:
+def _run_remarks(selection: Selection) -> list[str]:
+    """Return remarks on the runs of a selection that are missing, diverged or left out."""
     remarks = []
     if selection.missing:
         names = ", ".join(label(method) for method in selection.missing)
@@ -71,9 +118,3 @@ def _remarks(selection: Selection) -> list[str]:
             "this are left out"
         )
     return remarks
-
-
-def as_text(frame: pd.DataFrame) -> str:
-    """Note, remarks and runs in one text, for a file's metadata."""
-    runs = [f"{r['run']} commit {r['commit']} config {r['config']}" for r in frame.attrs["runs"]]
-    return "\n".join([frame.attrs["note"], *frame.attrs["remarks"], *runs])

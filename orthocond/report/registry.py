@@ -1,80 +1,45 @@
-"""The paper's figures and tables and what sums up a study, each by its name and its module."""
+"""The figures and tables that the command line and the book show, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
-
-import pandas as pd
-from matplotlib.figure import Figure
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from orthocond.errors import unknown
-from orthocond.report import (
-    differences,
-    fig1,
-    fig2,
-    fig3,
-    fig4,
-    fig5,
-    fig6,
-    fig7,
-    overview,
-    tab1,
-    tab2,
-    tab3,
-    tab4,
-    tab5,
-    tab6,
-)
+from orthocond.report.figures import architecture_diagram, fig1, fig5, treatment_figures
+from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.study import Study
+from orthocond.report.tables import differences, overview, tab5, tab6
+from orthocond.report.tables.error_table import error_table
+from orthocond.report.tables.table import Table
 
-
-class FigureModule(Protocol):
-    """A figure: its data, its drawing in the current theme, and what it shows in words."""
-
-    def data(self, study: Study) -> pd.DataFrame:
-        """The numbers drawn; ``attrs`` says where they come from."""
-
-    def draw(self, study: Study) -> Figure:
-        """The figure."""
-
-    def alt(self, study: Study) -> str:
-        """What stands in for the image."""
-
-
-class TableModule(Protocol):
-    """A table of a study's numbers, beside the paper's where it has them."""
-
-    def build(self, study: Study) -> pd.DataFrame:
-        """The numbers; ``render`` writes them out."""
-
-
-FIGURES: Mapping[str, FigureModule] = {
-    "fig1": fig1,
-    "fig2": fig2,
-    "fig3": fig3,
-    "fig4": fig4,
-    "fig5": fig5,
-    "fig6": fig6,
-    "fig7": fig7,
+FIGURES: Mapping[str, StudyFigure] = {
+    figure.name: figure
+    for figure in (
+        fig1.FIGURE,
+        *treatment_figures.FIGURES,
+        fig5.FIGURE,
+        *architecture_diagram.FIGURES,
+    )
 }
-TABLES: Mapping[str, TableModule] = {
-    "overview": overview,
-    "differences": differences,
-    "tab1": tab1,
-    "tab2": tab2,
-    "tab3": tab3,
-    "tab4": tab4,
-    "tab5": tab5,
-    "tab6": tab6,
+TABLES: Mapping[str, Callable[[Study], Table]] = {
+    "overview": overview.build,
+    "differences": differences.build,
+    "tab1": partial(error_table, 1),
+    "tab2": partial(error_table, 2),
+    "tab3": partial(error_table, 3),
+    "tab4": partial(error_table, 4, others=True),
+    "tab5": tab5.build,
+    "tab6": tab6.build,
 }
+"""Functions that compute a table from a study, by the name of the table."""
 
 
 def chosen(kind: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The names that were asked for, once each; ``all`` is every one.
+    """Return the requested names, each once; ``all`` stands for every known name.
 
     Raises:
-        UserError: an unknown name.
+        UserError: a name is unknown.
 
     Example:
         >>> chosen("figure", ["fig2", "fig1", "fig2"], ["fig1", "fig2"])

@@ -1,8 +1,9 @@
-"""Differences between methods that were trained from equal seeds, and what they can show.
+"""Paired differences between methods at equal seeds, and the effects that they can detect.
 
-Equal seeds start from equal weights and see equal batches, so differences are taken seed by seed.
-The contrasts of ``PRIMARY`` were written down before the runs and are one family: their p-values
-are adjusted by Holm's procedure. All others are exploratory: unadjusted 95% t intervals, no p.
+Runs with equal seeds start from equal weights and see equal batches, so differences are taken seed
+by seed. The contrasts of ``PRIMARY`` were fixed before the runs were made and are one family:
+their p-values are adjusted by Holm's procedure. All other contrasts are exploratory: they have
+unadjusted 95% t intervals and no p-value.
 """
 
 from __future__ import annotations
@@ -15,28 +16,29 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
-from orthocond.report.provenance import attach
-from orthocond.report.study import Selection, Study, shown_together
+from orthocond.artifacts.run_writer import Run
+from orthocond.config.tasks import TASKS
+from orthocond.report.study import Selection, Study
 from orthocond.report.style import label
-from orthocond.runs import Run
 
 LEVEL, POWER = 0.05, 0.8
-ROUNDING = 1e-9  # of the numbers compared
-WIDE = 11  # the stem of the controls: as wide as the skew orthogonal convolution
+ROUNDING = 1e-9  # relative to the numbers that are compared
+WIDE = 11  # pixels; stem kernel of the controls: receptive field of the skew orthogonal convolution
 
 Reading = Callable[[Run], float | None]
-"""One number of a run; None or not finite where the run has none."""
+"""Function that returns one number of a run; None or not finite where the run has none."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two methods to be compared: the first minus the second.
+    """Comparison of two methods: the first minus the second.
 
     Args:
-        method: canonical name.
-        baseline: canonical name.
-        control: width of the baseline's stem where it differs: ``WIDE`` has the receptive field
-            that the skew orthogonal convolution gives to ``ow``, without its orthogonality.
+        method: canonical name of the first method.
+        baseline: canonical name of the second method.
+        control: kernel size of the baseline's stem in pixels, where it is not the method's. With
+            ``WIDE``, the baseline has the receptive field that the skew orthogonal convolution
+            gives to ``ow``, but not its orthogonality.
     """
 
     method: str
@@ -49,12 +51,12 @@ class Contrast:
 
     @property
     def name(self) -> str:
-        """What is compared, by canonical names."""
+        """The comparison in canonical names."""
         return f"{self.method} - {self.baseline}{self._stem}"
 
     @property
     def label(self) -> str:
-        """What is compared, for tables."""
+        """The comparison as tables write it."""
         return f"{label(self.method)} against {label(self.baseline)}{self._stem}"
 
 
@@ -74,12 +76,13 @@ CONTROLS = (
     Contrast("svd", control=WIDE),
     Contrast("bn", "bn", control=WIDE),
 )
-"""What tells orthogonality from width and direction from step size; exploratory."""
+"""Exploratory contrasts that separate the effect of orthogonality from that of the stem's width,
+and the effect of the direction from that of the step size."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences, its 95% t interval and the two-sided p of no difference."""
+    """Mean of paired differences, with its 95% t interval and two-sided p-value."""
 
     mean: float
     std: float
@@ -90,14 +93,15 @@ class Difference:
 
 
 def difference(a: ArrayLike, b: ArrayLike) -> Difference:
-    """Student's paired t test of a - b.
+    """Return the mean of a - b with Student's paired t test.
 
     Args:
-        a, b: equally many numbers, pairwise from equal seeds.
+        a, b: equally many numbers; each pair comes from one seed.
 
     Returns:
-        What is not defined is NaN: with less than two pairs, or with differences that are equal
-        up to rounding, as those of accuracies can be, which are counts of images.
+        The difference. Values that are not defined are NaN. This is so with fewer than two pairs,
+        and with differences that are equal up to rounding. Differences of accuracies can be equal
+        because accuracies are counts of images.
 
     Example:
         >>> round(difference([2.0, 3.0, 4.1], [1.0, 2.0, 3.0]).mean, 4)
@@ -119,7 +123,7 @@ def difference(a: ArrayLike, b: ArrayLike) -> Difference:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted by Holm's step-down procedure; NaN stays NaN and is not counted.
+    """Return the p-values adjusted by Holm's step-down procedure; NaN stays NaN, uncounted.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -135,14 +139,16 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def smallest_detectable(std: float, n: int, level: float = LEVEL, power: float = POWER) -> float:
-    """The true mean difference that a two-sided paired t test of n pairs finds with this power.
+    """Return the true mean difference that a paired t test detects with the given power.
 
     Args:
-        std: of the paired differences.
-        n: pairs.
+        std: standard deviation of the paired differences.
+        n: number of pairs.
+        level: significance level of the two-sided test.
+        power: probability of detection.
 
     Returns:
-        In the units of ``std``; NaN for less than two pairs.
+        The difference in the units of ``std``; NaN for fewer than two pairs or ``std`` = 0.
 
     Example:
         >>> round(smallest_detectable(1.0, 5), 2)
@@ -156,17 +162,17 @@ def smallest_detectable(std: float, n: int, level: float = LEVEL, power: float =
         # A rejection with the wrong sign is no detection: only the right tail counts.
         return float(1 - stats.nct.cdf(critical, n - 1, shift) - power)
 
-    shift = optimize.brentq(shortfall, 0, 2 * critical + 10)  # of the noncentral t distribution
+    shift = optimize.brentq(shortfall, 0, 2 * critical + 10)  # noncentrality of the t distribution
     return std * float(shift) / float(np.sqrt(n))
 
 
 def of_summary(key: str) -> Reading:
-    """One figure of the summary."""
+    """Return a reading of one number of the summary."""
     return lambda run: run.summary[key]
 
 
 def paired(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> Difference:
-    """The difference of one figure, over the seeds at which both runs have it."""
+    """Return the difference of one number, over the seeds at which both methods have it."""
     first, second = ({int(r.summary["seed"]): reading(r) for r in runs} for runs in (a, b))
     seeds = sorted(first.keys() & second.keys())
     pairs = np.array([(first[seed], second[seed]) for seed in seeds], dtype=float).reshape(-1, 2)
@@ -175,7 +181,10 @@ def paired(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> Difference:
 
 
 def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run, ...]:
-    """The runs that a contrast's method is compared with: those that differ in the stem alone."""
+    """Return the runs of a contrast's baseline; none where there are no such runs.
+
+    With ``control``, the settings of these runs differ from those of ``own`` in the stem alone.
+    """
     if contrast.control is None:
         return own.runs.get(contrast.baseline, ())
     other = study.beside(own, stem_kernel=contrast.control)
@@ -185,24 +194,27 @@ def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run
 def contrasts(
     study: Study, task: str = "dbn", data: str | None = None, key: str = "error"
 ) -> pd.DataFrame:
-    """Every method of a study against its baselines: primary family, controls, the rest to SVD.
+    """Compare every method of a study with its baselines.
+
+    The contrasts are the primary family, the controls, and every other method against SVD.
 
     Args:
         study: the runs.
         task: ``dbn`` or ``gcp``.
         data: name of the data set, or None for the study's.
-        key: of the summaries: ``error``, ``recalibrated_error``, ``top1`` and so on.
+        key: key of the summaries: ``error``, ``recalibrated_error``, ``top1`` and so on.
 
     Returns:
-        One row a contrast: family (primary, exploratory), name, contrast, method, baseline, mean,
-        std, n, low, high (95% t interval), p and p_holm (primary only), detectable (the smallest
-        true difference that so many seeds would show with power 80%).
+        One row per contrast. Columns family (primary, exploratory), name, contrast, method,
+        baseline, mean, std, n, low, high (95% t interval), p and p_holm (primary only), detectable
+        (the smallest true difference that n seeds would show with power 80%).
 
     Raises:
         MissingRuns: the task has no runs.
     """
     own = study.select(task, data=data)
-    family = PRIMARY if task == "dbn" else tuple(c for c in PRIMARY if c.control is None)
+    has_control = TASKS[task].wide_stem
+    family = tuple(c for c in PRIMARY if has_control or c.control is None)
     named = {contrast.method for contrast in family if contrast.control is None}
     others = [Contrast(m) for m in own.runs if m not in named and m != "svd"]
     rows = []
@@ -231,16 +243,14 @@ def contrasts(
         )
     frame = pd.DataFrame(rows)
     frame["p_holm"] = holm(frame["p"].to_list())
-    remark = (
-        f"Paired differences of {key} over equal seeds; primary: p adjusted by Holm over "
-        f"{int(frame['p'].notna().sum())} contrasts; exploratory: unadjusted 95% t intervals"
-    )
-    wide = study.beside(own, stem_kernel=WIDE)
-    return attach(frame, *shown_together(own, wide), remark=remark)
+    return frame
 
 
 def detectable_remark(selection: Selection, key: str) -> str | None:
-    """The smallest difference to svd that a selection's seeds can show, for beside a table."""
+    """Return a remark on the smallest difference to SVD that a selection's seeds can show.
+
+    The remark is None where no difference can be computed.
+    """
     base = selection.runs.get("svd", ())
     reading = of_summary(key)
     found = [paired(runs, base, reading) for m, runs in selection.runs.items() if m != "svd"]

@@ -1,4 +1,4 @@
-"""A study: a folder of runs, and what of it may be compared with what."""
+"""Study: a folder of runs, and the selection of runs that may be compared."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from orthocond.artifacts.atomic_files import canonical_json, sha256
+from orthocond.artifacts.run_writer import Run, find_runs
+from orthocond.artifacts.timing_artifacts import Timing, find_timings
+from orthocond.config.stored_settings import reduced
+from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, unknown
-from orthocond.files import canonical_json, sha256
-from orthocond.history import reduced
 from orthocond.report.commands import as_ranges, train_command
-from orthocond.runs import Run, find_runs
-from orthocond.timings import Timing, find_timings
 
-OWN = ("method", "seed")  # what differs between runs that are compared
+OWN = ("method", "seed")  # settings that may differ between runs that are compared
 
 
 class MissingRuns(UserError):
-    """The runs that a figure or a table needs are not there; the message has the command."""
+    """Error for missing runs of a figure or a table, with the command that makes them."""
 
 
 def shared_settings(run: Run) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def shared_settings(run: Run) -> dict[str, Any]:
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Return twelve hexadecimal digits that name a shared configuration."""
+    """Return twelve hexadecimal digits that identify a shared configuration."""
     return sha256(canonical_json(reduced(settings)))[:12]
 
 
@@ -38,15 +39,16 @@ class Selection:
     """Runs that may be compared: one task, one data set, one configuration.
 
     Args:
-        study: the name of the study.
-        folder: where it lies.
+        study: name of the study.
+        folder: folder of the study.
         task: ``dbn`` or ``gcp``.
         data: name of the data set.
-        settings: the configuration that all runs share.
-        runs: canonical method -> its runs that came to their end, by seed.
-        diverged: canonical method -> how many of its runs diverged.
-        missing: methods that were asked for and have no run.
-        set_aside: runs of the same task and data in another configuration or study.
+        settings: configuration that all runs share.
+        runs: canonical method -> its complete runs, in the order of their seeds.
+        diverged: canonical method -> number of its runs that diverged.
+        missing: requested methods that have no run.
+        set_aside: number of runs of the same task and data that are left out, because they have
+            another configuration or belong to another study.
     """
 
     study: str
@@ -61,32 +63,32 @@ class Selection:
 
     @property
     def all_runs(self) -> list[Run]:
-        """Every run of the selection."""
+        """All complete runs of the selection."""
         return [run for runs in self.runs.values() for run in runs]
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds that any method has."""
+        """The seeds of all methods together, sorted."""
         return sorted({run.config["seed"] for run in self.all_runs})
 
     @property
     def commits(self) -> list[str]:
-        """The commits that the runs were made from."""
+        """The commits of the code that made the runs."""
         return sorted({str(run.environment.get("commit") or "unknown") for run in self.all_runs})
 
     @property
     def hash(self) -> str:
-        """Names the shared configuration."""
+        """Twelve hexadecimal digits that identify the shared configuration."""
         return settings_hash(self.settings)
 
     @property
     def command(self) -> str:
-        """Makes the missing runs."""
+        """The command that makes the missing runs."""
         return train_command(self.task, self.missing, self.folder, self.settings, self.seeds)
 
     @property
     def note(self) -> str:
-        """Study, seeds, commit and configuration, for a caption."""
+        """Study, data set, model, seeds, commits and configuration, for a caption."""
         commits = ", ".join(commit[:7] + "+" * commit.endswith("+") for commit in self.commits)
         seeds = as_ranges(self.seeds)
         return (
@@ -96,21 +98,23 @@ class Selection:
 
 
 class Study:
-    """The complete runs of a folder, or of the studies in it.
+    """Finished runs of a folder and of the studies in it.
 
     Args:
-        folder: ``runs/NAME``, or ``runs`` itself.
-        data: keep this data set only.
+        folder: folder of one study (``runs/NAME``) or of several (``runs``).
+        data: the only data set to select from, or None for all.
 
     Raises:
-        UserError: no such folder or data set.
+        UserError: there is no such folder or data set.
         CorruptRun: a run was altered.
     """
 
     def __init__(self, folder: str | Path, data: str | None = None) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise UserError(f"no folder of runs {str(folder)!r}: name one with --runs")
+            raise UserError(
+                f"no folder of runs {str(folder)!r}: give an existing folder with --runs"
+            )
         self.data = data
         self.runs = [run for part in self._parts for run in find_runs(part)]
         names = sorted({run.config["data"]["name"] for run in self.runs})
@@ -123,21 +127,21 @@ class Study:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """The name of the folder."""
         return self.folder.resolve().name
 
     @cached_property
     def timings(self) -> list[Timing]:
-        """The timing artifacts, verified."""
+        """The verified timing artifacts."""
         return [timing for part in self._parts for timing in find_timings(part)]
 
     @property
     def main_task(self) -> str:
-        """Decorrelated BN, or the only task that there are runs of."""
-        return "dbn" if self.data_sets("dbn") or not self.data_sets("gcp") else "gcp"
+        """Name of the first task that has runs; decorrelated BN where no task has any."""
+        return next((task for task in TASKS if self.data_sets(task)), next(iter(TASKS)))
 
     def data_sets(self, task: str) -> list[str]:
-        """Names of a task's data sets, the one with most runs first."""
+        """Return the names of a task's data sets, with the one that has most runs first."""
         names = Counter(r.config["data"]["name"] for r in self.runs if r.config["task"] == task)
         return [n for n, _ in sorted(names.items(), key=lambda item: (-item[1], item[0]))]
 
@@ -148,19 +152,19 @@ class Study:
         data: str | None = None,
         **settings: Any,
     ) -> Selection:
-        """The runs of some methods that differ in method and seed only.
+        """Select runs that differ in method and seed only.
 
-        Where a data set has runs of several configurations or studies, those are taken of which
-        there are most, and the selection says how many were set aside.
+        A data set may have runs of several configurations or studies. Then the largest group of
+        comparable runs is taken, and the selection says how many runs were set aside.
 
         Args:
             task: ``dbn`` or ``gcp``.
-            methods: canonical names; None takes all that there are.
+            methods: canonical names; None takes all methods that have runs.
             data: name of the data set; None takes the study's, or the one with most runs.
-            settings: keys of the configuration, such as ``stem_kernel=11``, that must be so.
+            settings: settings that the runs must have, such as ``stem_kernel=11``.
 
         Raises:
-            MissingRuns: there is none; the message is the command that makes them.
+            MissingRuns: there are no such runs; the message has the command that makes them.
         """
         wanted = None if methods is None else tuple(methods)
         data = data or self.data or next(iter(self.data_sets(task)), None)
@@ -197,9 +201,9 @@ class Study:
         )
 
     def beside(self, own: Selection, **changed: Any) -> Selection | None:
-        """The runs that differ from a selection's in these settings alone, such as another stem.
+        """Select runs whose settings differ from a selection's in ``changed`` alone.
 
-        None where there are none.
+        An example is ``stem_kernel=11``. The result is None where there are no such runs.
         """
         try:
             other = self.select(own.task, data=own.data, **changed)
@@ -211,13 +215,16 @@ class Study:
     def missing(
         self, task: str, methods: Iterable[str], settings: Mapping[str, Any] | None = None
     ) -> MissingRuns:
-        """The error that tells how to make the runs of these methods."""
+        """Return the error that says how to make the runs of these methods."""
         command = train_command(task, methods, self.folder, settings)
         return MissingRuns(f"no runs of task {task!r} for this in {str(self.folder)!r}: {command}")
 
 
 def shown_together(own: Selection, other: Selection | None) -> list[Selection]:
-    """Two selections of one task and data set, neither of which counts the other as set aside."""
+    """Return two selections that appear together, so neither counts the other as set aside.
+
+    Both have the same task and data set. Without a second selection only the first is returned.
+    """
     if other is None or other.hash == own.hash:
         return [own]
     shown = len(other.all_runs) + sum(other.diverged.values())

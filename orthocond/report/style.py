@@ -1,4 +1,4 @@
-"""How figures look: one colour, dash pattern and marker per method, on light and on dark pages."""
+"""Style of figures: colour, dash pattern and marker per method, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 
-from orthocond.methods import SOLVERS, Method
+from orthocond.config.methods import SOLVERS, Method
 
-TASKS = {"dbn": "decorrelated BN", "gcp": "global covariance pooling"}
-COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone
+COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone screen
 INK, PAPER = "#1a1a1a", "#ffffff"
 DARK_INK, DARK_PAPER = "#e6e6e6", "#121212"
 BLUE, ORANGE, GREEN, RED, PINK, BROWN, _, GREY, _, SKY = sns.color_palette("colorblind").as_hex()
 
-INK_SHARE = 0.2  # so much of the ink is mixed into each colour: the pale ones need it on white
+INK_SHARE = 0.2  # fraction of ink in each colour: pale colours need it on white
 
 SOLID: tuple[float, ...] = ()
 DASHED, DOTTED, DASHDOT = (4, 1.6), (1, 1.4), (5, 1.4, 1, 1.4)
@@ -28,7 +27,7 @@ LONG, DASHDOTDOT = (8, 2), (5, 1.4, 1, 1.4, 1, 1.4)
 
 @dataclass(frozen=True)
 class Style:
-    """What tells a line from the others, in colour and without."""
+    """Look of a line, which sets it apart from other lines with and without colour."""
 
     color: str | None  # None: the page's ink
     dashes: tuple[float, ...]
@@ -57,11 +56,11 @@ STYLES = {
     "svd+nog+ow+olr-exact": Style(RED, DASHED, "D"),
 }
 OTHER = Style(PINK, DASHDOTDOT, "*")
-"""For methods that have no style of their own."""
+"""Style of methods that have no style of their own."""
 
 
 def page_color(color: str | None) -> str:
-    """A colour moved towards the page's ink, for contrast; None is the ink."""
+    """Mix a colour with the page's ink, for contrast; None stands for the ink itself."""
     ink = mpl.rcParams["text.color"]
     pairs = zip(to_rgb(color or ink), to_rgb(ink), strict=True)
     red, green, blue = ((1 - INK_SHARE) * a + INK_SHARE * b for a, b in pairs)
@@ -69,7 +68,7 @@ def page_color(color: str | None) -> str:
 
 
 def line_style(method: str) -> dict[str, Any]:
-    """Keyword arguments of ``Axes.plot`` for a method, the same in every figure.
+    """Return the keyword arguments of ``Axes.plot`` for a method, equal in every figure.
 
     Example:
         >>> line_style("svd+nog")["marker"]
@@ -86,7 +85,7 @@ def line_style(method: str) -> dict[str, Any]:
 
 
 def label(method: str) -> str:
-    """A canonical method's name as figures and tables write it.
+    """Return a canonical method's name as figures and tables write it.
 
     Example:
         >>> label("svd+nog+ow")
@@ -98,10 +97,10 @@ def label(method: str) -> str:
 
 @contextmanager
 def theme(dark: bool = False) -> Iterator[None]:
-    """Fonts, sizes and colours for what is drawn inside.
+    """Set fonts, sizes and colours for figures that are drawn inside the context.
 
     Args:
-        dark: light ink on the dark page's own background.
+        dark: use light ink on the background colour of dark pages.
     """
     ink, paper = (DARK_INK, DARK_PAPER) if dark else (INK, PAPER)
     colors = dict.fromkeys(
@@ -111,7 +110,7 @@ def theme(dark: bool = False) -> Iterator[None]:
         **sns.axes_style("ticks"),
         **colors,
         "font.size": 8,
-        "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
+        "font.family": ["DejaVu Sans"],  # part of matplotlib: looks the same everywhere
         "mathtext.fontset": "dejavusans",
         "axes.labelsize": 8,
         "axes.titlesize": 8,

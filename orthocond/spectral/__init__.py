@@ -1,7 +1,7 @@
-"""Mathematics on tensors: no modules, no state.
+"""Mathematical functions of tensors, without nn.Modules and without state.
 
-The functions ``conditioning``, ``eigh`` and ``newton_schulz`` are in the modules of their names,
-which an export from here would hide.
+The functions ``conditioning``, ``eigh`` and ``newton_schulz`` are not exported here: each would
+hide the module of the same name. Import them from that module.
 """
 
 from orthocond.spectral.conditioning import Conditioning

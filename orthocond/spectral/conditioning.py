@@ -1,24 +1,26 @@
 """Condition numbers and ranks of a covariance.
 
 Note [Rank before conditioning]
-    kappa is l_max / l_min as an SVD sees it. Where the covariance is singular by construction (a
-    3x3 convolution from 3 channels has 27 independent outputs at most, N positions span N - 1
-    dimensions) l_min is rounding noise, negative as often as not, and kappa says how precise the
-    arithmetic is. So kappa stands beside the rank, and beside kappa_support, which is l_max over
-    the smallest eigenvalue that is there.
+    kappa is l_max / l_min, computed from absolute values as an SVD does. Some covariances are
+    singular by construction: a 3x3 convolution from 3 channels has at most 27 independent outputs,
+    and N centred positions span N - 1 dimensions. Their l_min is rounding noise, often negative,
+    and their kappa measures only the precision of the arithmetic. So the record holds two more
+    numbers: the rank, and kappa_support, which is l_max divided by the smallest eigenvalue above
+    the rank tolerance.
 
 Note [Half precision]
-    4 d eps bounds the rounding of sums of d products in the covariance's own dtype. In bfloat16 it
-    passes 1 at d = 32, and then even the identity would have rank 0. But products of half
-    precision are summed in float32, by every kernel, so only the storing of each entry rounds: by
-    half an eps, which moves an eigenvalue by at most
+    4 d eps bounds the rounding of sums of d products in the covariance's own dtype. In bfloat16
+    this bound exceeds 1 from d = 32 on, and then even the identity would have rank 0. But all
+    kernels sum half-precision products in float32. Only storing an entry rounds it, by a relative
+    error of at most eps/2. This error matrix E moves an eigenvalue by at most
         |E|_2 <= eps/2 |P|_F <= sqrt(d) eps/2 l_max.
-    Twice that is the tolerance in dtypes coarser than float32, and in none is it above 1/2.
+    In dtypes coarser than float32 the tolerance is twice this bound. It never exceeds 1/2.
 
 Note [Symmetry]
-    Rounding makes P_ij and P_ji differ where a product kernel sums them in different orders. A sum
-    of n terms has an error of about sqrt(n) eps, and from n = 1 / eps terms on the dtype can't sum
-    them at all. So a difference above sqrt(eps) max|P| is not rounding: P is no covariance.
+    Rounding makes P_ij and P_ji differ if a matrix product sums them in different orders. A sum of
+    n terms has an error of about sqrt(n) eps, and the dtype can't represent sums of more than
+    about 1 / eps terms. So a difference above sqrt(eps) max|P| is not rounding, and P is not a
+    covariance.
 """
 
 from __future__ import annotations
@@ -36,19 +38,20 @@ from orthocond.spectral.eigh import Outcome, eigh
 
 @dataclass(frozen=True)
 class Conditioning:
-    """How well conditioned a covariance with eigenvalues l is.
+    """Conditioning record of a covariance P (d, d) with eigenvalues l: condition numbers and ranks.
 
     Attributes:
-        kappa: max |l| / min |l|, as an SVD sees it; inf only where an eigenvalue is exactly 0.
-        negative: how many l are below 0, which only rounding can do.
+        kappa: max |l| / min |l|, the condition number of an SVD; inf only if an eigenvalue is
+            exactly 0.
+        negative: number of eigenvalues below 0. They come from rounding.
         kappa_eps: kappa of P + eps I.
-        rank: how many l are above ``rank_tol`` l_max.
-        kappa_support: l_max / l_rank; inf at rank 0.
+        rank: number of eigenvalues above ``rank_tol`` l_max.
+        kappa_support: l_max divided by the smallest eigenvalue counted in ``rank``; inf at rank 0.
         effective_rank: exp of the entropy of l / sum l.
         stable_rank: sum l / l_max.
-        lambda_max: l_max.
-        rank_tol: what counts as zero, relative to l_max.
-        structural_rank: the rank that the architecture allows, where it is known.
+        lambda_max: l_max, the largest eigenvalue.
+        rank_tol: fraction of l_max at or below which an eigenvalue counts as zero.
+        structural_rank: largest rank that the architecture allows; None if unknown.
         dimension: d.
 
     Example:
@@ -71,11 +74,11 @@ class Conditioning:
 
 
 MEASURED = tuple(field.name for field in fields(Conditioning))[:8]
-"""The fields that vary from sample to sample; the others are known before."""
+"""Fields measured for each sample. The other fields are known in advance."""
 COUNTS = ("negative", "rank")
 
 LARGEST_TOLERANCE = 0.5
-"""Cap of ``rank_tolerance``: at 1 not even the identity would have a rank."""
+"""Upper limit of ``rank_tolerance``. With a tolerance of 1 even the identity would have rank 0."""
 
 
 def rank_tolerance(
@@ -83,17 +86,17 @@ def rank_tolerance(
 ) -> float:
     """Return the fraction of l_max at or below which an eigenvalue counts as zero.
 
-    It is max(4 d eps, (eps_feature / 8)^2): the rounding of the covariance's own arithmetic, and
-    that of the features, which enters it squared. See Note [Half precision] for dtypes coarser
-    than float32.
+    It is max(4 d eps, (eps_feature / 8)^2). The first term is the rounding of the covariance's
+    arithmetic. The second is the rounding of the features, which enters the covariance squared.
+    See Note [Half precision] for dtypes coarser than float32.
 
     Args:
-        dimension: d.
-        dtype: of the covariance.
-        feature_dtype: of the features that it is of, where known.
+        dimension: d, the number of rows of the covariance.
+        dtype: dtype of the covariance.
+        feature_dtype: dtype of the features from which the covariance was computed, if known.
 
     Raises:
-        UserError: a dtype is not a real floating one.
+        UserError: a dtype is not a real floating dtype.
 
     Example:
         >>> rank_tolerance(64) == 4 * 64 * 2**-52, rank_tolerance(64, feature_dtype=torch.bfloat16)
@@ -113,21 +116,22 @@ def _epsilon(dtype: torch.dtype) -> float:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """inf where the denominator is 0, whatever stands above it."""
+    """Return numerator / denominator, and inf if the denominator is 0 (also for 0 / 0)."""
     return torch.where(denominator == 0, torch.inf, numerator / denominator)
 
 
 def measures(eigenvalues: Tensor, rank_tol: float, eps: float = 0.0) -> dict[str, Tensor]:
-    """The measured fields of ``Conditioning`` for many spectra at once.
+    """Return the measured fields of ``Conditioning`` for many spectra at once.
 
     Args:
         eigenvalues: (..., d), in any order.
-        rank_tol: as in ``rank_tolerance``.
+        rank_tol: the result of ``rank_tolerance``.
         eps: added to the eigenvalues for ``kappa_eps``.
 
     Returns:
-        field -> (...), in float64. Of a spectrum with NaN or Inf all are NaN but the counts,
-        which are 0. Of an all-zero one the condition numbers are inf and the ranks 0.
+        A dict from field name to values (...) in float64. For a spectrum with NaN or Inf the
+        counts are 0 and all other fields are NaN. For an all-zero spectrum the condition numbers
+        are inf and the ranks are 0.
 
     Example:
         >>> measures(torch.tensor([[4.0, 1.0], [2.0, 0.0]]), 1e-12)["kappa"].tolist()
@@ -161,7 +165,10 @@ def measures(eigenvalues: Tensor, rank_tol: float, eps: float = 0.0) -> dict[str
 
 
 def covariance_eigenvalues(P: Tensor) -> Tensor:
-    """Ascending eigenvalues (..., d) of covariances (..., d, d); NaN where there are none."""
+    """Return the ascending eigenvalues (..., d) of covariances (..., d, d), NaN for a failed one.
+
+    A covariance fails if it holds NaN or Inf, or if no driver converges.
+    """
     finite = P.isfinite().flatten(-2).all(-1)
     P = torch.where(finite[..., None, None], P, 0)
     try:
@@ -175,14 +182,18 @@ def covariance_eigenvalues(P: Tensor) -> Tensor:
 def as_record(
     values: dict[str, float], rank_tol: float, structural: int | None, dimension: int
 ) -> Conditioning:
-    """A record of measured fields, counts as ints."""
+    """Return a Conditioning from its measured fields, with the counts converted to int."""
     counts: dict[str, Any] = {name: int(values[name]) for name in COUNTS}
     return Conditioning(**{**values, **counts}, rank_tol=rank_tol, structural_rank=structural,
                         dimension=dimension)  # fmt: skip
 
 
 def _as_tensor(given: Tensor | np.ndarray) -> Tensor:
-    """Take what a person passes as a covariance: a floating tensor, or a NumPy array of floats."""
+    """Return a user's covariance or eigenvalues (a tensor or a NumPy array) as a floating tensor.
+
+    Raises:
+        UserError: another type, or not of a real floating dtype.
+    """
     what = "a covariance or its eigenvalues"
     if isinstance(given, Tensor):
         require_floating(given, what)
@@ -195,21 +206,21 @@ def _as_tensor(given: Tensor | np.ndarray) -> Tensor:
             f"expected {what} of a real floating dtype, got NumPy's {given.dtype}: "
             "pass P.astype(float)"
         )
-    # torch has no dtype longer than float64, no other byte order and no negative strides.
+    # torch supports no dtype wider than float64, no foreign byte order and no negative strides.
     native = np.dtype(np.float64) if given.dtype.itemsize > 8 else given.dtype.newbyteorder("=")
     return torch.from_numpy(np.array(given, dtype=native, order="C"))
 
 
 def _symmetric(P: Tensor) -> Tensor:
-    """Return P (d, d) in float64, or raise where it is not symmetric (Note [Symmetry])."""
+    """Return P (d, d) in float64, or raise a UserError if it isn't symmetric (Note [Symmetry])."""
     A = P.double()
     apart = float((A - A.mT).abs().amax())
     largest = float(A.abs().amax())
-    if apart > torch.finfo(P.dtype).eps ** 0.5 * largest:  # never where P holds NaN or Inf
+    if apart > torch.finfo(P.dtype).eps ** 0.5 * largest:  # always False if P holds NaN or Inf
         raise UserError(
-            f"expected a symmetric covariance, but P - P.mT has entries up to {apart:.3g} with "
-            f"{largest:.3g} the largest in P: pass features to a covariance first (torch.cov), or "
-            "(P + P.mT) / 2 where the difference is rounding"
+            f"expected a symmetric covariance, but P - P.mT has entries up to {apart:.3g} and P up "
+            f"to {largest:.3g}: for features, compute their covariance first (torch.cov); if the "
+            "difference is rounding, pass (P + P.mT) / 2"
         )
     return A
 
@@ -220,27 +231,30 @@ def conditioning(
     feature_dtype: torch.dtype | None = None,
     structural_rank: int | None = None,
 ) -> Conditioning:
-    """Return how well conditioned a covariance is: kappa, rank and kappa on the support.
+    """Return the conditioning record of a covariance: condition numbers and ranks.
 
-    kappa = max |l| / min |l| is what an SVD sees; see ``Conditioning`` for the other fields.
+    kappa = max |l| / min |l| is the condition number of an SVD. ``Conditioning`` describes the
+    other fields.
 
-    The answer is about the numbers that are given: accumulate P in float64 (``ConditioningProbe``
-    does), for a covariance in float32 has its noise floor at 1e-7 of the largest eigenvalue.
+    The record can't be more precise than P. Accumulate P in float64, as ``ConditioningProbe``
+    does: a float32 covariance has a noise floor at 1e-7 of its largest eigenvalue.
 
     Args:
         P_or_eigenvalues: a symmetric matrix (d, d), or its eigenvalues (d,) in any order: a tensor
             or a NumPy array of a real floating dtype.
-        eps: what a layer adds to the diagonal, for ``kappa_eps``.
-        feature_dtype: of the features that P is of; coarser ones raise ``rank_tol``.
-        structural_rank: kept in the record; see the function of that name.
+        eps: value that a layer adds to the diagonal of P, for ``kappa_eps``.
+        feature_dtype: dtype of the features from which P was computed. A coarser dtype gives a
+            larger ``rank_tol``.
+        structural_rank: largest rank that the architecture allows, copied into the record. The
+            function ``structural_rank`` computes it.
 
     Returns:
-        A Conditioning. With NaN or Inf in P its numbers are NaN and its counts 0; of P = 0 the
-        condition numbers are inf and the ranks 0.
+        A Conditioning. If P holds NaN or Inf, the counts are 0 and the other measured fields are
+        NaN. For P = 0 the condition numbers are inf and the ranks are 0.
 
     Raises:
-        UserError: neither a square matrix nor a vector, empty, not symmetric beyond the rounding of
-            its dtype, or of integers, booleans or complex numbers.
+        UserError: the input is neither a square matrix nor a vector, is empty, is less symmetric
+            than the rounding of its dtype explains, or is not of a real floating dtype.
 
     Example:
         >>> record = conditioning(torch.tensor([8.0, 2.0, 0.0], dtype=torch.float64), eps=1.0)

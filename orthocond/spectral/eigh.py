@@ -1,11 +1,12 @@
-"""Eigendecomposition of symmetric matrices, with an outcome recorded for each of them.
+"""Eigendecomposition of symmetric matrices, with an outcome recorded for each matrix.
 
 Note [Never silently wrong]
-    LAPACK may raise for a whole batch because of one matrix, and torch.linalg.eigh of a matrix
-    with a single NaN can return NaN without raising. So the input is checked before and the
-    factors after; a batch that raises is taken apart, and a matrix that fails is tried again with
-    a jittered diagonal and then on another driver. What still fails gets zero eigenvalues, the
-    identity for eigenvectors and the outcome FAILED: finite, and never without a record.
+    LAPACK may raise for a whole batch because of one matrix. torch.linalg.eigh of a matrix with a
+    single NaN can return NaN without raising. So ``eigh`` checks the matrices before the
+    decomposition and the factors after it. If a batch raises, its matrices are decomposed one by
+    one. A matrix that fails is retried with a jittered diagonal, and then with another driver. A
+    matrix that still fails gets zero eigenvalues, identity eigenvectors and the outcome FAILED.
+    So the factors are always finite, and every failure is recorded.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_floating
 
-JITTER = 2.0**-40  # relative to the largest entry: far above float64 rounding, far below float32's
+JITTER = 2.0**-40  # relative to the largest entry; far above float64 and below float32 rounding
 
 
 class Outcome(IntEnum):
-    """How the decomposition of one matrix ended."""
+    """Outcome of the decomposition of one matrix."""
 
     OK = 0
     RETRIED = 1
@@ -30,14 +31,14 @@ class Outcome(IntEnum):
 
 
 class Eigh(NamedTuple):
-    """Factors of P = U diag(values) U^T, eigenvalues ascending, with the outcome per matrix."""
+    """Factors of P = U diag(values) U^T, with ascending eigenvalues and an outcome per matrix."""
 
     values: Tensor  # (..., d)
     vectors: Tensor  # (..., d, d)
-    outcome: Tensor  # (...), int8, of Outcome
+    outcome: Tensor  # (...), int8 values of Outcome
 
     def require(self) -> Eigh:
-        """Return itself, or raise DecompositionError where a matrix failed."""
+        """Return these factors, or raise a DecompositionError if a matrix failed."""
         failed = int((self.outcome == Outcome.FAILED).sum())
         if failed:
             raise DecompositionError(
@@ -52,25 +53,26 @@ def _is_valid(values: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _jittered(P: Tensor) -> tuple[Tensor, Tensor]:
-    # Distinct shifts, so that clustered eigenvalues, on which iterations stall, are pulled apart.
+    # Distinct shifts separate clustered eigenvalues, which can stall the iterations of LAPACK.
     shift = torch.linspace(0, JITTER, P.shape[-1], dtype=P.dtype, device=P.device)
     return torch.linalg.eigh(P + torch.diag(shift * P.abs().amax()))
 
 
 def _other_driver(P: Tensor) -> tuple[Tensor, Tensor]:
-    # P = U S V^T with V = U up to signs: the sign of an eigenvalue is that of <u, v>.
+    # P = U S V^T with V = U up to signs, so <u, v> has the sign of the eigenvalue.
     U, S, Vh = torch.linalg.svd(P)
-    # Where l and -l are both eigenvalues, U may mix their vectors and then does not rebuild P.
+    # If l and -l are both eigenvalues, U may mix their vectors. The product below then differs
+    # from P.
     values, order = (S * (U * Vh.mT).sum(-2).sign()).sort()
     vectors = U[:, order]
     rounding = 16 * len(P) * torch.finfo(P.dtype).eps * P.norm()
     if torch.dist((vectors * values) @ vectors.mT, P) > rounding:
-        raise torch.linalg.LinAlgError("the singular vectors are no eigenvectors")
+        raise torch.linalg.LinAlgError("the singular vectors are not eigenvectors")
     return values, vectors
 
 
 def _one(P: Tensor) -> tuple[Tensor, Tensor, Outcome]:
-    """Decompose one matrix, by every means there is."""
+    """Decompose one matrix (d, d), trying each method in turn until one succeeds."""
     for outcome, decompose in (
         (Outcome.OK, torch.linalg.eigh),
         (Outcome.RETRIED, _jittered),
@@ -87,20 +89,20 @@ def _one(P: Tensor) -> tuple[Tensor, Tensor, Outcome]:
 
 
 def eigh(P: Tensor, dtype: torch.dtype | None = torch.float64) -> Eigh:
-    """Decompose symmetric matrices, P = U diag(l) U^T (eq. 3), and record how it went.
+    """Decompose symmetric matrices, P = U diag(l) U^T (eq. 3), and record each outcome.
 
     Args:
-        P: (..., d, d), symmetric; the symmetric part of what comes is decomposed.
-        dtype: of the arithmetic and of the result; None keeps P's own.
+        P: (..., d, d), symmetric. If P is not symmetric, (P + P^T) / 2 is decomposed.
+        dtype: dtype of the arithmetic and of the result; None means the dtype of P.
 
     Returns:
-        An Eigh of eigenvalues (..., d), ascending, eigenvectors (..., d, d) and an int8 outcome
-        (...). A matrix that failed has zero eigenvalues, the identity for eigenvectors, and the
-        outcome FAILED; ``.require()`` turns that into an exception.
+        An Eigh with ascending eigenvalues (..., d), eigenvectors (..., d, d) and an int8 outcome
+        (...). A matrix that failed has zero eigenvalues, identity eigenvectors and the outcome
+        FAILED. Call ``.require()`` to raise a DecompositionError instead.
 
     Raises:
         UserError: P is not a batch of square matrices of at least 1 x 1 and of a real floating
-            dtype, or the arithmetic is neither float64 nor float32.
+            dtype, or the dtype of the arithmetic is neither float64 nor float32.
 
     Example:
         >>> l, U, outcome = eigh(torch.diag(torch.tensor([4.0, 1.0])))
@@ -111,8 +113,10 @@ def eigh(P: Tensor, dtype: torch.dtype | None = torch.float64) -> Eigh:
     if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
         raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
     dtype = P.dtype if dtype is None else dtype
-    if dtype not in (torch.float32, torch.float64):  # LAPACK has no others
-        raise UserError(f"dtype of the arithmetic: torch.float64 or torch.float32, got {dtype}")
+    if dtype not in (torch.float32, torch.float64):  # LAPACK supports no other real dtype
+        raise UserError(
+            f"the dtype of the arithmetic must be torch.float64 or torch.float32, got {dtype}"
+        )
     P = P.detach().to(dtype)
     P = (P + P.mT) / 2
     d, batch = P.shape[-1], P.shape[:-2]

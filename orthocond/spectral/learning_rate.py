@@ -1,10 +1,10 @@
-"""The learning rate that brings the updated weight nearest to an orthogonal matrix.
+"""Optimal learning rate (OLR): the step that brings a weight closest to an orthogonal matrix.
 
 Note [The quartic]
     e(eta) = |(W - eta G)(W - eta G)^T - I|_F^2 (eq. 18, squared) is a quartic in eta. With
-    A = W W^T - I, B = -(G W^T + W G^T), C = G G^T its derivative is
+    A = W W^T - I, B = -(G W^T + W G^T) and C = G G^T its derivative is
     2<A,B> + 2 eta (|B|^2 + 2<A,C>) + 6 eta^2 <B,C> + 4 eta^3 |C|^2.
-    W W^T and W^T W give quartics that differ by a constant, so the smaller side is used.
+    The quartics of W W^T and of W^T W differ by a constant only, so the smaller product is used.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Rule = Literal["paper", "newton", "exact"]
 
 
 def quartic_coefficients(W: Tensor, G: Tensor) -> tuple[float, float, float, float]:
-    """Coefficients c1..c4 of e(eta) = e(0) + c1 eta + c2 eta^2 + c3 eta^3 + c4 eta^4 (eq. 18).
+    """Return c1 to c4 of e(eta) = e(0) + c1 eta + c2 eta^2 + c3 eta^3 + c4 eta^4 (eq. 18).
 
     Args:
-        W: weight, flattened to (rows, columns) from its second dimension on.
+        W: weight (rows, ...), flattened to a matrix (rows, columns).
         G: gradient, of the same shape.
     """
     W, G = W.detach().flatten(1).double(), G.detach().flatten(1).double()
@@ -42,12 +42,12 @@ def quartic_coefficients(W: Tensor, G: Tensor) -> tuple[float, float, float, flo
 
 def _exact(W: Tensor, G: Tensor, upper: float | None) -> float:
     c1, c2, c3, c4 = quartic_coefficients(W, G)
-    if c4 == 0:  # G = 0: every eta is as good as any other
+    if c4 == 0:  # G = 0: all values of eta are equally good
         return 0.0
     if not np.isfinite([c1, c2, c3, c4]).all():
         return float("nan")
     roots = np.roots([4 * c4, 3 * c3, 2 * c2, c1])
-    # The real part of a complex root is harmless: it is one more candidate, never the best.
+    # The real part of a complex root is a harmless extra candidate: it is never the best one.
     candidates = [float(eta) for eta in roots.real]
     if upper is not None:
         candidates = [min(max(eta, 0.0), upper) for eta in candidates] + [0.0, upper]
@@ -67,29 +67,31 @@ def _paper(W: Tensor, G: Tensor) -> float:
 
 
 def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None = None) -> Tensor:
-    """Learning rate eta for which W - eta G is near an orthogonal matrix (eqs. 18 to 21).
+    """Return the learning rate eta that brings W - eta G near an orthogonal matrix (eqs. 18 to 21).
 
-    ``paper`` is eq. 20, eta* = w'w l'w / (w'w l'l + 2 (l'w)^2): Newton's step from 0 on
-    |W - eta G|_F^4, which is not the objective of eq. 18 unless W has a single row.
-    ``newton`` is Newton's step from 0 on eq. 18 itself, and ``exact`` its global minimiser.
+    - ``paper`` is eq. 20, eta* = w'w l'w / (w'w l'l + 2 (l'w)^2), where w is the flattened W and l
+      the flattened G. It is Newton's step from 0 on |W - eta G|_F^4. That is the objective of
+      eq. 18 only if W has a single row.
+    - ``newton`` is Newton's step from 0 on the objective of eq. 18.
+    - ``exact`` is the global minimiser of eq. 18.
 
     Args:
-        W: weight, (rows, ...), any floating dtype; flattened to a matrix from dimension 1 on.
+        W: weight (rows, ...), any floating dtype, flattened to a matrix (rows, columns).
         G: gradient, of the same shape.
         rule: ``paper``, ``newton`` or ``exact``.
-        upper: the learning rate of the other layers. With it ``paper`` and ``newton`` answer
-            eta where 0 < eta < upper and ``upper`` elsewhere (eq. 21 with its missing lower
-            side), and ``exact`` the minimiser over [0, upper], where 0 is a legal answer. A rule
-            that has no step answers ``upper``.
+        upper: the learning rate of the other layers. If it is given, ``paper`` and ``newton``
+            return eta if 0 < eta < upper and ``upper`` otherwise (eq. 21, with the lower limit
+            that the paper omits). ``exact`` returns the minimiser over [0, upper], which may
+            be 0. If a rule has no step, the result is ``upper``.
 
     Returns:
-        A 0-d float64 tensor on W's device. NaN where the rule has no step (``newton`` at a
-        non-positive curvature, ``paper`` at G = 0 or W = 0, each where W or G holds NaN or Inf)
-        and no ``upper`` is given.
+        A 0-d float64 tensor on W's device. It is NaN if the rule has no step and ``upper`` is not
+        given. ``newton`` has no step if the curvature is not positive, ``paper`` if G = 0 or
+        W = 0, and all rules if W or G holds NaN or Inf.
 
     Raises:
-        UserError: unknown rule, shapes that differ, a scalar or 1-d weight, or tensors that are not
-            of a real floating dtype.
+        UserError: the rule is unknown, the shapes differ, the weight has fewer than 2 dimensions,
+            or a tensor is not of a real floating dtype.
 
     Example:
         >>> W = torch.eye(2)
@@ -102,7 +104,7 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
     require_floating(G, "a gradient")
     if W.shape != G.shape or W.dim() < 2:
         raise UserError(
-            f"weight and gradient must have one shape of at least 2 dimensions, "
+            f"weight and gradient must have the same shape, with at least 2 dimensions, "
             f"got {tuple(W.shape)} and {tuple(G.shape)}"
         )
     if rule == "exact":
@@ -110,6 +112,6 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
         eta = upper if upper is not None and math.isnan(eta) else eta
     else:
         eta = _paper(W, G) if rule == "paper" else _newton(W, G)
-        if upper is not None and not 0 < eta < upper:  # NaN is not in the interval either
+        if upper is not None and not 0 < eta < upper:  # also if eta is NaN
             eta = upper
     return torch.tensor(eta, dtype=torch.float64, device=W.device)

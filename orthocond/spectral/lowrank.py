@@ -1,21 +1,24 @@
-r"""Square root of a covariance, from the features themselves and on their support.
+r"""Square root of a covariance, computed from the features on the support of the covariance.
 
 Note [The smaller side]
-    With centred Y = X J^(1/2), J = (I - 1 1^T / N) / N, the covariance is P = Y Y^T. Below full
-    rank (N - 1 < d) most of its eigenvalues are zero by construction. With the thin singular value
-    decomposition Y = U diag(s) V^T over the support, P^(1/2) = U diag(s) U^T. It comes from the
-    eigendecomposition of the smaller of Y^T Y (N x N) and Y Y^T (d x d); the other side's vectors
-    are Y times the first's over s, so a direction with s_i = t s_1 is accurate to eps / t^2.
+    Let J = (I - 1 1^T / N) / N. With the centred features Y = X J^(1/2) the covariance is
+    P = Y Y^T. If N - 1 < d, P is singular by construction and has at least d - N + 1 zero
+    eigenvalues. With the thin singular value decomposition Y = U diag(s) V^T over the support,
+    P^(1/2) = U diag(s) U^T. The decomposition comes from the eigenvectors of the smaller of the
+    two Gram matrices Y^T Y (N x N) and Y Y^T (d x d). The other singular vectors follow from
+    U = Y V diag(1/s) or V^T = diag(1/s) U^T Y, so a direction with s_i = t s_1 is accurate to
+    eps / t^2.
 
 Note [Backward on the support]
-    With g = sym(dl/dQ), A = U^T g U, r = sqrt(s^2 + eps) and r_0 = sqrt(eps), which is the root on
-    the null space,
+    Let g = sym(dl/dQ), A = U^T g U and r = sqrt(s^2 + eps). On the null space the root is
+    r_0 = sqrt(eps). Then
         dl/dY = 2 (U (A o s_j / (r_i + r_j)) + (I - U U^T) g U diag(s_j / (r_j + r_0))) V^T.
-    The second term couples support and null space; it is not zero, since a change of Y turns the
-    support. Null to null comes with Y V = 0. At eps = 0 this is the limit of the ridge form as eps
-    goes to 0, and below full rank that limit is the definition: the root itself is not
-    differentiable where a zero singular value could grow. No factor exceeds 2, so nothing is
-    amplified and the products may be taken in the features' own precision.
+    The second term couples the support and the null space. It is not zero, because a change of Y
+    rotates the support. A null-to-null term is missing, because its factor Y V is 0. For eps = 0
+    this formula is the limit of the ridge form as eps goes to 0. Below full rank this limit is the
+    definition of the gradient: the root is not differentiable where a zero singular value can
+    grow. No factor exceeds 2, so no error is amplified, and the products can use the precision of
+    the features.
 """
 
 from __future__ import annotations
@@ -31,18 +34,19 @@ from orthocond.spectral.eigh import Outcome, eigh
 
 
 def by_positions(d: int, n: int) -> bool:
-    """Whether Y^T Y (n x n) is decomposed, and not Y Y^T (d x d).
+    """Return whether to decompose Y^T Y (n x n), and not Y Y^T (d x d).
 
-    The two cost the same at n = d, at 96 and at 256 channels (benchmarks/scaling.py).
+    Both cost the same at n = d, measured with 96 and 256 channels (benchmarks/scaling.py).
     """
     return n < d
 
 
 def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Thin SVD of Y (..., d, n), k = min(d, n), by its smaller Gram matrix, and the outcome.
+    """Return the thin SVD of Y (..., d, n) from its smaller Gram matrix, and the outcome.
 
-    Off the support, below the rounding of a Gram product, the columns of U (..., d, k) are zero,
-    s (..., k) is 1, by which one may divide, and V^T (..., k, n) is finite.
+    U is (..., d, k), s is (..., k) and V^T is (..., k, n), with k = min(d, n). Singular values
+    below the rounding of the Gram product are outside the support. There the columns of U are
+    zero, s is 1, so that division by s is safe, and V^T is finite.
     """
     d, n = Y.shape[-2:]
     narrow = by_positions(d, n)
@@ -56,15 +60,15 @@ def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class _CovarianceRoot(torch.autograd.Function):
-    # Autocast would take float32 products in half precision, so both passes switch it off.
+    # Autocast would compute float32 products in half precision, so both passes disable it.
 
     @staticmethod
     def forward(ctx: Any, X: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         with torch.autocast(X.device.type, enabled=False):
             work = torch.promote_types(X.dtype, torch.float32)
-            largest = X.abs().amax((-2, -1)).to(work)  # (...), NaN where X holds one
+            largest = X.abs().amax((-2, -1)).to(work)  # (...), NaN if the sample holds NaN
             finite = largest.isfinite()
-            # Features of size 1 have squares that neither overflow nor vanish.
+            # Scale the largest feature to 1, so that squares neither overflow nor underflow.
             scale = torch.where(finite & (largest > 0), largest, 1).to(dtype)
             Y = torch.where(finite[..., None, None], X, 0).to(dtype)
             Y = (Y - Y.mean(-1, keepdim=True)).div_(scale[..., None, None] * X.shape[-1] ** 0.5)
@@ -89,12 +93,12 @@ class _CovarianceRoot(torch.autograd.Function):
         U, s, r, Vt = ctx.saved_tensors
         with torch.autocast(g.device.type, enabled=False):
             g = g.to(U.dtype)
-            gU = (g + g.mT) @ U  # (..., d, k): 2 g U of the note, as all below
+            gU = (g + g.mT) @ U  # (..., d, k): 2 g U of the note; the terms below include the 2
             A = U.mT @ gU
             inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))  # (..., k, k)
             outer = (s / (r + ctx.r0)).unsqueeze(-2)  # (..., 1, k)
             left = U @ (A * (inner - outer).to(U.dtype)) + gU * outer.to(U.dtype)
-            # The rows of V^T have mean zero, so there is nothing left to centre.
+            # The rows of V^T have mean zero, so the gradient needs no centring.
             dX = left @ (Vt / Vt.shape[-1] ** 0.5)  # (..., d, n)
         return dX.to(ctx.dtype), None, None
 
@@ -106,23 +110,28 @@ def _check(X: Tensor, eps: float, dtype: torch.dtype) -> None:
     if not 0 <= eps < float("inf"):
         raise UserError(f"eps must be 0 or more and finite, got {eps}")
     if dtype not in (torch.float32, torch.float64):
-        raise UserError(f"dtype of the spectral part: torch.float64 or torch.float32, got {dtype}")
+        raise UserError(
+            f"the dtype of the decomposition must be torch.float64 or torch.float32, got {dtype}"
+        )
 
 
 def covariance_root(
     X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor]:
-    """``covariance_sqrt`` for layers: no decomposition raises, and every outcome is recorded.
+    """Return the root of ``covariance_sqrt`` and record failures instead of raising, for layers.
 
     Args:
-        X: (..., d, N), and eps and dtype: as in ``covariance_sqrt``.
+        X: features (..., d, N), as in ``covariance_sqrt``.
+        eps: as in ``covariance_sqrt``.
+        dtype: as in ``covariance_sqrt``.
 
     Returns:
-        The root (..., d, d) in X's dtype, and the int8 outcome (...) of ``Outcome``. A sample that
-        FAILED (NaN or Inf, no driver converged) has a zero root and passes a zero gradient.
+        The root (..., d, d) in X's dtype, and the outcome (...), int8 values of ``Outcome``. A
+        sample FAILED if it holds NaN or Inf, or if no driver converged. Its root and its gradient
+        are zero.
 
     Raises:
-        UserError: as ``covariance_sqrt``.
+        UserError: in the cases listed in ``covariance_sqrt``.
 
     Example:
         >>> Q, outcome = covariance_root(torch.full((2, 3, 4), torch.nan))
@@ -135,28 +144,29 @@ def covariance_root(
 
 
 def covariance_sqrt(X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Square root of the covariance of features, (X J X^T + eps I)^(1/2) (eqs. 2 and 44).
+    """Return the square root of a covariance, (X J X^T + eps I)^(1/2) (eqs. 2 and 44).
 
-    The eigendecomposition is that of the smaller of the two Gram matrices, N x N or d x d. Singular
-    covariances (N - 1 < d, dead channels, repeated columns, equal columns) are well defined: the
-    root lives on the support, and the gradient is the limit of the ridge form as eps goes to 0,
-    finite everywhere. Below full rank that limit is the definition. There is no second derivative.
+    The smaller of the two Gram matrices, N x N or d x d, is decomposed. Singular covariances
+    (N - 1 < d, dead channels, repeated columns, equal columns) have a well-defined result. The root
+    is computed on the support. The gradient is the limit of the ridge form as eps goes to 0 and is
+    finite everywhere. Below full rank this limit is the definition of the gradient. There is no
+    second derivative.
 
     Args:
         X: (..., d, N), floating: N samples of d features each.
-        eps: added to the covariance's diagonal.
-        dtype: of the decomposition; the products after it are in X's dtype, at least float32. Of
-            float32 features, float64 gives value and gradient to 1e-6, relative in norm, whatever
-            the spectrum. float32 gives 5e-6 where no singular value is below a tenth of the
-            largest; those below about 7e-4 sqrt(max(d, N)) of it count as zero.
+        eps: added to the diagonal of the covariance.
+        dtype: dtype of the decomposition. The products after it use X's dtype, at least float32.
+            For float32 features, float64 gives value and gradient with a relative error (in norm)
+            of 1e-6 for any spectrum. float32 gives 5e-6 if no singular value is below a tenth of
+            the largest; values below about 7e-4 sqrt(max(d, N)) of the largest count as zero.
 
     Returns:
-        (..., d, d) in X's dtype. Zero for N = 1 and for equal columns (at eps = 0).
+        The root (..., d, d) in X's dtype. For eps = 0 it is zero if N = 1 or all columns are equal.
 
     Raises:
-        UserError: X has less than two dimensions, is empty or not of a real floating dtype; eps is
-            negative or not finite; dtype is neither float64 nor float32.
-        DecompositionError: X holds NaN or Inf, or could not be decomposed.
+        UserError: X has fewer than two dimensions, is empty or is not of a real floating dtype;
+            eps is negative or not finite; dtype is neither float64 nor float32.
+        DecompositionError: X holds NaN or Inf, or a covariance could not be decomposed.
 
     Example:
         >>> Q = oc.covariance_sqrt(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))

@@ -1,13 +1,15 @@
-"""The coupled Newton-Schulz iteration for the matrix square root and its inverse.
+"""Coupled Newton-Schulz iteration for the matrix square root and its inverse.
 
 Note [The iteration]
     With A = P / tr P, Y_0 = A and Z_0 = I,
         T_k = (3 I - Z_k Y_k) / 2,   Y_{k+1} = Y_k T_k,   Z_{k+1} = T_k Z_k
-    converges to A^(1/2) and A^(-1/2): tr P bounds the largest eigenvalue, so the iteration starts
-    inside its region of convergence. It is quadratic only near 1: an eigenvalue l of A grows by
-    9/4 a step while it is small, so five steps leave those below about (4/9)^5 = 0.02 short of
-    their root. That is what regularises the method, and what makes it inexact.
-    The backward walks the same steps in reverse, with two products for each one of the forward:
+    Y_k converges to A^(1/2) and Z_k to A^(-1/2). tr P bounds the largest eigenvalue, so the
+    iteration starts inside its region of convergence. Convergence is quadratic only for
+    eigenvalues near 1. A small eigenvalue of A grows by 9/4 a step, so after five steps eigenvalues
+    below about (4/9)^5 = 0.02 have not reached their root. This regularises the method and makes
+    it inexact.
+    The backward pass goes through the steps in reverse order. It needs two products for each
+    product of the forward pass:
         dT = Y^T dY' + dZ' Z^T,   dY = dY' T^T - Z^T dT / 2,   dZ = T^T dZ' - dT Y^T / 2.
 """
 
@@ -21,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from orthocond.errors import UserError, require_floating
 
-ITERATIONS = 5  # the number of iSQRT-COV and IterNorm
+ITERATIONS = 5  # as in iSQRT-COV and IterNorm
 
 
 def _trace(P: Tensor) -> Tensor:
@@ -29,7 +31,7 @@ def _trace(P: Tensor) -> Tensor:
 
 
 def require_square(P: Tensor) -> None:
-    """Raise a UserError where P is not a batch of square matrices of at least 1 x 1."""
+    """Raise a UserError if P is not a batch of square matrices of at least 1 x 1."""
     if P.dim() < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
         raise UserError(f"expected square matrices (..., d, d), got shape {tuple(P.shape)}")
 
@@ -37,11 +39,12 @@ def require_square(P: Tensor) -> None:
 def iterate(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Return both roots of square matrices P (..., d, d), and the factors for their gradient.
 
-    This is ``newton_schulz`` without its checks and without a graph. The factors are the scale
-    tr P (..., 1, 1) and all Y_k and Z_k (..., d, d); ``iterate_backward`` takes them.
+    This function does the arithmetic of ``newton_schulz``, without its checks and without an
+    autograd graph. The factors are the scale tr P (..., 1, 1) and all Y_k and Z_k (..., d, d).
+    Pass them to ``iterate_backward``.
     """
     trace = _trace(P)
-    scale = torch.where(trace > 0, trace, 1)  # P = 0 has the root 0, and no 0 / 0
+    scale = torch.where(trace > 0, trace, 1)  # avoids 0 / 0 for P = 0, whose root is 0
     identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
     Y, Z = P / scale, identity.expand_as(P)
     steps = [Y, Z]
@@ -57,7 +60,7 @@ def iterate_backward(factors: tuple[Tensor, ...], g_sqrt: Tensor, g_inv: Tensor)
     scale, *steps = factors
     Y, Z = steps[-2:]
     identity = torch.eye(Y.shape[-1], dtype=Y.dtype, device=Y.device)
-    # Through the scales sqrt(t) and 1 / sqrt(t) of the results, and below of A = P / t.
+    # Gradient of t = tr P through sqrt(t) and 1 / sqrt(t). The term from A = P / t is added below.
     g_scale = ((g_sqrt * Y).sum((-2, -1), keepdim=True) * scale.rsqrt()) / 2
     g_scale -= ((g_inv * Z).sum((-2, -1), keepdim=True) * scale**-1.5) / 2
     gY, gZ = g_sqrt * scale.sqrt(), g_inv * scale.rsqrt()
@@ -86,17 +89,18 @@ class _NewtonSchulz(torch.autograd.Function):
 def newton_schulz(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
     """Approximate P^(1/2) and P^(-1/2) by the trace-scaled coupled iteration.
 
-    The result is that of a fixed number of steps, and the gradient is the exact one of those
-    steps: neither is that of the true roots unless the condition number of P is small. There is no
-    second derivative.
+    The number of steps is fixed, and the gradient is the exact gradient of these steps. Value and
+    gradient are close to those of the true roots only if the condition number of P is small. There
+    is no second derivative.
 
     Args:
         P: (..., d, d), symmetric positive semi-definite, floating; the arithmetic is in its dtype.
         iterations: number of steps, at least 1.
 
     Returns:
-        The square root and the inverse square root, both (..., d, d). P = 0 has the root 0 and a
-        finite, meaningless inverse; NaN, Inf and a negative trace give what they give.
+        The square root and the inverse square root, both (..., d, d). For P = 0 the root is 0 and
+        the inverse is finite but meaningless. P with NaN, Inf or a negative trace is not checked,
+        and its result is undefined.
 
     Raises:
         UserError: P is not square or not of a real floating dtype, or iterations < 1.

@@ -1,13 +1,14 @@
-"""The polar factor: the nearest (semi-)orthogonal matrix.
+"""Polar factor of a matrix: the nearest (semi-)orthogonal matrix.
 
 Note [Gram side]
-    G = U S V^T has the polar factor R = U V^T = (G G^T)^(-1/2) G (eqs. 16, 17). The
-    eigendecomposition of the smaller Gram matrix, in float64, is faster than an SVD where G is
-    long, but it squares the condition number k: R is off by eps64 k^2. The answer checks itself:
-    T = (G G^T)^(-1/2) is positive definite by construction, and where R = T G has orthonormal
-    rows, G = T^-1 R is the polar decomposition, which is unique. What G's dtype can see of
-    E = R R^T - I is squared by the Newton-Schulz step R <- R - E R / 2. Where E is above
-    GRAM_LIMIT, the rank is short or the decomposition fails, the SVD is taken instead.
+    G = U S V^T has the polar factor R = U V^T = (G G^T)^(-1/2) G (eqs. 16, 17). If G has many
+    more columns than rows, an eigendecomposition of the smaller Gram matrix in float64 is faster
+    than an SVD. But it squares the condition number k, and R gets an error of eps64 k^2. This
+    error can be measured: T = (G G^T)^(-1/2) is positive definite by construction, so if R = T G
+    has orthonormal rows, G = T^-1 R is the polar decomposition, which is unique. If
+    E = R R^T - I exceeds the precision of G's dtype, one Newton-Schulz step R <- R - E R / 2
+    squares the error. The SVD is used instead if E is above GRAM_LIMIT, G is rank-deficient or
+    the eigendecomposition fails.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from orthocond.errors import DecompositionError, UserError, require_floating, un
 Method = Literal["auto", "gram", "svd"]
 
 GRAM_LIMIT = 1e-4
-"""Largest entry of R R^T - I before the repair, reached at condition numbers of about 1e6."""
+"""Limit for the entries of R R^T - I before the Newton-Schulz step.
+
+Condition numbers of about 1e6 reach it.
+"""
 
 
 def rank_tolerance(G: Tensor) -> float:
-    """Singular values at or below this fraction of the largest one count as zero.
+    """Return the fraction of the largest singular value at or below which others count as zero.
 
-    max(m, n) times the machine epsilon of G's dtype, as in torch.linalg.matrix_rank; that of
-    float32 for half precision, whose own would leave nothing.
+    It is max(m, n) times the machine epsilon of G's dtype, as in torch.linalg.matrix_rank. For
+    half precision it uses the epsilon of float32, since its own would make all of them zero.
     """
     return max(G.shape[-2:]) * torch.finfo(torch.promote_types(G.dtype, torch.float32)).eps
 
@@ -38,13 +42,16 @@ def _from_svd(G: Tensor, tolerance: float) -> Tensor:
     try:
         U, s, Vh = torch.linalg.svd(G, full_matrices=False)
     except torch.linalg.LinAlgError as error:
-        raise DecompositionError(f"the SVD of a gradient did not converge: {error}") from error
+        raise DecompositionError(f"the SVD of a matrix did not converge: {error}") from error
     support = s > tolerance * s[..., :1]
     return (U * support.unsqueeze(-2)) @ Vh
 
 
 def _from_gram(G: Tensor, tolerance: float, precision: float) -> tuple[Tensor, bool]:
-    """Polar factor of a wide G by its Gram matrix, and whether that holds (Note [Gram side])."""
+    """Return the polar factor of a wide G by its Gram matrix, and whether it is accurate.
+
+    Note [Gram side] gives the reasons. ``precision`` is the machine epsilon of G's original dtype.
+    """
     try:
         l, U = torch.linalg.eigh(G @ G.mT)
     except torch.linalg.LinAlgError:
@@ -61,24 +68,27 @@ def _from_gram(G: Tensor, tolerance: float, precision: float) -> tuple[Tensor, b
 
 
 def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
-    """Nearest (semi-)orthogonal matrix to G in the Frobenius norm, U V^T (eqs. 14 to 17).
+    """Return the (semi-)orthogonal matrix nearest to G in the Frobenius norm (eqs. 14 to 17).
 
-    Where G is rank-deficient the nearest matrix is not unique; the answer is the partial isometry
-    U V^T over the singular values above ``rank_tolerance(G)`` of the largest: the null space stays
-    at zero. It is not differentiable, and its result is detached.
+    It is U V^T for G = U S V^T. If G is rank-deficient, the nearest matrix is not unique. The
+    result is then the partial isometry U V^T over the singular values above ``rank_tolerance(G)``
+    times the largest one, so it maps the null space of G to zero. The function is not
+    differentiable: its result is detached.
 
     Args:
         G: (..., m, n), any floating dtype; the arithmetic is float64.
-        method: ``gram`` by the smaller Gram matrix, ``svd``, or ``auto``: gram, and svd where a
-            matrix of the batch is rank-deficient or too ill-conditioned for it (above about 1e6).
+        method: ``gram`` uses the smaller Gram matrix, and ``svd`` an SVD. ``auto`` uses ``gram``,
+            and ``svd`` for batches in which a matrix is rank-deficient or too ill-conditioned for
+            ``gram`` (a condition number above about 1e6).
 
     Returns:
-        (..., m, n) in G's dtype, orthogonal to 1e-5 or better in float32 at full rank. Zero for
-        G = 0.
+        (..., m, n) in G's dtype. At full rank in float32 it is orthogonal to 1e-5 or better. It is
+        zero for G = 0.
 
     Raises:
-        UserError: unknown method, or G is not a matrix of a real floating dtype.
-        DecompositionError: G holds NaN or Inf, or, with ``gram``, is too ill-conditioned for it.
+        UserError: the method is unknown, or G is not a matrix of a real floating dtype.
+        DecompositionError: G holds NaN or Inf; with ``gram``, a matrix is rank-deficient or too
+            ill-conditioned; the SVD did not converge.
 
     Example:
         >>> polar_factor(torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.5, 0.0]])).tolist()
@@ -94,10 +104,10 @@ def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
     tall = G.shape[-2] > G.shape[-1]
     A = G.detach().double()
     A = A.mT if tall else A
-    largest = A.abs().amax((-2, -1), keepdim=True)  # (..., 1, 1), NaN where A holds one
+    largest = A.abs().amax((-2, -1), keepdim=True)  # (..., 1, 1), NaN if A holds NaN
     if not largest.isfinite().all():
         raise DecompositionError("the matrix holds NaN or Inf and has no polar factor")
-    A = A / largest.clamp_min(torch.finfo(A.dtype).tiny)  # squares neither over- nor underflow
+    A = A / largest.clamp_min(torch.finfo(A.dtype).tiny)  # so squares can't over- or underflow
     tolerance = rank_tolerance(G)
     R, accurate = A, False
     if method != "svd":
@@ -105,7 +115,7 @@ def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
     if not accurate:
         if method == "gram":
             raise DecompositionError(
-                "method 'gram' takes full rank and condition numbers up to about 1e6; "
+                "method 'gram' needs full rank and a condition number up to about 1e6: "
                 "use 'svd' or 'auto'"
             )
         R = _from_svd(A, tolerance)

@@ -2,21 +2,21 @@
 
 Note [Backward rules]
     For F = U f(L) U^T the gradient is dl/dP = U (D o (U^T sym(dl/dF) U)) U^T with the divided
-    differences D_ij = (f(li) - f(lj)) / (li - lj) and D_ii = f'(li). Written out for the roots,
-    ``exact`` has no li - lj in it:
+    differences D_ij = (f(li) - f(lj)) / (li - lj) and D_ii = f'(li). For the roots the rule
+    ``exact`` uses closed forms without the difference li - lj:
         sqrt      D_ij = 1 / (sqrt li + sqrt lj)
         inverse   D_ij = -1 / (sqrt li sqrt lj (sqrt li + sqrt lj))
-    Equations 5 to 7 of the paper, symmetrised, are the same with D_ij = K_ij (f(li) - f(lj)).
-    ``raw`` takes K_ij = 1 / (li - lj). The paper's reference [46] writes
-    K_ij = (1/li) / (1 - x) with x = lj / li < 1 and replaces 1 / (1 - x) by
-    sum_{k<=100} x^k (``taylor``) or by its [50/50] Pade approximant (``pade``).
+    Equations 5 to 7 of the paper, symmetrised, have the same form with
+    D_ij = K_ij (f(li) - f(lj)). The rule ``raw`` uses K_ij = 1 / (li - lj). The paper's reference
+    [46] writes K_ij = (1/li) / (1 - x) with x = lj / li < 1. It replaces 1 / (1 - x) by
+    sum_{k<=100} x^k (``taylor``) or by the [50/50] Pade approximant (``pade``).
 
 Note [Pade coefficients]
     The [50/50] Pade approximant of 1 + x + x^2 + ... is 1 / (1 - x) itself: the linear system for
-    its coefficients has rank one. Its least-norm solution is q_k = -1/50 and p_k = 1 - k/50, which
-    is P/Q = 1 / (1 - x) with a common factor. In floating point Q(1) is rounding, so Q is bounded
-    below by the machine epsilon, which caps the value at ties. So ``pade`` is ``raw`` up to
-    rounding, and neither is a remedy at equal eigenvalues; ``exact`` is.
+    its coefficients has rank one. Its least-norm solution is q_k = -1/50 and p_k = 1 - k/50, so
+    P/Q is 1 / (1 - x) with a common factor. In floating point Q(1) is rounding noise, so Q is
+    bounded below by the machine epsilon, which caps the value at ties. So ``pade`` equals ``raw``
+    up to rounding, and neither helps at equal eigenvalues. ``exact`` does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Solver = Literal["eigh", "newton-schulz"]
 Backward = Literal["exact", "pade", "taylor", "raw"]
 Power = Literal["sqrt", "inv_sqrt"]
 
-DEGREE = 100  # of the Taylor polynomial; the Pade approximant is [DEGREE/2, DEGREE/2]
+DEGREE = 100  # degree of the Taylor polynomial; the Pade approximant is [DEGREE/2, DEGREE/2]
 
 
 def _horner(coefficients: list[float], x: Tensor) -> Tensor:
@@ -57,15 +57,15 @@ def _pade(x: Tensor) -> Tensor:
 
 
 def reciprocal_gaps(l: Tensor, rule: Backward) -> Tensor:
-    """K_ij = 1 / (li - lj) off the diagonal, by the rule (eq. 7).
+    """Return K_ij = 1 / (li - lj) off the diagonal, computed by the given rule (eq. 7).
 
     Args:
         l: eigenvalues (..., d), positive.
         rule: ``raw``, ``taylor`` or ``pade``.
 
     Returns:
-        (..., d, d), with a zero diagonal and antisymmetric but at ties: there it is infinite for
-        ``raw`` and the positive cap of the series for the others.
+        (..., d, d) with a zero diagonal. It is antisymmetric except at ties (li = lj). There
+        ``raw`` is infinite, and the other rules have the positive cap of their series.
     """
     li, lj = l.unsqueeze(-1), l.unsqueeze(-2)  # (..., d, 1), (..., 1, d)
     diagonal = torch.eye(l.shape[-1], dtype=torch.bool, device=l.device)
@@ -73,13 +73,13 @@ def reciprocal_gaps(l: Tensor, rule: Backward) -> Tensor:
         return torch.where(diagonal, 0, 1 / (li - lj))
     larger, smaller = torch.maximum(li, lj), torch.minimum(li, lj)
     series = _taylor if rule == "taylor" else _pade
-    # Ties get the cap with one sign on both sides; f(li) - f(lj) is 0 there.
+    # At ties both K_ij and K_ji get the positive cap, which is harmless: f(li) - f(lj) is 0.
     sign = torch.where(li >= lj, 1.0, -1.0).to(l.dtype)
     return torch.where(diagonal, 0, sign * series(smaller / larger) / larger)
 
 
 def divided_differences(l: Tensor, power: Power, rule: Backward = "exact") -> Tensor:
-    """The matrix D of Note [Backward rules], from eigenvalues (..., d) to (..., d, d)."""
+    """Return the matrix D (..., d, d) of Note [Backward rules] for eigenvalues l (..., d)."""
     s = l.sqrt()
     si, sj = s.unsqueeze(-1), s.unsqueeze(-2)
     exact = 1 / (si + sj) if power == "sqrt" else -1 / (si * sj * (si + sj))
@@ -92,15 +92,15 @@ def divided_differences(l: Tensor, power: Power, rule: Backward = "exact") -> Te
 
 
 class Root(NamedTuple):
-    """A root, and what its gradient is computed from."""
+    """Root of a matrix, with its outcome and the factors that its gradient needs."""
 
     value: Tensor  # (..., d, d), in P's dtype
-    outcome: Tensor  # (...), int8, of Outcome
-    factors: tuple[Tensor, ...]  # of the solver, for root_backward
+    outcome: Tensor  # (...), int8 values of Outcome
+    factors: tuple[Tensor, ...]  # intermediate results of the solver, for root_backward
 
 
 def _by_eigh(P: Tensor, power: Power, eps: float, strict: bool) -> Root:
-    """The root by eigendecomposition. Its factors are eigenvalues (..., d) and eigenvectors."""
+    """Return the root by eigendecomposition; its factors are the eigenvalues and eigenvectors."""
     l, U, outcome = eigh(P)
     if strict:
         Eigh(l, U, outcome).require()
@@ -110,8 +110,8 @@ def _by_eigh(P: Tensor, power: Power, eps: float, strict: bool) -> Root:
             f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
             "pass eps > 0, which is added to the diagonal"
         )
-    # Rounding makes zero eigenvalues of P negative. In a layer those below -eps / 2 count as
-    # that, so that what it amplifies is bounded.
+    # Rounding can make zero eigenvalues of P negative. In a layer, eigenvalues of P below -eps / 2
+    # count as -eps / 2, which bounds the amplification.
     l = l.clamp_min(0 if power == "sqrt" or strict else eps / 2)
     failed = outcome == Outcome.FAILED
     if power == "inv_sqrt":
@@ -125,7 +125,7 @@ def _by_eigh(P: Tensor, power: Power, eps: float, strict: bool) -> Root:
 
 
 def _by_iteration(P: Tensor, power: Power, eps: float, strict: bool) -> Root:
-    """The root by Newton-Schulz. Its factors are those of ``iterate`` and which matrices worked.
+    """Return the root by Newton-Schulz; its factors are a success mask and those of ``iterate``.
 
     A matrix fails if it or its root is not finite, or if its trace is negative.
     """
@@ -153,10 +153,10 @@ def _by_iteration(P: Tensor, power: Power, eps: float, strict: bool) -> Root:
 
 
 def root_forward(P: Tensor, power: Power, eps: float, solver: Solver, strict: bool = False) -> Root:
-    """Return the root of P (..., d, d) with its factors, in plain arithmetic without a graph.
+    """Return the root of P (..., d, d) with its factors, without an autograd graph.
 
-    It is what ``root`` computes, or with ``strict`` what ``matrix_sqrt`` and ``matrix_inv_sqrt``
-    do. A caller that writes its own backward keeps the factors for ``root_backward``.
+    ``strict`` raises on failure, as ``matrix_sqrt`` does; without it, failures are recorded, as in
+    ``root``. A caller with its own backward passes the factors to ``root_backward``.
     """
     solve = _by_eigh if solver == "eigh" else _by_iteration
     with torch.no_grad():
@@ -168,7 +168,7 @@ def root_backward(
 ) -> Tensor:
     """Return dl/dP (..., d, d) from the factors of ``root_forward`` and g = dl/dF (..., d, d).
 
-    It has g's dtype, and is zero for a matrix that failed.
+    The gradient has g's dtype. It is zero for a matrix that failed.
     """
     if solver == "eigh":
         l, U = factors
@@ -200,7 +200,7 @@ class _Root(torch.autograd.Function):
 
 
 def check_rules(solver: str, backward: str) -> None:
-    """Raise a UserError that names an unknown solver or backward rule, or a pair of no sense."""
+    """Raise a UserError for an unknown solver or backward rule, or an unsupported combination."""
     if solver not in get_args(Solver):
         raise unknown("solver", solver, get_args(Solver))
     if backward not in get_args(Backward):
@@ -214,22 +214,21 @@ def check_rules(solver: str, backward: str) -> None:
 def root(
     P: Tensor, power: Power, rule: Backward = "exact", eps: float = 0.0, solver: Solver = "eigh"
 ) -> tuple[Tensor, Tensor]:
-    """(P + eps I)^(1/2) or ^(-1/2), for layers: nothing is raised, and every outcome is recorded.
+    """Return (P + eps I)^(1/2) or ^(-1/2) and record failures instead of raising, for layers.
 
-    Eigenvalues of P below -eps / 2, which a covariance has by rounding only, count as -eps / 2
-    (for the square root: as -eps).
+    Rounding can give a covariance negative eigenvalues. For the inverse root, eigenvalues of P
+    below -eps / 2 count as -eps / 2. For the square root, those below -eps count as -eps.
 
     Args:
         P: (..., d, d), symmetric positive semi-definite up to rounding; differentiable.
         power: ``sqrt`` or ``inv_sqrt``.
-        rule: as ``backward`` in ``matrix_sqrt``.
+        rule: the backward rule, as ``backward`` in ``matrix_sqrt``.
         eps: added to the diagonal.
         solver: as in ``matrix_sqrt``.
 
     Returns:
-        The root (..., d, d) in P's dtype, and the int8 outcome (...) of ``Outcome``. A matrix that
-        FAILED (NaN or Inf, no driver converged, no inverse root) has a zero root and passes a zero
-        gradient.
+        The root (..., d, d) in P's dtype, and the int8 outcome (...) of ``Outcome``. The root and
+        gradient of a matrix that FAILED (NaN or Inf, no convergence, no inverse root) are zero.
 
     Example:
         >>> F, outcome = root(torch.diag(torch.tensor([3.0, 0.0])), "inv_sqrt", eps=1.0)
@@ -254,27 +253,28 @@ def _strict(P: Tensor, power: Power, solver: Solver, backward: Backward, eps: fl
 def matrix_sqrt(
     P: Tensor, solver: Solver = "eigh", backward: Backward = "exact", eps: float = 0.0
 ) -> Tensor:
-    """Square root of symmetric positive semi-definite matrices, (P + eps I)^(1/2) (eq. 4).
+    """Return the square root (P + eps I)^(1/2) of symmetric positive semi-definite P (eq. 4).
 
-    Negative eigenvalues of P + eps I count as zero. The gradient is that of the symmetric part; at
-    a zero eigenvalue it is infinite, as the square root's is: pass eps > 0 for singular matrices.
-    There is no second derivative.
+    Only the symmetric part of P is used. Negative eigenvalues of P + eps I count as zero.
+    The gradient is symmetric, and infinite at a zero eigenvalue like the derivative of sqrt(x) at
+    0: pass eps > 0 for singular matrices. There is no second derivative.
 
     Args:
         P: (..., d, d), floating; the arithmetic is float64.
         solver: ``eigh``, or ``newton-schulz``: five steps of the coupled iteration, inexact on
             ill-conditioned matrices.
-        backward: ``exact`` (divided differences; ties are harmless), or, for comparison, ``pade``,
-            ``taylor`` or ``raw``: eqs. 5 to 7 with 1 / (li - lj) approximated or taken as it is.
-            With ``newton-schulz`` only ``exact``: the exact gradient of the iteration.
+        backward: ``exact`` uses divided differences and is safe at equal eigenvalues. ``pade``,
+            ``taylor`` and ``raw`` are for comparison: eqs. 5 to 7 with 1 / (li - lj) approximated,
+            or unchanged for ``raw``. ``newton-schulz`` allows only ``exact``: the exact gradient
+            of the iteration.
         eps: added to the diagonal.
 
     Returns:
         (..., d, d) in P's dtype.
 
     Raises:
-        UserError: unknown solver or backward rule, P is not square or not of a real floating dtype,
-            or eps is negative or not finite.
+        UserError: the solver or backward rule is unknown, the two can't be combined, P is not
+            square or not of a real floating dtype, or eps is negative or not finite.
         DecompositionError: a matrix holds NaN or Inf, or could not be decomposed.
 
     Example:
@@ -287,11 +287,11 @@ def matrix_sqrt(
 def matrix_inv_sqrt(
     P: Tensor, solver: Solver = "eigh", backward: Backward = "exact", eps: float = 0.0
 ) -> Tensor:
-    """Inverse square root of symmetric positive definite matrices, (P + eps I)^(-1/2) (eq. 4).
+    """Return the inverse square root (P + eps I)^(-1/2) of symmetric positive definite P (eq. 4).
 
-    Arguments, result and errors are those of ``matrix_sqrt``; a UserError also where P + eps I has
-    an eigenvalue that is not positive (``newton-schulz`` does not notice: its five steps leave a
-    zero eigenvalue with a finite inverse).
+    The arguments, the result and the errors are the same as in ``matrix_sqrt``. The solver ``eigh``
+    also raises a UserError if P + eps I has an eigenvalue that is not positive. ``newton-schulz``
+    does not detect this: after five steps a zero eigenvalue still has a finite inverse.
 
     Example:
         >>> oc.matrix_inv_sqrt(torch.diag(torch.tensor([4.0, 16.0]))).diagonal().tolist()

@@ -1,4 +1,4 @@
-"""``treat``: apply treatments to one layer of a model, or to several."""
+"""``treat``: apply treatments to one or several layers of a model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from orthocond.treatments.place import Place
 from orthocond.treatments.protocol import Options
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
 from orthocond.treatments.several import TreatedLayers
-from orthocond.treatments.step_hooks import Target
+from orthocond.treatments.step.hooks import Target
 from orthocond.treatments.treated import Treated
 
 
-@overload  # a str is an Iterable[str], too, and one name gives one layer's handle
+@overload  # a str is also an Iterable[str], but a single name returns the handle of one layer
 def treat(  # type: ignore[overload-overlap]
     model: nn.Module,
     layer: str,
@@ -47,35 +47,39 @@ def treat(
     ol_weight: float = 1e-4,
     target: Target = "parameter",
 ) -> Treated | TreatedLayers:
-    """Treat a layer of a model, or several, in place; call it before the optimizer is built.
+    """Treat one or several layers of a model in place; call this before building the optimizer.
 
     A layer is an ``nn.Linear``, ``nn.Conv1d`` to ``nn.Conv3d``, ``nn.ConvTranspose1d`` to
     ``nn.ConvTranspose3d``, or a subclass of one; its weight is read as the matrix (out, in k k).
-    The weight of an ``nn.Embedding`` is read as (dimension, tokens). Half precision is computed in
-    float32 and rounded. A layer that is frozen later is left alone until it is thawed.
+    The weight of an ``nn.Embedding`` is read as (dimension, tokens). Treatments of a weight in half
+    precision compute in float32 and round the result. If a layer is frozen later, it is not treated
+    until it is trained again.
 
     Args:
         model: any model.
-        layer: the name of a layer in it, as ``model.named_modules()`` has it, or a list of names. A
-            module that the model uses under several names is replaced at all of them.
-        treatments: such as 'nog+ow+olr', or a sequence of names; order does not matter, and an
-            empty one gives a handle that does nothing.
+        layer: name of a layer, as listed by ``model.named_modules()``, or a list of such names. A
+            module that the model uses under several names is replaced under each of them.
+        treatments: a sum such as 'nog+ow+olr', or a sequence of names. The order does not matter.
+            Without any name, the handle does nothing.
         ol_weight: factor of the orthogonal loss.
-        target: what OLR looks at under a weight treatment: the underlying ``parameter``, as the
-            released code does, or the effective ``weight`` (Note [Two readings of OLR] in
-            ``step_hooks.py``). Without one the two are the same.
+        target: tensor that OLR reads when the weight is treated, too: the underlying ``parameter``,
+            as in the released code, or the effective ``weight`` (Note [Two readings of OLR] in
+            ``treatments/step/hooks.py``). Without a weight treatment both are the same tensor.
 
     Returns:
-        The handle: ``bind`` the optimizer, add ``penalty()`` to the loss, look at ``last``. For a
-        list it is one handle for all (``TreatedLayers``), with ``handle[name]`` of each.
+        The handle: ``bind`` the optimizer, add ``penalty()`` to the loss, read ``last``. For a list
+        of names it is a ``TreatedLayers``, and ``handle[name]`` is the handle of one layer.
 
     Raises:
-        UserError: no such layer, treatment or target, or treatments that exclude each other. A
-            layer of another kind, with groups (its weight is several matrices), without a shape yet
-            (lazy), quantised or complex, an embedding with sparse gradients; a weight that is
-            frozen, made of several parameters, computed elsewhere; where a treatment would
-            parametrize or replace it, one that is parametrized already or that another module
-            holds, too. A list that is empty or names a layer twice. The model is as it was then.
+        UserError: the model is left unchanged, and one of these holds.
+
+            - The layer, treatment or target is unknown, or two treatments exclude each other.
+            - The list of layers is empty, or it names a layer twice.
+            - The layer is of another kind, has groups (its weight is several matrices), has no
+              shape yet (lazy), is quantised or complex, or is an embedding with sparse gradients.
+            - The weight is frozen, made of several parameters, or computed elsewhere.
+            - A treatment would parametrize or replace the weight, but the weight is parametrized
+              already or another module holds it, too.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))
@@ -91,7 +95,7 @@ def treat(
         raise unknown("target", target, get_args(Target))
     names = parse_treatments(treatments if isinstance(treatments, str) else "+".join(treatments))
     if not isinstance(layer, str | Iterable):
-        raise UserError(f"a layer is given by its name or a list of names, got {layer!r}")
+        raise UserError(f"expected the name of a layer or a list of names, got {layer!r}")
     found = find_layers(model, [layer] if isinstance(layer, str) else layer)
     handles = _treat_all(model, found, names, Options(ol_weight), target)
     return handles[layer] if isinstance(layer, str) else TreatedLayers(handles)
@@ -104,7 +108,7 @@ def _treat_all(
     options: Options,
     target: Target,
 ) -> dict[str, Treated]:
-    """Return the handle of each layer; all are checked before the first is changed."""
+    """Return the handle of each layer; check all layers before changing the first one."""
     parts = {name: [TREATMENTS[part](options) for part in treatments] for name in found}
     for name, module in found.items():
         check_layer(model, name, module, parts[name])

@@ -1,4 +1,4 @@
-"""Which layers of a model can be treated, and the reason where one can't."""
+"""Checks that a layer can be treated; each error says why it can't."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from orthocond.treatments.protocol import Treatment
 
 
 def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """Return the modules of these names.
+    """Return the modules with these names, by name.
 
     Raises:
-        UserError: no name or an unknown one, one twice, or two of one module, of one weight, or of
-            a module and one inside it.
+        UserError: there is no name, a name is unknown or listed twice, or two names belong to the
+            same module, to the same weight, or to a module and one inside it.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     found: dict[str, nn.Module] = {}
     for name in names:
         if not isinstance(name, str):
-            raise UserError(f"a layer is given by its name, got {name!r}")
+            raise UserError(f"expected the name of a layer, got {name!r}")
         if name not in modules or name == "":
             raise unknown("layer", name, [name for name in modules if name])
         if name in found:
             raise UserError(f"layer {name!r} is listed twice")
         for other, module in found.items():
             if module is modules[name]:
-                raise UserError(f"layers {other!r} and {name!r} are one module: list one of them")
+                raise UserError(
+                    f"layers {other!r} and {name!r} are the same module: list one of them"
+                )
             if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
                 raise UserError(f"one of the layers {other!r} and {name!r} is inside the other")
             both = {*map(id, weight_parameters(module).values())}
@@ -41,17 +43,20 @@ def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
                 raise UserError(f"layers {other!r} and {name!r} share their weight: list one")
         found[name] = modules[name]
     if not found:
-        raise UserError("no layer is listed: name one or more, as model.named_modules() has them")
+        raise UserError("no layer is listed: name at least one of model.named_modules()")
     return found
 
 
 def names_of(model: nn.Module, module: nn.Module) -> list[str]:
-    """Return all names of a module in a model, which may use it more than once."""
+    """Return all names of a module in a model; a model may use a module more than once."""
     return [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
 
 
 def check_layer(model: nn.Module, name: str, module: nn.Module, parts: Iterable[Treatment]) -> None:
-    """Raise UserError if a layer can't be treated so; nothing is changed, nothing drawn."""
+    """Raise UserError if these treatments can't treat a layer.
+
+    Neither the model nor the state of the random numbers changes.
+    """
     _check_kind(name, module)
     _check_parameter(name, module)
     reshaping = next((part.name for part in parts if part.acts_on == "weight"), None)
@@ -62,20 +67,20 @@ def check_layer(model: nn.Module, name: str, module: nn.Module, parts: Iterable[
 
 
 def _check_kind(name: str, module: nn.Module) -> None:
-    """Raise UserError unless the layer has one dense matrix whose axes are known."""
+    """Raise UserError unless the layer's weight is one dense matrix with known axes."""
     kind = type(module).__name__
     if any(is_lazy(p) for p in module.parameters(recurse=False)):
         raise UserError(f"layer {name!r} is a {kind} without a shape yet: run one batch first")
     if callable(getattr(module, "kernel", None)):
         raise UserError(
-            f"layer {name!r} is a {kind}, treated already: give all treatments in one call, on the "
-            "plain convolution"
+            f"layer {name!r} is a {kind}, which is treated already: give all treatments in one "
+            "call, on the plain convolution"
         )
-    with evaluation(module):  # looking moves no power iteration
+    with evaluation(module):  # in training, reading the weight would run a power iteration
         weight = getattr(module, "weight", None)
-    if callable(weight):  # torch's quantised layers unpack it
+    if callable(weight):  # in torch's quantised layers, weight is a method
         raise UserError(
-            f"layer {name!r} is a quantised {kind}: treat the layer that is trained, before"
+            f"layer {name!r} is a quantised {kind}: treat the layer before it is quantised"
         )
     if not isinstance(weight, Tensor) or weight.dim() < 2:
         raise UserError(
@@ -84,32 +89,33 @@ def _check_kind(name: str, module: nn.Module) -> None:
         )
     if not isinstance(module, KINDS):
         raise UserError(
-            f"layer {name!r} is a {kind}, whose weight is not known to be one matrix: treat a "
-            f"{', '.join(k.__name__ for k in KINDS)}, or a subclass of one"
+            f"layer {name!r} is a {kind}, whose weight is not known to be one matrix: allowed are "
+            f"{', '.join(k.__name__ for k in KINDS)} and their subclasses"
         )
     if not weight.is_floating_point():
         raise UserError(
-            f"the weight of layer {name!r} is {weight.dtype}: treatments take real floating point, "
-            "and neither quantised nor complex weights"
+            f"the weight of layer {name!r} is {weight.dtype}: treatments need a weight of a real "
+            "floating dtype, neither quantised nor complex"
         )
     groups = getattr(module, "groups", 1)
     if groups != 1:
         raise UserError(
             f"layer {name!r} has {groups} groups, so its weight is {groups} independent matrices, "
-            "and a treatment takes one: treat a layer with groups=1"
+            "but a treatment acts on one matrix: treat a layer with groups=1"
         )
     if getattr(module, "sparse", False) or getattr(module, "max_norm", None) is not None:
         raise UserError(
-            f"layer {name!r} is an {kind} with sparse gradients or a max_norm: treatments take "
-            "the dense gradient of a weight that only the optimizer moves"
+            f"layer {name!r} is an {kind} with sparse gradients or a max_norm: treatments need "
+            "a dense gradient, and a weight that only the optimizer changes"
         )
     plain = "weight" in module._parameters or not weight_parameters(module)
-    if plain and not weight.requires_grad:  # one that is computed has a graph in the forward only
+    # A computed weight has a graph only during the forward pass, so requires_grad says nothing.
+    if plain and not weight.requires_grad:
         raise UserError(f"the weight of layer {name!r} is frozen: there is nothing to treat")
 
 
 def _check_parameter(name: str, module: nn.Module) -> None:
-    """Raise UserError unless one parameter is behind the weight."""
+    """Raise UserError unless the weight depends on exactly one parameter of the layer."""
     trained = weight_parameters(module)
     if len(trained) > 1:
         raise UserError(
@@ -127,8 +133,8 @@ def _check_reshaping(model: nn.Module, name: str, module: nn.Module, treatment: 
     """Raise UserError unless the weight is the layer's own plain parameter."""
     if parametrize.is_parametrized(module, "weight") or "weight" not in module._parameters:
         raise UserError(
-            f"the weight of layer {name!r} is parametrized already: {treatment} does not go "
-            "with that, since a layer has one weight parametrization"
+            f"the weight of layer {name!r} is parametrized already: {treatment} would be a second "
+            "parametrization, and a layer can have one"
         )
     mine = {id(p) for p in module.parameters()}
     for prefix, other in model.named_modules():
@@ -136,11 +142,11 @@ def _check_reshaping(model: nn.Module, name: str, module: nn.Module, treatment: 
             if other is not module and id(parameter) in mine:
                 raise UserError(
                     f"a parameter of layer {name!r} is {f'{prefix}.{leaf}'.lstrip('.')!r}, too: "
-                    f"{treatment} would part the two; untie them, or use a treatment of the "
+                    f"{treatment} would separate the two; untie them, or use a treatment of the "
                     "gradient, the step or the loss"
                 )
     if isinstance(module, nn.Embedding):
         raise UserError(
-            f"layer {name!r} is an Embedding, which looks rows up and multiplies by no matrix: "
+            f"layer {name!r} is an Embedding, which looks up rows and multiplies by no matrix: "
             f"{treatment} needs a convolution or a linear layer"
         )

@@ -1,4 +1,7 @@
-"""The effective weight of a layer: what its input meets, whatever parametrizes it."""
+"""The effective weight of a layer: the weight that its input is multiplied by.
+
+It differs from the trained parameter where a treatment parametrizes the weight.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from orthocond.treatments.matrix import from_matrix, to_matrix
 
 
 def effective_weight(layer: nn.Module) -> Tensor:
-    """The effective weight (out, in k k), differentiable and never in autocast's precision."""
+    """Return the effective weight (out, in k k), differentiable and computed without autocast."""
     device = next(layer.parameters()).device
     with torch.autocast(device.type, enabled=False):
         kernel = getattr(layer, "kernel", None)
@@ -23,7 +26,7 @@ def effective_weight(layer: nn.Module) -> Tensor:
 
 @contextmanager
 def evaluation(layer: nn.Module) -> Iterator[None]:
-    """The layer in evaluation mode, so that looking moves no power iteration."""
+    """Set the layer to evaluation mode, so that reading its weight runs no power iteration."""
     training = layer.training
     layer.eval()
     try:
@@ -33,7 +36,7 @@ def evaluation(layer: nn.Module) -> Iterator[None]:
 
 
 class _Weight(nn.Module):
-    """A module whose forward is the effective weight, which ``functional_call`` asks for."""
+    """A module whose ``forward`` returns the effective weight, for ``functional_call``."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -46,24 +49,27 @@ class _Weight(nn.Module):
 def weight_and_derivative(
     layer: nn.Module, parameter: nn.Parameter, direction: Tensor, at: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The effective weight in evaluation, and its derivative along a direction of the parameter.
+    """Return the effective weight W and its derivative G along a direction of the parameter.
 
-    With the gradient as direction, W - eta G is the weight after a step of eta, to first order.
+    W is the weight in evaluation mode. If the direction is the gradient, W - eta G is the weight
+    after a step of eta, to first order.
 
     Args:
         layer: a treated layer.
         parameter: one of its parameters.
-        direction: of the parameter, as a matrix (``to_matrix``).
-        at: the parameter's value to take the derivative at; None takes the present one.
+        direction: change of the parameter, as a matrix (``to_matrix``).
+        at: value of the parameter at which to take the derivative; None takes its present value.
 
     Returns:
-        Two matrices (out, in k k); without a weight treatment the parameter and the direction.
+        W and G, matrices (out, in k k). Without a weight treatment they are the parameter and the
+        direction.
     """
     name = next(name for name, p in layer.named_parameters() if p is parameter)
     p = (parameter if at is None else at).detach().requires_grad_()
     with evaluation(layer), torch.enable_grad():
         W = functional_call(_Weight(layer), {f"layer.{name}": p}, ())
-        # J d by two reverse passes: J^T v is linear in v, and d (J^T v) / dv along d is J d.
+        # J d from two reverse passes: J^T v is linear in v, so the gradient of d^T (J^T v) with
+        # respect to v is J d.
         v = torch.zeros_like(W, requires_grad=True)
         (transposed,) = torch.autograd.grad(W, p, v, create_graph=True)
         along = from_matrix(direction.to(p.dtype), p, type(layer))

@@ -1,4 +1,4 @@
-"""NOG, the nearest orthogonal gradient (eqs. 14 to 17), and what it does to the step's length."""
+"""NOG, the nearest orthogonal gradient (eqs. 14 to 17), and a control for its step length."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from orthocond.treatments.protocol import Treatment
 
 
 class NearestOrthogonalGradient(Treatment):
-    """Replaces the gradient by its polar factor, before momentum and weight decay."""
+    """NOG: replaces the gradient by its polar factor, before momentum and weight decay."""
 
     name = "nog"
     acts_on = "gradient"
 
     def on_gradient(self, G: Tensor) -> Tensor:
-        """U V^T of G = U S V^T."""
+        """Return U V^T, where G = U S V^T is the singular value decomposition."""
         return polar_factor(G)
 
 
 class RescaledGradient(Treatment):
-    """A control for NOG: the gradient's direction, with the norm that NOG would give it."""
+    """A control for NOG: keeps the gradient's direction, and gives it the norm of NOG's result."""
 
     name = "rescale"
     acts_on = "gradient"
 
     def on_gradient(self, G: Tensor) -> Tensor:
-        """G sqrt(min(m, n)) / |G|_F; zero stays zero."""
+        """Return G sqrt(min(m, n)) / |G|_F, or 0 for G = 0."""
         norm = G.norm()
         return G * (min(G.shape) ** 0.5 / norm) if norm > 0 else G

@@ -1,4 +1,4 @@
-"""OLR, the optimal learning rate (eqs. 18 to 21), by three rules."""
+"""OLR, the optimal learning rate (eqs. 18 to 21), with three rules to find it, and a control."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from orthocond.treatments.protocol import Step, Treatment
 
 
 class OptimalLearningRate(Treatment):
-    """The paper's eta* (eq. 20) where 0 < eta* < lr, else lr (eq. 21 with its lower side)."""
+    """OLR: steps with the paper's eta* (eq. 20) if 0 < eta* < lr, else with lr.
+
+    Eq. 21 has only the upper bound; the lower bound is added here.
+    """
 
     name = "olr"
     acts_on = "step"
@@ -25,14 +28,14 @@ class OptimalLearningRate(Treatment):
 
 
 class NewtonLearningRate(OptimalLearningRate):
-    """Newton's step from 0 on the objective of eq. 18, under the same guard."""
+    """OLR with eta from one Newton step from 0 on the objective of eq. 18, if 0 < eta < lr."""
 
     name = "olr-newton"
     rule = "newton"
 
 
 class ExactLearningRate(Treatment):
-    """The minimiser of the objective of eq. 18 over [0, lr]; 0 is a legal answer."""
+    """OLR with the eta that minimises the objective of eq. 18 over [0, lr]; eta may be 0."""
 
     name = "olr-exact"
     acts_on = "step"
@@ -45,11 +48,11 @@ class ExactLearningRate(Treatment):
 
 
 class SlowLearningRate(Treatment):
-    """A control for OLR: a tenth of the learning rate, in every step."""
+    """A control for OLR: takes every step with a tenth of the learning rate."""
 
     name = "slow"
     acts_on = "step"
 
     def on_step(self, step: Step) -> None:
-        """lr / 10."""
+        """Choose lr / 10."""
         step.eta = step.rate = step.lr / 10

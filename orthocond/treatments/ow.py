@@ -12,7 +12,7 @@ from orthocond.treatments.protocol import Treatment
 
 
 def _arguments(layer: nn.Conv2d) -> dict[str, Any]:
-    """Return what the skew convolution takes from the plain one."""
+    """Return the arguments that the skew convolution shares with the plain one."""
     return {
         "kernel_size": layer.kernel_size[0],
         "stride": layer.stride[0],
@@ -23,24 +23,27 @@ def _arguments(layer: nn.Conv2d) -> dict[str, Any]:
 
 
 class OrthogonalWeight(Treatment):
-    """Replaces the convolution by a skew orthogonal one, drawn anew."""
+    """OW: replaces the convolution by a skew orthogonal one with new random weights."""
 
     name = "ow"
     acts_on = "weight"
 
     def check(self, layer: nn.Module) -> None:
-        """Raise UserError unless the layer is a convolution that keeps the image's size."""
+        """Raise UserError unless the layer is a convolution that keeps the size of the image."""
         if not isinstance(layer, nn.Conv2d):
             raise UserError(f"ow needs a Conv2d, got a {type(layer).__name__}: use ow-stiefel")
         if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
             raise UserError(f"ow needs zero padding given as a number, got {layer}")
         pairs = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         if any(height != width for height, width in pairs):
-            raise UserError(f"ow needs a layer that is the same in height and width, got {layer}")
+            raise UserError(
+                "ow needs the same kernel size, stride, padding and dilation in height and width, "
+                f"got {layer}"
+            )
         check_kernel(**_arguments(layer))
 
     def replace(self, layer: nn.Module) -> nn.Module:
-        """A skew orthogonal convolution of the same shape."""
+        """Return a skew orthogonal convolution of the same shape."""
         self.check(layer)
         assert isinstance(layer, nn.Conv2d)
         skew = SkewOrthogonalConv2d(
@@ -49,6 +52,6 @@ class OrthogonalWeight(Treatment):
         return skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
 
     def restore(self, layer: nn.Module) -> nn.Module:
-        """A plain convolution of the evaluation kernel."""
+        """Return a plain convolution with the kernel that the layer uses in evaluation."""
         assert isinstance(layer, SkewOrthogonalConv2d)
         return layer.to_conv2d()

@@ -1,18 +1,20 @@
-"""OW on the Stiefel manifold: orthonormal columns (or rows) of the flattened kernel.
+"""OW on the Stiefel manifold: the flattened kernel has orthonormal columns (or rows).
 
 Note [The map]
-    torch's default map for tall matrices, Householder, keeps the signs of its columns in the
-    parameter's diagonal and truncates it to integers: weight decay, or a gradient that is not
-    zero there (NOG's), turns -1 into -0.9995 and the column into zeros. The matrix exponential
-    has no such corner. The gradient of torch's matrix_exp depends on the scale of the loss, though:
-    in float32 its relative error is 5e-7 without a loss scale and 4e-4 under one of 2^16.
+    torch's default map for tall matrices is Householder. It stores the signs of the columns in the
+    parameter's diagonal and truncates the diagonal to integers. Weight decay, or a gradient that is
+    not zero there (as with NOG), turns -1 into -0.9995, and truncation then makes the column zero.
+    The matrix exponential has no such flaw. But the gradient of torch's matrix_exp depends on the
+    scale of the loss: in float32 its relative error is 5e-7 without a loss scale, and 4e-4 with a
+    loss scale of 2^16.
 
 Note [The base in half precision]
-    The orthogonal matrix is base exp(A), and base is a buffer, which ``.bfloat16()`` rounds to
-    4e-3. In half precision both factors are taken in float32, the base by its polar factor, so
-    the product is orthogonal to float32's accuracy before it is rounded. Where the base comes back
-    from a narrower dtype (``.bfloat16().float()``, or a checkpoint that was stored in one), it is
-    made orthogonal again, once. A base that is orthogonal stays as it is, to the bit.
+    The orthogonal matrix is base exp(A). The base is a buffer, so ``.bfloat16()`` rounds it, with a
+    relative error of 4e-3. In half precision both factors are computed in float32, and the base is
+    replaced by its polar factor. So the product is orthogonal to float32's accuracy before it is
+    rounded. If the base was in a narrower dtype for a while (``.bfloat16().float()``, or a
+    checkpoint stored in half precision), it is made orthogonal again, once. A base that is
+    orthogonal already is kept bit for bit.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from orthocond.treatments.protocol import Treatment
 
 
 class _Flat(nn.Module):
-    """Holds the kernel as a matrix (out, in k k), for torch's parametrization."""
+    """A module that holds the kernel as a matrix (out, in k k), for torch's parametrization."""
 
     def __init__(self, W: Tensor) -> None:
         super().__init__()
@@ -39,11 +41,11 @@ class _Flat(nn.Module):
 
 
 class _FromMatrix(nn.Module):
-    """Gives the kernel from the orthogonal matrix that it holds."""
+    """A parametrization that returns its own orthogonal matrix in the shape of the kernel."""
 
     def __init__(self, weight: Tensor, kind: type[nn.Module]) -> None:
         super().__init__()
-        self._kind = kind  # of the layer, for the order of its axes
+        self._kind = kind  # the layer's class gives the order of the weight's axes
         dtype = weight.dtype
         matrix = _Flat(to_matrix(weight.detach(), kind).to(wide(dtype), copy=True))
         # Note [The map]
@@ -51,7 +53,7 @@ class _FromMatrix(nn.Module):
         self.register_load_state_dict_post_hook(_after_load)
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):  # its products would be rounded
+        with torch.autocast(weight.device.type, enabled=False):  # autocast would round products
             W = self._orthogonal()
         return from_matrix(W, weight, self._kind).to(weight.dtype)
 
@@ -66,7 +68,7 @@ class _FromMatrix(nn.Module):
         return self._trained[0].get_buffer("base")
 
     def _orthogonal(self) -> Tensor:
-        """Return the matrix (out, in k k), in float32 at least."""
+        """Return the orthogonal matrix (out, in k k), in float32 or float64."""
         X: Tensor = self._trained.original
         if X.dtype == wide(X.dtype):
             return self._trained()
@@ -76,7 +78,7 @@ class _FromMatrix(nn.Module):
         return W
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or convert, as ``nn.Module`` does, and keep the base orthogonal."""
+        """Move or convert the module as ``nn.Module`` does, and keep the base orthogonal."""
         before = self._base.dtype
         super()._apply(fn, recurse)
         if self._base.dtype != before:
@@ -85,38 +87,44 @@ class _FromMatrix(nn.Module):
 
     @torch.no_grad()
     def repair(self) -> None:
-        """Make the base orthogonal to its dtype's accuracy if it is not."""
+        """Make the base orthogonal to the accuracy of its dtype, unless it is already."""
         B = self._base
         if B.dtype != wide(B.dtype) or B.is_meta or not B.isfinite().all():
             return
         E = B.mT @ B - torch.eye(len(B), dtype=B.dtype, device=B.device)
-        if E.abs().amax() > 10 * len(B) * torch.finfo(B.dtype).eps:  # as torch decides it
+        if E.abs().amax() > 10 * len(B) * torch.finfo(B.dtype).eps:  # torch's criterion
             B.copy_(polar_factor(B))
 
 
 def _after_load(module: nn.Module, _: Any) -> None:
-    """Note [The base in half precision]; a function, which a copy of the model can share."""
+    """Repair the base after loading a state dict (Note [The base in half precision]).
+
+    It is a function and not a bound method, so that copies of the model can share it.
+    """
     assert isinstance(module, _FromMatrix)
     module.repair()
 
 
 class StiefelWeight(Treatment):
-    """A weight with orthonormal columns or rows, at the 3x3 size of the layer itself."""
+    """OW-Stiefel: makes the columns or rows of the flattened weight orthonormal.
+
+    The kernel keeps the size of the layer.
+    """
 
     name = "ow-stiefel"
     acts_on = "weight"
 
     def replace(self, layer: nn.Module) -> nn.Module:
-        """Parametrize the flattened weight by torch's ``orthogonal``."""
+        """Parametrize the flattened weight with torch's ``orthogonal``."""
         weight: Tensor = layer.weight  # type: ignore[assignment]
         parametrization = _FromMatrix(weight, type(layer))
         parametrize.register_parametrization(layer, "weight", parametrization, unsafe=True)
-        # The layer's own tensor only lends its shape: it is not trained.
+        # The layer's own tensor only gives the shape; it is not trained.
         layer.get_parameter("parametrizations.weight.original").requires_grad_(False)
         return layer
 
     def restore(self, layer: nn.Module) -> nn.Module:
-        """Keep the weight that the parametrization gives."""
+        """Remove the parametrization, and keep its present weight as a plain parameter."""
         with torch.no_grad():
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         layer.get_parameter("weight").requires_grad_(True)

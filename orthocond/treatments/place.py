@@ -1,4 +1,4 @@
-"""Where a treated layer is in its model, and which of its parameters is treated."""
+"""The place of a treated layer in its model, and the parameter of the layer that is treated."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from orthocond.errors import UserError
 
 
 def weight_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """Return what a layer trains, but for its bias, parametrized or not."""
+    """Return the trained parameters of a layer by name, without those of its bias."""
     named = layer.named_parameters()
     return {n: p for n, p in named if p.requires_grad and "bias" not in n.split(".")}
 
 
 class Place:
-    """A layer at all the names that it has in a model, and its parameter by name.
+    """A layer with all the names that it has in a model, and its treated parameter.
 
-    By name, and not by ``requires_grad``: a layer that is frozen later keeps its parameter.
+    The parameter is found by its name, not by ``requires_grad``, so a layer that is frozen later
+    keeps its parameter.
 
     Args:
         model: the model.
-        name: of the layer, for messages.
-        names: all of its names, if the module is used at several.
-        layer: the module in place.
+        name: name of the layer, for messages.
+        names: all names of the layer, since a model may use a module more than once.
+        layer: the module that the model has under these names.
     """
 
     def __init__(self, model: nn.Module, name: str, names: list[str], layer: nn.Module) -> None:
@@ -30,7 +31,7 @@ class Place:
         self.name, self.layer = name, layer
 
     def put(self, layer: nn.Module) -> None:
-        """Put a layer in place at all the names; a single parameter is behind its weight."""
+        """Put a layer into the model under all the names; its weight must have one parameter."""
         if layer is not self.layer:
             for name in self._names:
                 self._model.set_submodule(name, layer)
@@ -40,7 +41,7 @@ class Place:
 
     @property
     def kind(self) -> type[nn.Module]:
-        """The layer's class, which tells the order of its weight's axes."""
+        """The layer's class, which gives the order of its weight's axes."""
         return type(self.layer)
 
     @property
@@ -48,15 +49,15 @@ class Place:
         """The parameter that gradient and step treatments act on.
 
         Raises:
-            UserError: it is sharded; FSDP leaves DTensors or flat pieces, or takes the parameter
-                out of its layer.
+            UserError: the parameter is sharded. FSDP leaves a DTensor or a flat piece in its place,
+                or removes the parameter from its layer.
         """
         module, _, leaf = self._parameter.rpartition(".")
         parameter = self.layer.get_submodule(module)._parameters.get(leaf)
         sharded = parameter is None or type(parameter).__name__ == "DTensor"
         if parameter is None or sharded or parameter.shape != self._shape:
             raise UserError(
-                f"the parameter of layer {self.name!r} is sharded: "
-                "its singular values are not to be had on one process"
+                f"the parameter of layer {self.name!r} is sharded, and one process can't compute "
+                "the singular values of a part: treat layers that are whole on every process"
             )
         return parameter

@@ -1,4 +1,4 @@
-"""What a treatment may do: to the weight, to the loss, to the gradient, to the step."""
+"""The protocol of a treatment, which acts on the weight, the loss, the gradient or the step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Acts = Literal["weight", "loss", "gradient", "step"]
 
 @dataclass(frozen=True)
 class Options:
-    """What ``treat`` was told beyond the names.
+    """Options of ``treat`` for the treatments.
 
     Args:
         ol_weight: factor of the orthogonal loss.
@@ -23,14 +23,15 @@ class Options:
 
 @dataclass
 class Step:
-    """What happens to the one parameter in one optimizer step.
+    """One optimizer step of the treated parameter.
 
     Args:
-        W: the parameter before the step, as a matrix (out, in k k), or the effective weight.
-        G: its gradient, as treatments of the gradient make it, or the weight's derivative along it.
-        lr: of the parameter's group.
-        eta: the learning rate that a rule found, without its guard.
-        rate: the learning rate that the step is to have; None leaves the group's.
+        W: the parameter before the step, or the effective weight, as a matrix (out, in k k).
+        G: the gradient after the gradient treatments, or the derivative of the effective weight
+            along this gradient, as a matrix (out, in k k).
+        lr: learning rate of the parameter's group.
+        eta: learning rate that a rule found, before its check against 0 and lr.
+        rate: learning rate to take the step with; None takes the learning rate of the group.
     """
 
     W: Tensor
@@ -41,9 +42,9 @@ class Step:
 
 
 class Treatment:
-    """Does nothing; each treatment overrides what it acts on.
+    """Base class of the treatments, which does nothing; each treatment overrides what it changes.
 
-    Of those that act on the weight, the gradient or the step, one of a kind makes sense.
+    One layer takes at most one treatment of the weight, one of the gradient and one of the step.
     """
 
     name: ClassVar[str]
@@ -53,22 +54,28 @@ class Treatment:
         self.options = options
 
     def check(self, layer: nn.Module) -> None:
-        """Raise UserError if the layer can't be treated so; nothing is changed, nothing drawn."""
+        """Raise UserError if the layer can't be treated; change nothing, draw no random number."""
 
     def replace(self, layer: nn.Module) -> nn.Module:
-        """The layer to put in place; it may be the same one, parametrized."""
+        """Return the layer to put into the model; it may be the same layer, parametrized."""
         return layer
 
     def restore(self, layer: nn.Module) -> nn.Module:
-        """The plain layer of the same weight."""
+        """Return the plain layer with the present weight."""
         return layer
 
     def penalty(self, W: Tensor) -> Tensor | None:
-        """A term of the loss, from the effective weight (out, in k k), in float32 at least."""
+        """Return a term of the loss for the effective weight (out, in k k), or None without one.
+
+        W is float32 or float64.
+        """
         return None
 
     def on_gradient(self, G: Tensor) -> Tensor:
-        """The gradient (out, in k k) that the optimizer gets; G is finite, in float32 at least."""
+        """Return the gradient (out, in k k) for the optimizer.
+
+        G is the finite gradient (out, in k k), in float32 or float64.
+        """
         return G
 
     def on_step(self, step: Step) -> None:

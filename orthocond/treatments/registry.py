@@ -1,4 +1,4 @@
-"""The treatments by name, and the reading of 'nog+ow+olr'."""
+"""The table of treatments by name, and the parser of sums such as 'nog+ow+olr'."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TREATMENTS: dict[str, type[Treatment]] = {
         SlowLearningRate,
     )
 }
-"""In canonical order; the last two are controls."""
+"""Treatments by name, in canonical order; the last two are controls."""
 
 WHY = {
     "weight": "a layer has one weight parametrization",
@@ -41,10 +41,10 @@ WHY = {
 
 
 def parse_treatments(text: str) -> tuple[str, ...]:
-    """Names in canonical order, from a sum such as 'olr+nog'.
+    """Return the names in a sum such as 'olr+nog', in canonical order.
 
     Raises:
-        UserError: an unknown name, one twice, or two that exclude each other.
+        UserError: a name is unknown, a name occurs twice, or two treatments exclude each other.
 
     Example:
         >>> parse_treatments("olr+nog")
@@ -55,9 +55,9 @@ def parse_treatments(text: str) -> tuple[str, ...]:
         if name not in TREATMENTS:
             raise unknown("treatment", name, TREATMENTS)
         if names.count(name) > 1:
-            raise UserError(f"treatment {name!r} stands {names.count(name)} times in {text!r}")
+            raise UserError(f"treatment {name!r} is listed {names.count(name)} times in {text!r}")
     for kind, why in WHY.items():
         same = [name for name in TREATMENTS if name in names and TREATMENTS[name].acts_on == kind]
         if len(same) > 1:
-            raise UserError(f"{' and '.join(same)} do not go together: {why}")
+            raise UserError(f"{' and '.join(same)} exclude each other: {why}")
     return tuple(name for name in TREATMENTS if name in names)

@@ -1,4 +1,4 @@
-"""The handle on the treatments of several layers."""
+"""The handle for the treatments of several layers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from orthocond.errors import unknown
-from orthocond.treatments.last import Last
+from orthocond.treatments.step.record import Last
 from orthocond.treatments.treated import Treated
 
 
 class TreatedLayers:
-    """The treatments of several layers, from ``oc.treat`` with a list of names.
+    """The handle for several treated layers, from ``oc.treat`` with a list of names.
 
-    ``treated["conv1"]`` is the handle of one layer, which can be bound and removed by itself: where
-    layers have optimizers of their own, bind each to its own.
+    ``treated["conv1"]`` is the handle of one layer, which can be bound and removed separately. If
+    each layer has its own optimizer, bind each handle to the optimizer of its layer.
 
     Attributes:
-        treatments: their names, in canonical order; all layers have the same.
-        last: layer -> what happened in its last step that had a gradient to treat.
+        treatments: names of the treatments, in canonical order, equal for all layers.
+        last: for each layer, the record of its last step that had a gradient to treat.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 2))
@@ -51,25 +51,29 @@ class TreatedLayers:
 
     @property
     def last(self) -> dict[str, Last | None]:
-        """The records of the last step, by layer."""
+        """Record of the last treated step of each layer, by name; None before the first."""
         return {name: treated.last for name, treated in self._layers.items()}
 
     def penalty(self) -> Tensor:
-        """Return the sum of the layers' loss terms, 0-d."""
+        """Return the sum of the loss terms of all layers, 0-d."""
         first, *others = (treated.penalty() for treated in self._layers.values())
         for other in others:
             first = first + other.to(first.device)
         return first
 
     def bind(self, optimizer: Any) -> None:
-        """Hook all layers on an optimizer's step, or none if one can't be (``Treated.bind``)."""
+        """Hook all layers on an optimizer's step; if one can't be hooked, hook none.
+
+        Raises:
+            UserError: as for ``Treated.bind``.
+        """
         for treated in self._layers.values():
             treated.check(optimizer)
         for treated in self._layers.values():
             treated.bind(optimizer)
 
     def remove(self) -> dict[str, nn.Module]:
-        """Undo everything in all layers, and return the plain ones by name."""
+        """Remove the treatments of all layers, and return the plain layers by name."""
         layers = {name: treated.remove() for name, treated in self._layers.items()}
         self.treatments = ()
         return layers

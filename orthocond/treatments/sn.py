@@ -1,11 +1,12 @@
-"""SN, spectral norm (eq. 11): the weight over its largest singular value.
+"""SN, spectral norm (eq. 11): the weight divided by its largest singular value.
 
 Note [Evaluation]
-    In training the norm is u^T W v, with one power iteration a forward pass, as in torch's
-    ``spectral_norm``, and to the bit its numbers. In evaluation it is exact. There u and v may not
-    belong to W: an exponential moving average of weights and buffers averages unit vectors to
-    shorter ones, and one of weights alone leaves u and v to another W. With them the averaged
-    weight's norm was 2.3 and 1.1 after 300 steps; W over its exact norm has norm 1.
+    In training the norm is u^T W v, with one power iteration per forward pass; it is bit for bit
+    the norm of torch's ``spectral_norm``. In evaluation the norm is exact, since u and v may not
+    belong to W. An exponential moving average of weights and buffers makes the unit vectors u and v
+    shorter; a moving average of the weights alone leaves u and v of another W. With such vectors
+    the averaged weight had norm 2.3 and 1.1 after 300 steps; divided by its exact norm it has
+    norm 1.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from orthocond.treatments.matrix import to_matrix, wide
 from orthocond.treatments.protocol import Treatment
 
 EPS = 1e-12
-"""Lower bound of the length that a vector is divided by, torch's."""
+"""Lower bound of the length that a vector is divided by, as in torch."""
 START_STEPS = 15
-"""Power iterations before the first forward pass, torch's."""
+"""Number of power iterations before the first forward pass, as in torch."""
 
 
 def largest_singular_value(A: Tensor) -> Tensor:
     """Return the largest singular value of a matrix (m, n), 0-d and differentiable.
 
-    It is |A^T u| for the left singular vector u, which the smaller Gram matrix gives in float64.
-    NaN where A holds one.
+    It is |A^T u|, where u is the left singular vector, computed in float64 from the smaller Gram
+    matrix. The result is NaN if A contains NaN.
     """
     A = A if A.shape[0] <= A.shape[1] else A.mT
     with torch.no_grad():
@@ -41,7 +42,7 @@ def largest_singular_value(A: Tensor) -> Tensor:
 class _OverNorm(nn.Module):
     """The parametrization of torch's ``spectral_norm``, exact in evaluation (Note [Evaluation]).
 
-    The arithmetic is float32's at least, whatever dtype the weight is in.
+    The arithmetic is in float32 or float64, whatever dtype the weight has.
     """
 
     _u: Tensor
@@ -49,7 +50,7 @@ class _OverNorm(nn.Module):
 
     def __init__(self, weight: Tensor, kind: type[nn.Module]) -> None:
         super().__init__()
-        self._kind = kind  # of the layer, for the order of its axes
+        self._kind = kind  # the layer's class gives the order of the weight's axes
         W = to_matrix(weight.detach(), kind)
         W = W.to(wide(W.dtype))
         u = W.new_empty(W.shape[0]).normal_(0, 1)
@@ -61,7 +62,7 @@ class _OverNorm(nn.Module):
 
     @torch.no_grad()
     def _iterate(self, W: Tensor) -> tuple[Tensor, Tensor]:
-        """Move u and v by one power iteration, and return them."""
+        """Update u and v by one power iteration, and return them."""
         u = F.normalize(torch.mv(W, self._v.to(W.dtype)), dim=0, eps=EPS).to(W.dtype)
         v = F.normalize(torch.mv(W.mT, u), dim=0, eps=EPS).to(W.dtype)
         self._u.copy_(u)
@@ -80,12 +81,15 @@ class _OverNorm(nn.Module):
         return (weight.to(W.dtype) / norm).to(weight.dtype)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Take an assigned weight as the one to be divided."""
+        """Return an assigned weight as the underlying parameter, before division by its norm."""
         return weight
 
 
 class SpectralNorm(Treatment):
-    """The weight over its norm: one power iteration a forward pass, exact in evaluation."""
+    """SN: divides the weight by its spectral norm, which is exact in evaluation.
+
+    In training the norm comes from one power iteration per forward pass.
+    """
 
     name = "sn"
     acts_on = "weight"
@@ -97,6 +101,6 @@ class SpectralNorm(Treatment):
         return layer
 
     def restore(self, layer: nn.Module) -> nn.Module:
-        """Keep the weight that the parametrization gives."""
-        with evaluation(layer):  # a power iteration would make it another weight
+        """Remove the parametrization, and keep its present weight as a plain parameter."""
+        with evaluation(layer):  # in training, a power iteration would change the weight
             return parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

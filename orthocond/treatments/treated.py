@@ -1,4 +1,4 @@
-"""The handle on the treatments of one layer."""
+"""The handle for the treatments of one layer."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from orthocond.treatments.effective import effective_weight, evaluation
-from orthocond.treatments.last import Last
 from orthocond.treatments.matrix import wide
-from orthocond.treatments.optimizers import unwrapped
 from orthocond.treatments.place import Place
 from orthocond.treatments.protocol import Treatment
-from orthocond.treatments.step_hooks import StepHooks, Target
+from orthocond.treatments.step.hooks import StepHooks, Target
+from orthocond.treatments.step.optimizers import unwrapped
+from orthocond.treatments.step.record import Last
 
 
 class Treated:
-    """The treatments of one layer, from ``oc.treat``.
+    """The handle for one treated layer, from ``oc.treat``.
 
-    A layer that is frozen later (``requires_grad_(False)``) is left alone until it is thawed: its
-    gradient and its step are not treated, and ``penalty()`` is 0.
+    While a layer is frozen (``requires_grad_(False)``), its gradient and its step are not treated,
+    and ``penalty()`` is 0.
 
     Attributes:
-        layer: the module now in place.
+        layer: the module that is now in the model.
         parameter: the tensor that gradient and step treatments act on.
-        treatments: their names, in canonical order.
-        last: what happened in the last step that had a gradient to treat, None before the first.
+        treatments: names of the treatments, in canonical order.
+        last: record of the last step that had a gradient to treat; None before the first.
 
     Example:
         >>> treated = oc.treat(torch.nn.Sequential(torch.nn.Linear(8, 2)), "0", "ow-stiefel")
@@ -42,29 +42,29 @@ class Treated:
 
     @property
     def layer(self) -> nn.Module:
-        """The module now in place."""
+        """The module that is now in the model."""
         return self._place.layer
 
     @property
     def parameter(self) -> nn.Parameter:
-        """Underlying parameter: the filter of OW, the matrix of OW-Stiefel, W itself without."""
+        """Trained parameter: OW's filter, OW-Stiefel's matrix, or W without either of them."""
         return self._place.parameter
 
     @property
     def last(self) -> Last | None:
-        """The record of the last step that had a gradient to treat."""
+        """Record of the last step that had a gradient to treat; None before the first."""
         return self._hooks.last
 
     @torch.no_grad()
     def weight(self) -> Tensor:
-        """Return the effective weight in evaluation (out, in k k), detached."""
+        """Return the effective weight in evaluation mode (out, in k k), detached."""
         with evaluation(self.layer):
             return effective_weight(self.layer).detach().clone()
 
     def penalty(self) -> Tensor:
-        """Return the sum of the loss terms, 0-d and in float32 at least.
+        """Return the sum of the loss terms, 0-d, in float32 or float64.
 
-        It is 0 where no treatment has a term, and 0 without a graph where the layer is frozen.
+        It is 0 if no treatment has a loss term, and 0 without a graph if the layer is frozen.
         """
         total = self.parameter.new_zeros(())
         if not self.parameter.requires_grad:
@@ -78,33 +78,34 @@ class Treated:
         return total
 
     def check(self, optimizer: Any) -> None:
-        """Raise what ``bind`` would raise for an optimizer, and bind nothing."""
+        """Raise the error that ``bind`` would raise for an optimizer, and bind nothing."""
         self._hooks.check(unwrapped(optimizer))
 
     def bind(self, optimizer: Any) -> None:
-        """Hook the gradient and step treatments on an optimizer's step, and off another's.
+        """Hook the gradient and step treatments on an optimizer's step.
 
-        The optimizer may be stepped with a closure that it calls once, as Lightning does. One that
-        holds a frozen layer's parameter only later (``add_param_group``) is taken, too.
+        Hooks on an optimizer that was bound before are removed. The step may take a closure, as in
+        Lightning, if the optimizer calls it once. The parameter of a frozen layer may be added to
+        the optimizer later (``add_param_group``).
 
         Args:
-            optimizer: of torch, or the wrapper of one by accelerate or Lightning.
+            optimizer: an optimizer of torch, or a wrapper of one by accelerate or Lightning.
 
         Raises:
-            UserError: it is no optimizer of torch, does not hold the parameter or holds it sharded;
-                it evaluates a closure several times in a step (LBFGS), or has no learning rate
-                where a treatment scales the step. ``step`` raises it for an optimizer of which only
-                the step shows that it calls its closure again, or never.
+            UserError: the optimizer is not one of torch, does not hold the parameter, or holds it
+                sharded; it evaluates a closure several times in a step (LBFGS); or it has no
+                learning rate but a treatment scales the step. Some optimizers show only during
+                the step that they call a closure again, or never; then ``step`` raises it.
         """
         optimizer = unwrapped(optimizer)
         self._hooks.check(optimizer)
         self._hooks.bind(optimizer)
 
     def remove(self) -> nn.Module:
-        """Undo everything: no hooks, and a plain layer of the present weight in place.
+        """Remove all treatments and hooks, and put a plain layer with the present weight in place.
 
         Returns:
-            That layer; its parameters may be new, so an optimizer that goes on is built anew.
+            The plain layer. Its parameters may be new: build a new optimizer to continue training.
         """
         self._hooks.unbind()
         trains, layer = self.parameter.requires_grad, self.layer

@@ -12,8 +12,8 @@ from image_tree import write_tree
 from safetensors.torch import save_file
 from study_factory import write_study
 
-from orthocond.timings import find_timings
-from orthocond.zoo import torchvision_model
+from orthocond.artifacts.timing_artifacts import find_timings
+from orthocond.models.external_models import torchvision_model
 from orthocond_cli.main import run
 
 MODEL = ["--model", "resnet18", "--layer", "conv1", "--batches", "2", "--batch-size", "4"]
@@ -69,8 +69,8 @@ def test_of_several_runs_each_has_a_line(study, measured):
 
 
 def test_what_is_not_finite_is_still_json(tmp_path, measured):
-    from orthocond.runs import RunWriter
-    from orthocond.tables import CONDITIONING
+    from orthocond.artifacts.csv_tables import CONDITIONING
+    from orthocond.artifacts.run_writer import RunWriter
 
     row = dict.fromkeys(CONDITIONING, float("inf")) | {"phase": "train", "epoch": 1, "step": 0}
     with RunWriter(tmp_path / small_run.NAME) as writer:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from study_factory import write_study
 
-from orthocond.runs import Run
+from orthocond.artifacts.run_writer import Run
 from orthocond_cli.main import run
 
 MODEL = ["measure", "--model", "squeezenet1_1", "--layer", "features.0"]
@@ -22,7 +22,7 @@ TRAIN = [
 ]
 LIMITED = """
 import os, resource, sys
-import torch, orthocond.grid, orthocond_cli.train
+import torch, orthocond.training.session, orthocond_cli.train
 from orthocond_cli.main import run
 torch.set_num_threads(1)
 used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -69,7 +69,8 @@ def test_a_network_that_does_not_fit_is_not_one_that_takes_no_images(at, monkeyp
 
 
 @pytest.mark.parametrize(
-    "at", ["torch.Tensor.backward", "torch.optim.SGD.step", "orthocond.timing.cross_entropy"]
+    "at",
+    ["torch.Tensor.backward", "torch.optim.SGD.step", "orthocond.measure.step_time.cross_entropy"],
 )
 def test_any_part_of_a_timed_step_may_be_short_of_memory(at, monkeypatch, capsys) -> None:
     monkeypatch.setattr(at, raising)

@@ -14,7 +14,7 @@ def test_an_image_depends_on_its_stream_and_its_position_only():
     few, many = make_leaves(5, 16, 4, stream=0), make_leaves(CHUNK + 9, 16, 4, stream=0)
     assert torch.equal(few.images, many.images[:5]) and torch.equal(few.labels, many.labels[:5])
     assert not torch.equal(few.images, make_leaves(5, 16, 4, stream=1).images)
-    assert len(many.images.flatten(1).unique(dim=0)) == CHUNK + 9  # the second chunk is another
+    assert len(many.images.flatten(1).unique(dim=0)) == CHUNK + 9  # chunks differ
 
 
 def test_they_are_made_from_a_seed_of_their_own():
@@ -32,7 +32,7 @@ def test_sizes_and_classes(size, classes):
 
 
 def test_what_makes_a_class_is_seen_in_its_images():
-    """Small discs have more edges than large ones, and a hue raises its own channel."""
+    """Check that fine images have more edges than coarse ones, and a hue raises its channel."""
     leaves = make_leaves(200, 32, 10, stream=0)
     names, images = [CLASSES[label] for label in leaves.labels], leaves.images.numpy() / 255
     edges = np.abs(np.diff(images)).mean((1, 2, 3))

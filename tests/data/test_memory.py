@@ -69,7 +69,7 @@ def test_an_epoch_goes_on_from_any_step_with_the_same_batches(data, first):
 
 def test_an_epoch_has_every_image_once_and_another_order_than_the_next(data):
     plain = InMemoryData.of("plain", "ab", data.train, data.evaluation)
-    labelled = plain.train.labels.copy_(torch.arange(50))  # the position is the label
+    labelled = plain.train.labels.copy_(torch.arange(50))  # labels are positions
     try:
         orders = [
             torch.cat([labels for _, labels in plain.train_batches(epoch, seed, 10)]).tolist()
@@ -82,14 +82,14 @@ def test_an_epoch_has_every_image_once_and_another_order_than_the_next(data):
 
 
 def test_the_calibration_order_has_a_stream_of_its_own(data):
-    """Its first numbers are not those that crop its first batch."""
+    """Check that the order does not use the random numbers that crop the first batch."""
     order, crops = generator(7, ORDER), generator(7, CALIBRATE, 0)
     assert torch.rand(64, generator=order).eq(torch.rand(64, generator=crops)).sum() == 0
     shared = generator(7, CALIBRATE), generator(7, CALIBRATE, 0)
-    assert torch.equal(*(torch.rand(64, generator=stream) for stream in shared))  # as format 1 had
+    assert torch.equal(*(torch.rand(64, generator=stream) for stream in shared))  # as in format 1
 
 
-def test_the_shared_stream_of_format_1_is_still_to_be_had(data):
+def test_the_shared_stream_of_format_1_is_still_available(data):
     images, labels = next(data.calibration_batches(7, 12, 1, shared_stream=True))
     order = torch.randperm(len(data.train), generator=generator(7, CALIBRATE))
     assert torch.equal(labels, data.train.labels[order[:12]])

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from orthocond.data import load_data
 from orthocond.data.streaming import MEAN, STD
 
-SIZE = 14  # of the crop out of 16
+SIZE = 14  # side of the crop from images of 16 x 16 pixels
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def data(tree):
 
 
 def test_evaluation_sees_the_middle_of_what_the_folder_path_reads(tree, data):
-    """Images of the size before the crop, so that no scaling comes between the two paths."""
+    """Use images of the size before the crop, so that neither of the two paths scales them."""
     folder = load_data(f"folder:{tree}")
     streamed = torch.cat([images for images, _ in data.eval_batches(3)])
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
@@ -35,7 +35,7 @@ def test_evaluation_sees_the_middle_of_what_the_folder_path_reads(tree, data):
 
 
 def test_evaluation_sees_what_torchvisions_transforms_make(tree):
-    """Scaled by 256/224, then the middle, at a size that does need scaling."""
+    """Use a size that needs scaling: by 256/224, and then the middle crop."""
     data = load_data(f"imagenet:{tree}", size=28)
     transform = v2.Compose(
         [

@@ -18,7 +18,7 @@ import torch
 from faults import disk, fuzz, hostile, images, integrity, kills, numbers, steps, writers
 from faults.counting import Count
 
-from orthocond.environment import describe
+from orthocond.training.environment import describe
 
 RESULTS = Path(__file__).with_name("results.json")
 

@@ -18,7 +18,7 @@ from faults.counting import Count
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from orthocond.config import Config, DataConfig
+from orthocond.config.schema import Config, DataConfig
 from orthocond_cli.main import run
 
 WORDS = ["", "0", "-1", "1e999", "nan", "inf", "nog", "svd+bn", "NOG+OW", "leaves", "quick", "fig2"]
@@ -142,7 +142,7 @@ def _nothing_is_trained(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         contextlib.chdir(folder),
-        mock.patch("orthocond.grid.Session", Idle),
+        mock.patch("orthocond.training.session.Session", Idle),
         mock.patch("orthocond_cli.launch.launch", return_value=0),
     ):
         yield

@@ -15,14 +15,14 @@ from typing import Any
 import small_run
 from faults.counting import Count
 
-from orthocond import checkpoints
-from orthocond.config import resolve
+from orthocond.artifacts import checkpoints
+from orthocond.artifacts.atomic_files import canonical_json
+from orthocond.artifacts.manifests import MANIFEST, seal, with_hash
+from orthocond.artifacts.run_reader import LIMITS, Run
+from orthocond.artifacts.run_writer import find_runs, run_name
+from orthocond.artifacts.timing_artifacts import find_timings, write_timing
+from orthocond.config.schema import resolve
 from orthocond.errors import UserError
-from orthocond.files import canonical_json
-from orthocond.manifests import MANIFEST, seal, with_hash
-from orthocond.run import LIMITS, Run
-from orthocond.runs import find_runs, run_name
-from orthocond.timings import find_timings, write_timing
 
 MEMORY = 1 << 30  # bytes that an answer may take, in addresses
 DEEP = 100_000

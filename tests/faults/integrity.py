@@ -11,12 +11,12 @@ from pathlib import Path
 import small_run
 from faults.counting import Count
 
-from orthocond import checkpoints
+from orthocond.artifacts import checkpoints
+from orthocond.artifacts.manifests import MANIFEST, CorruptRun
+from orthocond.artifacts.run_reader import LIMITS, Run
+from orthocond.artifacts.run_writer import find_runs
+from orthocond.artifacts.timing_artifacts import find_timings, write_timing
 from orthocond.errors import UserError
-from orthocond.manifests import MANIFEST, CorruptRun
-from orthocond.run import LIMITS, Run
-from orthocond.runs import find_runs
-from orthocond.timings import find_timings, write_timing
 
 
 @dataclass(frozen=True)

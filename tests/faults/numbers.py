@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from faults.counting import Count
 from torch import Tensor
 
-from orthocond.config import resolve
-from orthocond.grid import Session
-from orthocond.run import Run
+from orthocond.artifacts.run_reader import Run
+from orthocond.config.schema import resolve
+from orthocond.training.session import Session
 
 STEPS, AT = 3, 1  # of a run, and the one that is spoiled
 SETTINGS = (

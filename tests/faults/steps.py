@@ -16,11 +16,11 @@ from unittest import mock
 import small_run
 from faults.counting import KILLED, REFUSED, Count, in_child
 
-from orthocond import checkpoints
+from orthocond.artifacts import checkpoints
+from orthocond.artifacts.manifests import Damage
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.timing_artifacts import find_timings, write_timing
 from orthocond.errors import UserError
-from orthocond.manifests import Damage
-from orthocond.run import Run
-from orthocond.timings import find_timings, write_timing
 
 Act = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 OPERATIONS = ("open", "write", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir")

@@ -11,8 +11,8 @@ from pathlib import Path
 import small_run
 from faults.counting import Count
 
-from orthocond.run import Run
-from orthocond.runs import RunLocked
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_writer import RunLocked
 
 CODE = """
 import sys
@@ -40,7 +40,7 @@ def work(study: Path, runs: int, pause: float) -> None:
 def _start(study: Path, runs: int, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CODE, str(study), str(runs), str(pause)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[1] / "helpers",
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -14,12 +14,12 @@ import pytest
 import torch
 from test_processes import NETWORKS, SETTINGS, process_of_rank
 
-from orthocond.runs import Run
+from orthocond.artifacts.run_writer import Run
 
 pytestmark = pytest.mark.gpu
 
 TRAIN = [sys.executable, "-m", "orthocond_cli", "train", *(f"--set={s}" for s in SETTINGS)]
-CLOSE = 1e-5  # as in tests/test_processes.py: sums that were rounded in another order
+CLOSE = 1e-5  # as in tests/training/test_processes.py: sums that were rounded in another order
 
 
 def start(

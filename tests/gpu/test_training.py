@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from orthocond.config import Grid, resolve
-from orthocond.grid import Session
-from orthocond.runs import Run
+from orthocond.artifacts.run_writer import Run
+from orthocond.config.schema import Grid, resolve
+from orthocond.training.session import Session
 
 pytestmark = pytest.mark.gpu
 

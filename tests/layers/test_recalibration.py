@@ -49,7 +49,7 @@ def close(a: torch.Tensor, b: torch.Tensor, pixels: int) -> bool:
     return bool((a - b).norm() < 2 / pixels * b.norm())
 
 
-def test_stale_statistics_and_the_cure():
+def test_recalibration_replaces_stale_statistics():
     """A rotation of the features leaks the largest eigenvalue into the smallest directions."""
     torch.manual_seed(0)
     images = torch.randn(64, 4, 4, 4) * torch.tensor([10.0, 1, 0.1, 0.1]).view(4, 1, 1)
@@ -86,7 +86,7 @@ def test_several_layers_are_set_in_forward_order(form):
     assert close(recalibrated, as_in_one_batch(model, images), 20 * 9)
 
 
-def test_batch_norm_gets_the_same_when_it_is_named():
+def test_batch_norm_is_recalibrated_when_it_is_named():
     torch.manual_seed(0)
     images = 3 + torch.randn(30, 3, 6, 6)
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
@@ -124,7 +124,7 @@ def test_bad_input_is_named():
         recalibrate(nn.Sequential(nn.ReLU()), images, ["0"])
     with pytest.raises(ValueError, match=r"layers is empty: leave it out"):
         recalibrate(whitened, images, [])
-    with pytest.raises(ValueError, match=r"layer '0' was reached by 0 pixels"):
+    with pytest.raises(ValueError, match=r"layer '0' received 0 pixels"):
         recalibrate(whitened, [])
     with pytest.raises(ValueError, match="no batch to recalibrate from"):
         recalibrate(deep(), [])

@@ -81,7 +81,7 @@ def test_a_vision_transformer(images, layer, axis):
     check(model, layer, images, axis)
 
 
-def test_an_attention_block_needs_to_be_told(images):
+def test_an_attention_block_needs_channel_dim(images):
     torch.manual_seed(0)
     model = torchvision.models.VisionTransformer(64, 16, 1, 2, 24, 40, num_classes=5)
     for name in ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_0.mlp"):

@@ -113,7 +113,7 @@ def test_every_tenth_training_forward_and_every_tenth_batch_of_an_evaluation():
     ]  # fmt: skip
 
 
-def test_steps_that_are_told_make_resuming_exact():
+def test_setting_the_step_makes_resuming_exact():
     def steps(first: int, last: int, micro_batches: int = 1) -> list[int]:
         model = stem()
         with ConditioningProbe(model, "1", every=4) as probe:
@@ -152,7 +152,7 @@ def test_the_probe_changes_nothing():
 
 
 def test_a_row_has_the_columns_of_conditioning_csv():
-    from orthocond.tables import CONDITIONING
+    from orthocond.artifacts.csv_tables import CONDITIONING
 
     model = stem()
     with ConditioningProbe(model, "1") as probe:

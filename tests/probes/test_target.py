@@ -145,7 +145,7 @@ def test_a_compiled_layer_is_hooked_from_outside():
     assert len(found) == 3 and {row["rank"] for row in found} == {3}
 
 
-def test_what_can_not_be_seen_when_attaching_is_said_when_closing():
+def test_closing_a_probe_that_was_never_called_warns():
     model = network()
     run = compiled(model)  # of which the model itself does not know
     run(images())
@@ -157,7 +157,7 @@ def test_what_can_not_be_seen_when_attaching_is_said_when_closing():
         probe.close()  # once is enough
 
 
-def test_nothing_is_said_where_nothing_was_compiled_or_an_error_passes():
+def test_closing_does_not_warn_without_compiled_code_or_after_an_error():
     with no_warning():
         oc.ConditioningProbe(network(), "1.1").close()
         compiled(network())(images())

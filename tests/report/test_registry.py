@@ -16,12 +16,13 @@ CURVES = [name for name in FIGURES if name not in ("fig6", "fig7")]
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_draws_describes_itself_and_has_its_data(name: str, study: Study) -> None:
-    module = FIGURES[name]
-    data = module.data(study)
-    assert len(data) and data.attrs["note"]
-    assert len(module.alt(study)) > 80
+    own = FIGURES[name]
+    assert own.name == name and own.caption.startswith(f"Figure {name[3:]}: ")
+    data = own.data(study)
+    assert len(data.frame) and data.provenance.note
+    assert len(own.alt(data)) > 80
     with theme():
-        figure = module.draw(study)
+        figure = own.draw(data)
     figure.canvas.draw()
     image = np.asarray(figure.canvas.buffer_rgba())
     assert len(np.unique(image.reshape(-1, 4), axis=0)) > 50
@@ -32,7 +33,7 @@ def test_a_conditioning_figure_has_kappa_on_the_support_below_kappa(
     name: str, study: Study
 ) -> None:
     with theme():
-        figure = FIGURES[name].draw(study)
+        figure = FIGURES[name].draw(FIGURES[name].data(study))
     labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
     assert "as an SVD sees it" in labels[0] and "on the support" in labels[1]
     assert all(axes.get_yscale() == "log" for axes in figure.axes)
@@ -41,8 +42,7 @@ def test_a_conditioning_figure_has_kappa_on_the_support_below_kappa(
 
 @pytest.mark.parametrize("name", [*CURVES, *TABLES])
 def test_without_runs_the_message_is_a_command(name: str, tmp_path: Path) -> None:
-    module = FIGURES.get(name) or TABLES[name]
-    make = module.data if name in FIGURES else module.build
+    make = FIGURES[name].data if name in FIGURES else TABLES[name]
     with pytest.raises(MissingRuns, match=r"orthocond (train|measure) "):
         make(Study(tmp_path))
 
@@ -50,15 +50,16 @@ def test_without_runs_the_message_is_a_command(name: str, tmp_path: Path) -> Non
 def test_figure_1_leaves_the_panels_of_a_task_without_runs_empty(tmp_path: Path) -> None:
     study = Study(write_study(tmp_path, ("svd",), seeds=1))
     with theme():
-        figure = FIGURES["fig1"].draw(study)
+        figure = FIGURES["fig1"].draw(FIGURES["fig1"].data(study))
     assert sum(t.get_text() == "not run here" for axes in figure.axes for t in axes.texts) == 2
 
 
 def test_figure_5_shows_the_later_half_and_marks_the_evaluations(study: Study) -> None:
     data = FIGURES["fig5"].data(study)
-    assert data["step"].min() == 60
-    assert set(data.loc[data["phase"] == "eval", "step"]) == {60, 90, 120}
-    assert "times that of training" in FIGURES["fig5"].alt(study)
+    frame = data.frame
+    assert frame["step"].min() == 60
+    assert set(frame.loc[frame["phase"] == "eval", "step"]) == {60, 90, 120}
+    assert "times that of training" in FIGURES["fig5"].alt(data)
 
 
 def test_names_are_read_once_each_and_unknown_ones_refused() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from study_factory import write_run, write_study
 
+from orthocond.artifacts.run_writer import CorruptRun
 from orthocond.errors import UserError
 from orthocond.report.study import MissingRuns, Study
-from orthocond.runs import CorruptRun
 
 
 def test_a_study_is_a_folder_of_runs_or_a_folder_of_studies(studies: Path) -> None:

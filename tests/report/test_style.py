@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.colors import to_rgb
 
-from orthocond.report import fig1, fig2, fig3, fig4, fig5
+from orthocond.report.figures import fig1, fig5, treatment_figures
 from orthocond.report.style import STYLES, label, line_style, theme
 
 
@@ -28,7 +28,7 @@ def test_every_line_stands_out_from_its_page(method: str, dark: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "methods", [*fig1.METHODS.values(), fig2.METHODS, fig3.METHODS, fig4.METHODS, fig5.METHODS]
+    "methods", [*fig1.METHODS.values(), *treatment_figures.METHODS.values(), fig5.METHODS]
 )
 def test_lines_of_one_figure_differ_without_their_colours(methods: tuple[str, ...]) -> None:
     styles = {method: STYLES[method] for method in methods}

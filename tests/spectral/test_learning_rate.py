@@ -108,7 +108,7 @@ def test_bad_input_is_named():
     W = torch.eye(2)
     with pytest.raises(ValueError, match=r"unknown rule 'best'.*paper, newton, exact"):
         oc.optimal_lr(W, W, "best")
-    with pytest.raises(ValueError, match=r"one shape.*\(2, 2\) and \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"the same shape.*\(2, 2\) and \(3, 2\)"):
         oc.optimal_lr(W, torch.zeros(3, 2))
 
 

@@ -52,7 +52,7 @@ def test_it_is_u_v_transposed(m, n, kappa, scale, seed):
 def test_it_is_orthogonal_down_to_the_rank_tolerance_and_a_partial_isometry_below(
     shape, fraction, dtype
 ):
-    """One singular value stands at a fraction of the largest condition number of full rank."""
+    """The smallest singular value is above (fraction < 1) or below the rank tolerance."""
     G = drawn(*shape, 10.0, 0).to(dtype)
     U, s, Vh = torch.linalg.svd(G.double(), full_matrices=False)
     s[-1] = s[0] * rank_tolerance(G) / fraction
@@ -162,7 +162,7 @@ def test_bad_input_is_named():
         oc.polar_factor(torch.full((2, 2), float("nan")))
     with pytest.raises(
         DecompositionError,
-        match=r"^method 'gram' takes full rank and condition numbers up to about 1e6; "
+        match=r"^method 'gram' needs full rank and a condition number up to about 1e6: "
         r"use 'svd' or 'auto'$",
     ):
         oc.polar_factor(torch.diag(torch.tensor([1.0, 0.0])), "gram")

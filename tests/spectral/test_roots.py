@@ -88,7 +88,7 @@ def test_divided_differences_are_those_of_the_function(rule):
 
 @pytest.mark.parametrize("x", [0.1, 0.5, 0.9, 0.99, 1 - 1e-6])
 def test_the_series_are_the_taylor_polynomial_and_the_fraction_itself(x):
-    """Of degree 100: (1 - x^101) / (1 - x); Pade's is 1 / (1 - x), rounded at 1e-16 / (1 - x)^2."""
+    """Taylor: (1 - x^101) / (1 - x). Pade: 1 / (1 - x), rounded at 1e-16 / (1 - x)^2."""
     l = torch.tensor([4 * x, 4.0], dtype=torch.float64)
     for rule, value, relative in (
         ("taylor", (1 - x**101) / (1 - x), 1e-9),

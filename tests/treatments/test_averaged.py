@@ -27,7 +27,7 @@ def batches(count: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def averaged(treatments: str) -> tuple[list[nn.Module], oc.Treated]:
-    """The treated layer of an average with buffers and of one without; the trained one's handle."""
+    """Return the treated layers of averages with and without buffers, and the trained handle."""
     torch.manual_seed(0)
     kernel = 1 if "1x1" in treatments else 3
     model = nn.Sequential(
@@ -52,20 +52,20 @@ def averaged(treatments: str) -> tuple[list[nn.Module], oc.Treated]:
 def singular_values(layer: nn.Module) -> Tensor:
     if not isinstance(layer, oc.SkewOrthogonalConv2d):
         return torch.linalg.svdvals(layer.weight.flatten(1).double())
-    # On an endless image: those at each frequency.
+    # Singular values of the convolution on an infinite image: at each frequency, those of a matrix.
     at = torch.fft.fft2(layer.kernel().double(), (48, 48)).permute(2, 3, 0, 1)
     return torch.linalg.svdvals(at)
 
 
 @pytest.mark.parametrize("treatments", ["nog+sn", "nog+ow-stiefel", "nog+ow 1x1", "nog+ow"])
 def test_an_average_is_what_the_treatment_promises(treatments: str) -> None:
-    """Within float32's rounding; with u and v as averaged, sn had 2.9 and ow 0.99."""
+    """Allow float32's rounding only; with the averaged u and v, sn had 2.9 and ow 0.99."""
     layers, treated = averaged(treatments)
     for layer in layers:
         state = {name: t.clone() for name, t in layer.state_dict().items()}
         s = singular_values(layer)
         s = s[..., :1] if "sn" in treatments else s
         assert (s - 1).abs().max() < 1e-5
-        assert all(torch.equal(t, state[n]) for n, t in layer.state_dict().items())  # just looked
+        assert all(torch.equal(t, state[n]) for n, t in layer.state_dict().items())  # unchanged
     weight = treated.weight()
     assert torch.equal(treated.remove().weight.detach().flatten(1), weight)

@@ -49,7 +49,7 @@ def test_a_closure_is_a_step_without_one(
             assert closed.treated.last.eta == pytest.approx(plain.treated.last.eta, nan_ok=True)
             assert torch.equal(closed.treated.last._after, plain.treated.last._after)
     assert_same(plain.state(), closed.state())
-    closed.step()  # and the next one may have none
+    closed.step()  # and the next step may have no closure
     plain.step()
     assert_same(plain.state(), closed.state())
 
@@ -106,7 +106,7 @@ def test_what_needs_no_hook_takes_lbfgs(treatments: str) -> None:
 
 
 class Twice(SGD):
-    """Steps, and then looks whether that was good."""
+    """An optimizer that steps, and evaluates the loss again to see whether it fell."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         assert closure is not None
@@ -118,7 +118,7 @@ class Twice(SGD):
 
 
 class Deaf(SGD):
-    """Takes a closure and does not call it."""
+    """An optimizer that takes a closure but does not call it."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:
         super().step()
@@ -133,22 +133,22 @@ def test_a_second_call_in_one_step_is_refused(treatments: str) -> None:
         calls.append(1)
         return toy.backward()
 
-    with pytest.raises(UserError, match=r"^Twice evaluates its closure again.*the weights are wh"):
+    with pytest.raises(UserError, match=r"^Twice evaluates its closure again.*may have changed"):
         toy.optimizer.step(closure)
-    assert len(calls) == 1  # the second is refused before it runs
+    assert len(calls) == 1  # the second call is refused before the closure runs
     weight = toy.treated.parameter.detach().clone()
     toy.optimizer = SGD(toy.model.parameters(), lr=0.0)
     toy.treated.bind(toy.optimizer)
-    toy.step()  # nothing is left of the broken step
+    toy.step()  # no state of the failed step is left
     assert torch.equal(toy.treated.parameter.detach(), weight)
 
 
 @pytest.mark.parametrize("treatments", HOOKED)
 def test_a_closure_that_is_never_called_is_noticed(treatments: str) -> None:
     toy = Toy(treatments, partial(Deaf, lr=0.1))
-    toy.optimizer.step(toy.backward)  # there is no gradient: nothing has moved
+    toy.optimizer.step(toy.backward)  # without a gradient nothing moves
     toy.backward()
-    with pytest.raises(UserError, match=r"^Deaf never called its closure: it has stepped wi"):
+    with pytest.raises(UserError, match=r"^Deaf never called its closure, so it stepped wit"):
         toy.optimizer.step(toy.backward)
     toy.optimizer.zero_grad()
     toy.optimizer.step(toy.backward)
@@ -173,7 +173,7 @@ def test_sam_with_a_closure_is_sam_with_its_base_bound(treatments: str, target: 
     states = []
     for closed in (True, False):
         toy = Toy(treatments, lambda p: SAM(p, partial(SGD, lr=0.1)), target=target)
-        toy.model.eval()  # power iterations would depend on when the rule looks
+        toy.model.eval()  # in training, u and v would depend on when the rule runs
         if not closed:
             toy.treated.bind(toy.optimizer.base_optimizer)
         for _ in range(3):

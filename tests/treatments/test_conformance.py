@@ -73,7 +73,7 @@ def test_every_sum_that_makes_sense_trains() -> None:
 @every
 @optimizers
 def test_changes_the_weight(treatments: str, build: Build) -> None:
-    """A pull towards 0 makes every rule find a rate below 0.3, from singular values above 1."""
+    """Pull towards 0 from singular values above 1, so that every rule finds a rate below 0.3."""
     weights = []
     for names in (treatments, ""):
         toy = Toy(names, partial(build, lr=0.3))
@@ -172,7 +172,7 @@ def test_trains_under_autocast_with_a_scaler(treatments: str, dtype: torch.dtype
 @every
 def test_autocast_leaves_the_weight_and_the_penalty_in_full_precision(treatments: str) -> None:
     toy = Toy(treatments, dtype=torch.float32)
-    toy.model.eval()  # looking moves no power iteration
+    toy.model.eval()  # reading the weight runs no power iteration
     weight, penalty = toy.treated.weight(), toy.treated.penalty()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(toy.treated.weight(), weight)
@@ -207,7 +207,7 @@ def test_an_overflow_skips_the_step(treatments: str, fused: bool) -> None:
 @every
 @optimizers
 def test_a_step_is_one_at_the_recorded_rate(treatments: str, build: Build) -> None:
-    """Against a run whose own parameter group takes the recorded rates, under a scheduler."""
+    """Compare with a run that sets the recorded rates in its parameter group, with a scheduler."""
     toy = Toy(treatments, build)
     others = [name for name in toy.treated.treatments if TREATMENTS[name].acts_on != "step"]
     plain = Toy(others, lambda p: build([{"params": [q]} for q in p]))
@@ -243,7 +243,7 @@ def test_groups_and_accelerate_change_nothing(treatments: str, build: Build) -> 
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    """DDP with a seed of its own in each process: rank 0's weights count, gradients are means."""
+    """Run DDP with another seed in each process: it takes rank 0's weights and mean gradients."""
     first, second = in_processes(tmp_path, treated_steps, EACH)
     for treatments in EACH:
         assert_same(first[treatments], second[treatments])

@@ -1,4 +1,4 @@
-"""What each treatment does to one step, against its definition."""
+"""Tests of each treatment's effect on one step, against its definition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = partial(SGD, lr=0.1)
 
 
 def gradients(treatments: str) -> tuple[np.ndarray, np.ndarray]:
-    """The stem's gradient before the step and the one that the optimizer got."""
+    """Return the stem's gradient before the step, and the gradient that the optimizer got."""
     toy = Toy(treatments, PLAIN)
     toy.backward()
     before = toy.treated.parameter.grad.flatten(1).clone().numpy()
@@ -67,7 +67,7 @@ def test_slow_is_a_tenth_of_the_rate() -> None:
 
 @pytest.mark.parametrize(("rule", "name"), [("paper", "olr"), ("newton", "olr-newton")])
 def test_the_guard_of_olr(rule: str, name: str) -> None:
-    """Eta is taken where 0 < eta < lr, and recorded either way."""
+    """Check that eta is used if 0 < eta < lr, and recorded in either case."""
     branches = set()
     for seed in range(6):
         toy = Toy(name, PLAIN, seed=seed)
@@ -89,7 +89,7 @@ def test_the_guard_of_olr(rule: str, name: str) -> None:
 
 
 def test_the_guard_of_olr_is_open_at_both_ends() -> None:
-    """Eta = 0 where <W, G> = 0, and 1/3 for G = W: neither lies in (0, lr) at lr = 1/3."""
+    """Test eta = 0 from <W, G> = 0, and eta = 1/3 from G = W: neither is inside (0, 1/3)."""
     W, turn = torch.eye(2).double(), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()
     lr = oc.optimal_lr(W, W).item()
     for G, eta in ((turn, 0.0), (W, lr)):
@@ -99,7 +99,7 @@ def test_the_guard_of_olr_is_open_at_both_ends() -> None:
 
 
 def test_olr_exact_leaves_the_rate_where_none_below_it_is_better() -> None:
-    """Along G = -W the defect of W = I / 2 falls until eta = 1."""
+    """Use W = I / 2 and G = -W: the distance to an orthogonal matrix falls until eta = 1."""
     W = torch.eye(2).double() / 2
     for lr, rate in ((0.5, None), (2.0, 1.0)):
         step = Step(W, -W, lr)
@@ -170,7 +170,7 @@ def test_ol_is_the_norm_of_eq_12(other: str) -> None:
     assert Toy("nog+olr").treated.penalty() == 0
 
 
-def test_ol_weighs_1e_4_unless_told() -> None:
+def test_the_default_weight_of_ol_is_1e_4() -> None:
     model = nn.Sequential(nn.Linear(3, 5, dtype=torch.float64))
     W = model[0].weight.detach().numpy()
     expected = 1e-4 * np.linalg.norm(W @ W.T - np.eye(5))

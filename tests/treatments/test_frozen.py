@@ -37,7 +37,7 @@ def test_frozen_before_backward_nothing_moves_and_thawed_it_is_treated_again(
         assert penalty == 0 and not penalty.requires_grad
         toy.step()
     assert torch.equal(weight_of(toy), before) and toy.treated.last is last
-    toy.treated.bind(toy.optimizer)  # and is not called sharded
+    toy.treated.bind(toy.optimizer)  # a frozen parameter must not be reported as sharded
     # Thawed, with the rest of the twin's state, it takes the twin's steps.
     toy.model[0].requires_grad_(True)
     toy.model.load_state_dict(twin.model.state_dict())
@@ -50,7 +50,7 @@ def test_frozen_before_backward_nothing_moves_and_thawed_it_is_treated_again(
 
 @every
 def test_frozen_between_backward_and_step_it_has_a_plain_step(treatments: str) -> None:
-    """torch's optimizers step what has a gradient; it is that of no treatment."""
+    """Freeze after backward: torch's optimizers step every gradient, here without treatment."""
     weights = [n for n in Toy(treatments).treated.treatments if TREATMENTS[n].acts_on == "weight"]
     toy, plain = Toy(treatments), Toy(weights)
     toy.backward()
@@ -64,10 +64,10 @@ def test_frozen_between_backward_and_step_it_has_a_plain_step(treatments: str) -
 
 
 def toy_penalty(toy: Toy, treatments: str) -> torch.Tensor:
-    """The loss term of the treatments in another network of the same weights."""
+    """Return the loss term of the treatments in another network with the same weights."""
     if "ol" not in treatments.split("+"):
         return torch.zeros((), dtype=torch.float64)
-    layer = toy.treated.layer  # each look at its weight moves a power iteration
+    layer = toy.treated.layer  # in training, each read of its weight runs a power iteration
     weight = (layer.kernel() if "ow" in toy.treated.treatments else layer.weight).flatten(1)
     return 0.05 * torch.linalg.matrix_norm(weight @ weight.mT - torch.eye(8).double())
 
@@ -84,7 +84,7 @@ def test_a_frozen_layer_is_removed_frozen(treatments: str) -> None:
 
 @pytest.mark.parametrize("treatments", ["nog+olr", "ow-stiefel+nog", "slow", "nog+ow+olr"])
 def test_the_optimizer_may_get_a_frozen_layers_parameter_later(treatments: str) -> None:
-    """As Lightning's BackboneFinetuning does: freeze, build the optimizer, thaw, add a group."""
+    """Do as Lightning's BackboneFinetuning: freeze, build the optimizer, thaw, add a group."""
     model = network()
     treated = oc.treat(model, "0", treatments)
     model[0].requires_grad_(False)
@@ -109,7 +109,7 @@ def test_the_optimizer_may_get_a_frozen_layers_parameter_later(treatments: str) 
         assert treated.last.gradient_kappa_after == pytest.approx(1, rel=1e-9)
 
 
-def test_what_is_frozen_from_the_start_is_refused() -> None:
+def test_a_layer_that_is_frozen_from_the_start_is_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 4).requires_grad_(False))
     with pytest.raises(UserError, match="is frozen: there is nothing to treat"):
         oc.treat(model, "0", "nog")

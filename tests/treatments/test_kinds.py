@@ -1,4 +1,4 @@
-"""Which layers treat takes, and that their weight is read as the right matrix."""
+"""Tests of the layers that ``treat`` accepts, and of the matrix that it reads their weight as."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ kinds = pytest.mark.parametrize("kind", RIGHT)
 
 
 def matrix(kind: str, weight: Tensor) -> np.ndarray:
-    """(out, in k k), entry by entry from the meaning of the axes."""
+    """Return the matrix (out, in k k), entry by entry from the meaning of the axes."""
     w = weight.detach().numpy()
     if "transpose" not in kind:
         return w.reshape(len(w), -1)
@@ -53,7 +53,7 @@ def build(kind: str, treatments: str, **options: Any) -> tuple[nn.Sequential, oc
 
 
 def step(model: nn.Sequential, treated: oc.Treated, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight and its gradient before a step of rate 0.1."""
+    """Take a step of rate 0.1, and return the weight and its gradient before the step."""
     optimizer = SGD(model.parameters(), lr=0.1)
     treated.bind(optimizer)
     (model(x).sin().sum() + treated.penalty()).backward()
@@ -128,7 +128,7 @@ def test_ow_takes_a_square_conv2d_only(kind: str) -> None:
     if kind == "conv2d":
         build(kind, "ow")
         return
-    with pytest.raises(UserError, match=r"^ow needs a (Conv2d, got a|layer that is the same)"):
+    with pytest.raises(UserError, match=r"^ow needs (a Conv2d, got a|the same kernel size)"):
         build(kind, "ow")
 
 
@@ -150,7 +150,7 @@ def test_sn_is_torchs_in_training(kind: str) -> None:
 
 
 class OfTwo(nn.Module):
-    """Somebody's own layer, whose axes nobody knows."""
+    """A layer of a user, whose axes are not known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "layer norm": (lambda: nn.LayerNorm((3, 4)), "a LayerNorm, whose weight is not known to be"),
     "own": (
         OfTwo,
-        "is a OfTwo, whose weight is not known to be one matrix: treat a Linear, Conv1d",
+        "is a OfTwo, whose weight is not known to be one matrix: allowed are Linear, Conv1d",
     ),
     "bag": (lambda: nn.EmbeddingBag(5, 3), "a EmbeddingBag, whose weight is not known"),
     "sparse": (
@@ -183,7 +183,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "max_norm": (lambda: nn.Embedding(5, 3, max_norm=1.0), "with sparse gradients or a max_norm"),
     "complex": (lambda: nn.Linear(3, 4, dtype=torch.complex64), r"is torch\.complex64: treatments"),
-    "quantised": (quantised, r"is torch\.int8: treatments take real floating point, and neither q"),
+    "quantised": (quantised, r"is torch\.int8: treatments need a weight of a real floating dtype"),
     "batch norm": (lambda: nn.BatchNorm2d(3), "is a BatchNorm2d without a weight matrix: treat a"),
     "container": (lambda: nn.Sequential(nn.Linear(3, 4)), "a Sequential without a weight matrix"),
     "skew": (lambda: oc.SkewOrthogonalConv2d(3, 4, 3), "treated already: give all treatments in o"),
@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 @pytest.mark.parametrize("treatments", [*TREATMENTS, "nog+olr", ""])
-def test_what_is_no_single_matrix_is_refused_for_all(kind: str, treatments: str) -> None:
+def test_a_weight_that_is_not_one_matrix_is_refused_by_all(kind: str, treatments: str) -> None:
     made, words = REFUSED[kind]
     layer = made()
     model = nn.Sequential(layer)
@@ -210,7 +210,7 @@ def test_a_lazy_layer_is_taken_after_its_first_batch() -> None:
 @pytest.mark.parametrize("treatment", ["sn", "ow", "ow-stiefel"])
 def test_an_embeddings_weight_is_not_parametrized(treatment: str) -> None:
     model = nn.Sequential(nn.Embedding(5, 3))
-    with pytest.raises(UserError, match="layer '0' is an Embedding, which looks rows up and mult"):
+    with pytest.raises(UserError, match="layer '0' is an Embedding, which looks up rows and mult"):
         oc.treat(model, "0", treatment)
 
 
@@ -230,7 +230,7 @@ def test_nog_of_an_embedding_leaves_the_rows_of_absent_tokens() -> None:
 
 
 class Subclass(nn.Conv2d):
-    """As timm's standardised convolutions are."""
+    """A subclass like the standardised convolutions of timm."""
 
 
 def test_a_subclass_counts() -> None:

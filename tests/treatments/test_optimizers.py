@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 from toys import Toy, assert_same
 
 from orthocond.errors import UserError
-from orthocond.treatments.optimizers import unwrapped
+from orthocond.treatments.step.optimizers import unwrapped
 
 
 def test_wrappers_are_taken_off() -> None:
@@ -30,7 +30,7 @@ def test_wrappers_are_taken_off() -> None:
 
 
 class Scaled(Optimizer):
-    """As Adafactor's relative step: its rate is its own."""
+    """An optimizer that computes its own rate, like Adafactor with relative steps."""
 
     def __init__(self, params: Any, lr: float | None = None) -> None:
         super().__init__(params, {"lr": lr})
@@ -53,7 +53,7 @@ def test_what_needs_no_rate_takes_an_optimizer_without_one(treatments: str) -> N
 
 @pytest.mark.parametrize("treatment", ["olr", "olr-newton", "olr-exact", "slow"])
 def test_what_scales_the_step_needs_a_rate(treatment: str) -> None:
-    message = rf"^{treatment} scales the step by the learning rate, and .* has none \(lr=None\): g"
+    message = rf"^{treatment} scales the step by the learning rate, but .* has none \(lr=None\): g"
     with pytest.raises(UserError, match=message):
         Toy(treatment, Scaled)
     toy = Toy(treatment, partial(Scaled, lr=0.1))

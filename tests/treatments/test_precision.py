@@ -30,7 +30,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 def made(case: str, dtype: torch.dtype, after: bool) -> tuple[nn.Sequential, Treated]:
-    """A treated layer of a dtype that it has before treat, or gets after it."""
+    """Return a treated layer that gets its dtype before ``treat``, or after it."""
     torch.manual_seed(0)
     model = nn.Sequential(LAYERS[case]())
     model = model if after else model.to(dtype)
@@ -46,7 +46,7 @@ def inputs(model: nn.Sequential) -> Tensor:
 
 
 def defect(treated: Treated) -> float:
-    """How far the singular values are from 1, or the largest one where only that is."""
+    """Return the largest distance of a singular value from 1; for sn, of the largest one only."""
     s = torch.linalg.svdvals(treated.weight().double())
     s = s[:1] if "sn" in treated.treatments else s
     return (s - 1).abs().max().item()
@@ -70,7 +70,7 @@ def test_forward_backward_step_and_remove(case: str, dtype: torch.dtype, after: 
         optimizer.step()
         assert treated.last.finite and not torch.equal(before, treated.parameter.detach())
     assert treated.parameter.dtype == dtype
-    if case != "ow":  # whose kernel is orthogonal as a convolution, not as a matrix
+    if case != "ow":  # ow's kernel is orthogonal as a convolution, not as a matrix
         assert defect(treated) < max(2 * torch.finfo(dtype).eps, 1e-6)
     weight, expected = treated.weight(), model.eval()(x).detach()
     layer = treated.remove()
@@ -87,13 +87,13 @@ def test_a_state_dict_round_trip(case: str, dtype: torch.dtype) -> None:
     other.load_state_dict(model.state_dict())
     assert torch.equal(treated.weight(), twin.weight())
     x = inputs(model)
-    assert torch.equal(model(x), other(x))  # the power iterations move alike
+    assert torch.equal(model(x), other(x))  # both run the same power iterations
 
 
 @weights
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_the_weight_is_float32s_before_it_is_rounded(case: str, dtype: torch.dtype) -> None:
-    """Against the same numbers in float64, which the rounded parameter and buffers hold, too."""
+    """Compare with float64 arithmetic on the same rounded parameters and buffers."""
     _, treated = made(case, dtype, True)
     rounded = treated.weight()
     treated.layer.double()

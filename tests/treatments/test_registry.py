@@ -15,14 +15,14 @@ def test_order_does_not_matter_and_one_order_comes_back() -> None:
     ("text", "words"),
     [
         ("nogg", "unknown treatment 'nogg'.*did you mean 'nog'"),
-        ("nog+nog", "'nog' stands 2 times"),
-        ("sn+ow", "sn and ow do not go together: a layer has one weight parametrization"),
-        ("ow+ow-stiefel", "ow and ow-stiefel do not go together"),
-        ("olr+olr-exact", "olr and olr-exact do not go together: a step has one learning rate"),
-        ("nog+rescale", "nog and rescale do not go together: the second would undo the first"),
-        ("olr+slow", "olr and slow do not go together"),
+        ("nog+nog", "'nog' is listed 2 times"),
+        ("sn+ow", "sn and ow exclude each other: a layer has one weight parametrization"),
+        ("ow+ow-stiefel", "ow and ow-stiefel exclude each other"),
+        ("olr+olr-exact", "olr and olr-exact exclude each other: a step has one learning rate"),
+        ("nog+rescale", "nog and rescale exclude each other: the second would undo the first"),
+        ("olr+slow", "olr and slow exclude each other"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_reason(text: str, words: str) -> None:
+def test_a_sum_that_makes_no_sense_is_refused_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         parse_treatments(text)

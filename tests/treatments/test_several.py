@@ -89,7 +89,7 @@ def test_each_layer_may_have_an_optimizer_of_its_own() -> None:
     optimizers = [BUILD([treated[name].parameter]) for name in NAMES]
     with pytest.raises(UserError, match=r"does not hold the parameter of layer '1\.0'"):
         treated.bind(optimizers[0])
-    assert not optimizers[0]._optimizer_step_pre_hooks  # of none
+    assert not optimizers[0]._optimizer_step_pre_hooks  # no layer was hooked
     for name, optimizer in zip(NAMES, optimizers, strict=True):
         treated[name].bind(optimizer)
     model(batch()[0]).sum().backward()
@@ -110,7 +110,7 @@ def test_a_layer_can_be_removed_by_itself() -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ([], "^no layer is listed: name one or more"),
+        ([], "^no layer is listed: name at least one"),
         (["0.0", "0.0"], r"^layer '0\.0' is listed twice$"),
         (["0.0", "0.9"], r"^unknown layer '0\.9'"),
         (["0.0", ""], "^unknown layer ''"),
@@ -119,10 +119,10 @@ def test_a_layer_can_be_removed_by_itself() -> None:
         (["1.0", "0.1"], r"layer '0\.1' is a ReLU without a weight matrix"),
         (["1.0", "1.4"], "ow needs a Conv2d, got a Linear"),
         (["1.0", "wide"], "convolution has padding 1, got 0"),
-        (["0.0", "again"], r"^layers '0\.0' and 'again' are one module: list one of them"),
+        (["0.0", "again"], r"^layers '0\.0' and 'again' are the same module: list one"),
         (["0.0", "tied"], r"^layers '0\.0' and 'tied' share their weight: list one"),
-        (["0.0", 1], "^a layer is given by its name, got 1$"),
-        (7, "^a layer is given by its name or a list of names, got 7$"),
+        (["0.0", 1], "^expected the name of a layer, got 1$"),
+        (7, "^expected the name of a layer or a list of names, got 7$"),
     ],
 )
 def test_one_bad_name_changes_nothing(names: list[str], words: str) -> None:

@@ -13,7 +13,7 @@ from orthocond.errors import UserError
 
 
 class Twice(nn.Module):
-    """One convolution under two names, and inside a block that has two names itself."""
+    """A model with one convolution under two names, and inside a block with two names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Twice(nn.Module):
 
 
 class Tied(nn.Module):
-    """A decoder that is its embedding."""
+    """A model whose decoder shares the weight of its embedding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,5 +127,5 @@ def test_torchs_older_spectral_norm_keeps_one_parameter_and_takes_no_second() ->
     model = nn.Sequential(nn.utils.spectral_norm(nn.Linear(3, 4)))
     assert oc.treat(model, "0", "nog").parameter is model[0].weight_orig
     for treatment in ("sn", "ow-stiefel"):
-        with pytest.raises(UserError, match=f"is parametrized already: {treatment} does not go"):
+        with pytest.raises(UserError, match=f"is parametrized already: {treatment} would be"):
             oc.treat(model, "0", treatment)

@@ -1,4 +1,4 @@
-"""What OLR looks at: the underlying parameter, or the effective weight."""
+"""The tensor that OLR reads: the underlying parameter, or the effective weight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WEIGHTS = ["sn", "ow", "ow-stiefel"]
 
 
 def derivative(toy: Toy, direction: Tensor, h: float = 1e-5) -> Tensor:
-    """Central difference of the effective weight along a direction of the parameter."""
+    """Return the central difference of the effective weight along a direction of the parameter."""
     parameter, ends = toy.treated.parameter, []
     old = parameter.detach().clone()
     for sign in (1, -1):
@@ -73,7 +73,7 @@ def test_without_a_weight_treatment_the_two_are_one(rule: str, others: str) -> N
 
 @pytest.mark.parametrize("treatment", ["ow", "ow-stiefel"])
 def test_an_orthogonal_weight_needs_no_step(treatment: str) -> None:
-    """Eq. 18 is 0 at eta = 0, and grows as eta^4 |G G^T|^2 since G is a tangent."""
+    """Check that eta is 0: eq. 18 is 0 there, and grows as eta^4 |G G^T|^2 for a tangent G."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(6, 6, 1, bias=False)).double()
     treated = oc.treat(model, "0", f"{treatment}+olr-exact", target="weight")
@@ -99,7 +99,7 @@ def test_the_two_readings_differ_under_a_weight_treatment() -> None:
 
 
 def test_a_rate_of_zero_is_no_step() -> None:
-    """The first step of a warm-up."""
+    """Take the first step of a warm-up, which has rate 0."""
     toy = Toy("nog+ow+olr-exact", partial(SGD, lr=0.0), target="weight")
     before = dict(toy.treated.layer.named_parameters())["filter"].detach().clone()
     toy.step()

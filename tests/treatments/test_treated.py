@@ -1,4 +1,4 @@
-"""What treat and bind refuse, and that bind moves from one optimizer to another."""
+"""Errors of ``treat`` and ``bind``, and a second ``bind`` to another optimizer."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_a_layer_without_a_weight_matrix_is_refused(treatments: str) -> None:
     ("layer", "words"),
     [
         (nn.Linear(3, 4), "ow needs a Conv2d, got a Linear: use ow-stiefel"),
-        (nn.Conv2d(3, 4, (1, 3)), "ow needs a layer that is the same in height and width"),
-        (nn.Conv2d(3, 4, 3, padding=(1, 0)), "ow needs a layer that is the same in height"),
-        (nn.Conv2d(3, 4, 3, stride=(1, 2), padding=1), "ow needs a layer that is the same"),
+        (nn.Conv2d(3, 4, (1, 3)), "ow needs the same kernel size, stride, padding and dilation in"),
+        (nn.Conv2d(3, 4, 3, padding=(1, 0)), "ow needs the same kernel size, stride, padding and"),
+        (nn.Conv2d(3, 4, 3, stride=(1, 2), padding=1), "ow needs the same kernel size, stride"),
         (nn.Conv2d(3, 4, 3, stride=2, padding=1), "convolution has stride 1, got 2"),
         (nn.Conv2d(3, 4, 3), "convolution has padding 1, got 0"),
         (nn.Conv2d(4, 4, 3, padding=1, groups=2), "layer '0' has 2 groups, so its weight is 2 ind"),
@@ -74,8 +74,8 @@ def test_what_an_optimizer_hides_is_refused(treatments: str) -> None:
 
 
 ALREADY = (
-    r"^the weight of layer '0' is parametrized already: {} does not go with that, "
-    "since a layer has one weight parametrization$"
+    r"^the weight of layer '0' is parametrized already: {} would be a second "
+    "parametrization, and a layer can have one$"
 )
 
 
@@ -87,7 +87,7 @@ def test_a_second_weight_treatment_is_refused_in_a_second_call_too(first: str, s
     with pytest.raises(UserError, match=ALREADY.format(second.removeprefix("nog+"))):
         oc.treat(model, "0", second)
     assert model[0] is treated.layer
-    oc.treat(model, "0", "nog+ol+olr")  # what leaves the weight as it is goes on top
+    oc.treat(model, "0", "nog+ol+olr")  # these do not change the weight, so both fit
 
 
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
@@ -122,7 +122,8 @@ def test_bind_moves_to_another_optimizer() -> None:
 
 
 SHARDED = (
-    "the parameter of layer '0' is sharded: its singular values are not to be had on one process"
+    "the parameter of layer '0' is sharded, and one process can't compute the singular values of "
+    "a part: treat layers that are whole on every process"
 )
 
 
@@ -142,7 +143,7 @@ def test_a_sharded_parameter_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("piece", [torch.zeros(27), None], ids=["flat", "taken out"])
 def test_a_flattened_parameter_is_refused(piece: Tensor | None) -> None:
-    """What FSDP's first version leaves in the layer, with and without use_orig_params."""
+    """Test both layouts of FSDP's first version, with and without use_orig_params."""
     model = network()
     treated = oc.treat(model, "0", "nog")
     model[0].weight = None if piece is None else nn.Parameter(piece)

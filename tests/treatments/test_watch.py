@@ -1,4 +1,4 @@
-"""Weights that move without the step that is bound."""
+"""Warnings for weights that change without the step that is bound."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOOKED = pytest.mark.parametrize("treatments", ["nog", "ow+olr", "sn+rescale", "
 
 
 def twice(toy: Toy) -> None:
-    """A step of SAM in two calls."""
+    """Take a step of SAM in two calls."""
     assert isinstance(toy.optimizer, SAM)
     toy.loss().backward()
     toy.optimizer.first_step()
@@ -42,7 +42,7 @@ def silence() -> Iterator[None]:
 @HOOKED
 def test_sam_bound_at_its_wrapper_is_warned_about_once(treatments: str) -> None:
     toy = Toy(treatments, lambda p: SAM(p, partial(SGD, lr=0.1)))
-    with pytest.warns(UserWarning, match=r"^layer '0' is not treated.*the SAM that.*base") as seen:
+    with pytest.warns(UserWarning, match=r"^layer '0' is not treated.*the SAM given.*base") as seen:
         for _ in range(4):
             twice(toy)
     assert len(seen) == 1 and toy.treated.last is None
@@ -63,7 +63,7 @@ def test_a_forgotten_bind_is_warned_about(treatments: str) -> None:
     oc.treat(model, "0", treatments)
     optimizer = SGD(model.parameters(), lr=0.1)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    with pytest.warns(UserWarning, match="layer '0' is not treated: its weight moves, but bind wa"):
+    with pytest.warns(UserWarning, match="layer '0' is not treated: its weight changes, but bind "):
         for _ in range(3):
             model(images).square().sum().backward()
             optimizer.step()
@@ -84,7 +84,7 @@ def load(toy: Toy) -> None:
 
 
 def swap(toy: Toy) -> None:
-    """Evaluate other weights in place, and take the present ones back."""
+    """Swap other weights in, as for an evaluation, and then restore the present ones."""
     present = [p.detach().clone() for p in toy.model.parameters()]
     with torch.no_grad():
         for p in toy.model.parameters():
@@ -131,7 +131,7 @@ def prepare(toy: Toy) -> None:
 
 
 def skip(toy: Toy) -> None:
-    """An overflow: the scaler does not call the step."""
+    """Make the gradient overflow, so that the scaler does not call the step."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     (scaler.scale(toy.loss()) * 1e308).backward()
     scaler.step(toy.optimizer)

@@ -1,0 +1,1 @@
+"""Files on disk: runs, checkpoints, manifests, locks, CSV tables and timing artifacts."""

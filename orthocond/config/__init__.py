@@ -1,0 +1,1 @@
+"""Configuration of runs: the schema, its sources, method names and presets."""

@@ -1,0 +1,92 @@
+"""Tasks: the networks that are trained, and how they differ for training and for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from orthocond.errors import unknown
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that depends on the task of a run.
+
+    Args:
+        name: as in a configuration and in the names of run folders.
+        label: for figures and tables.
+        baseline: method without a spectral layer, which the other methods are compared with.
+        pre_svd: name of the layer before the meta-layer; the treatments apply to it.
+        meta_layer: name of the layer that decomposes the covariance of its input.
+        image_size: pixels of an image's side that the small network is made for.
+        per_sample: True if each sample has a covariance of its own, False if the batch has one.
+        running_statistics: True if the meta-layer evaluates with moving averages, which
+            recalibration can replace by population statistics.
+        has_eps: True if the meta-layer adds ``eps`` to the covariance's diagonal.
+        wide_stem: True if the network also exists with a wider first convolution
+            (``stem_kernel``).
+
+    Example:
+        >>> TASKS["gcp"].solvers
+        ('svd', 'ns', 'gap')
+    """
+
+    name: str
+    label: str
+    baseline: str
+    pre_svd: str
+    meta_layer: str
+    image_size: int
+    per_sample: bool
+    running_statistics: bool
+    has_eps: bool
+    wide_stem: bool
+
+    @property
+    def solvers(self) -> tuple[str, str, str]:
+        """Solvers that the network can be built with, the baseline last."""
+        return ("svd", "ns", self.baseline)
+
+
+DBN = Task(
+    name="dbn",
+    label="decorrelated BN",
+    baseline="bn",
+    pre_svd="conv1",
+    meta_layer="bn1",
+    image_size=32,
+    per_sample=False,
+    running_statistics=True,
+    has_eps=True,
+    wide_stem=True,
+)
+GCP = Task(
+    name="gcp",
+    label="global covariance pooling",
+    baseline="gap",
+    pre_svd="avgpool.reduction",
+    meta_layer="avgpool.root",
+    image_size=64,
+    per_sample=True,
+    running_statistics=False,
+    has_eps=False,
+    wide_stem=False,
+)
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in (DBN, GCP)})
+"""Name of each task: the task. The first one is the default."""
+
+
+def find_task(name: str) -> Task:
+    """Return the task of a name.
+
+    Raises:
+        UserError: there is no such task.
+
+    Example:
+        >>> find_task("dbn").label
+        'decorrelated BN'
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    return TASKS[name]

@@ -1,0 +1,1 @@
+"""Networks with a spectral meta-layer, and other people's networks."""

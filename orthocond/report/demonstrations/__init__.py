@@ -1,0 +1,1 @@
+"""Figures and tables that need no recorded training runs."""

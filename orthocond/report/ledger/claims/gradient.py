@@ -1,0 +1,145 @@
+"""Claims of section 5.1 about the nearest orthogonal gradient (NOG)."""
+
+from __future__ import annotations
+
+from orthocond.report.ledger import derived_claims
+from orthocond.report.ledger.claims.phrases import (
+    better,
+    conditioned,
+    ill_conditioned,
+    no_better,
+    no_better_conditioned,
+    no_worse,
+    worse,
+)
+from orthocond.report.ledger.criteria import Compared, Level
+from orthocond.report.ledger.derived_claims import Derived
+from orthocond.report.ledger.evidence import Claim
+
+CLAIMS = (
+    Claim(
+        "Sec. 5.1",
+        "the nearest orthogonal gradient is achieved by setting the singular value matrix to the "
+        "identity matrix",
+        (
+            Derived(
+                "UVᵀ is the one minimiser at full rank, one of many below",
+                derived_claims.polar_factor_is_nearest,
+            ),
+        ),
+        ("eq-17", "eq-26b"),
+    ),
+    Claim(
+        "Sec. 5.1",
+        "Since we explicitly set all the singular values to 1, the optimal conditioning is also "
+        "achieved",
+        (Derived("of the gradient, at full rank", derived_claims.gradient_has_kappa_one),),
+        ("eq-17", "eq-26b"),
+    ),
+    Claim(
+        "Sec. 5.1",
+        "Keeping Gradient Descent Direction Unchanged.",
+        (
+            Derived(
+                "the singular vectors stay, the direction turns, by less than 90°",
+                derived_claims.direction_is_kept,
+            ),
+        ),
+        ("eq-17a",),
+    ),
+    Claim(
+        "Sec. 5.1",
+        "our NOG only adjusts the step size in each GD direction",
+        (
+            Derived(
+                "if a direction is a pair of singular vectors",
+                derived_claims.singular_vectors_are_kept,
+            ),
+        ),
+        ("eq-17",),
+    ),
+    Claim(
+        "Sec. 5.1",
+        "the modified gradients will not harm the network performances",
+        (no_worse("svd+nog"),),
+        ("tab2",),
+    ),
+    Claim(
+        "Sec. 5.1, Fig. 3",
+        "solely using the proposed NOG can largely improve the covariance conditioning",
+        (conditioned("svd+nog"),),
+        ("fig3",),
+    ),
+    Claim(
+        "Sec. 5.1, Fig. 3",
+        "decreasing the condition number from 10^12 to 10^6",
+        (
+            Level("svd", 12),
+            Level("svd+nog", 6),
+            Compared("svd+nog", measure="kappa", size=6),
+        ),
+        ("fig3", "eq-1b"),
+    ),
+    Claim(
+        "Sec. 5.1, Fig. 3",
+        "this improvement is not as significant as the orthogonal constraints (e.g., OL and OW)",
+        (ill_conditioned("svd+nog", "svd+ol"), ill_conditioned("svd+nog", "svd+ow")),
+        ("fig2", "fig3", "eq-1b"),
+    ),
+    Claim(
+        "Sec. 5.1, Table 2",
+        "our NOG can benefit more the generalization abilities",
+        (better("svd+nog"), better("svd+nog", "svd+ol"), better("svd+nog", "svd+ow")),
+        ("tab2", "tab4"),
+        reading="more than OL and OW do",
+    ),
+    Claim(
+        "Sec. 5.1, Table 2",
+        "the improvement of validation error by 0.6%",
+        (better("svd+nog", size=0.6),),
+        ("tab2",),
+        reading="NOG against plain SVD",
+    ),
+    Claim(
+        "Sec. 5.1, Table 2",
+        "Combining the SN with our NOG does not lead to obvious improvements in either the "
+        "conditioning or validation errors",
+        (no_better_conditioned("svd+nog+sn", "svd+nog"), no_better("svd+nog+sn", "svd+nog")),
+        ("fig3", "tab2"),
+    ),
+    Claim(
+        "Sec. 5.1, Table 2",
+        "the joint use of NOG and OL harms the network performances",
+        (worse("svd+nog+ol", "svd+nog"),),
+        ("tab2",),
+        reading="against NOG alone",
+    ),
+    Claim(
+        "Sec. 5.1, Table 2",
+        "the side effect of using only OW is eliminated",
+        (better("svd+nog+ow", "svd+ow"), no_worse("svd+nog+ow")),
+        ("tab2", "tab4"),
+        reading="NOG + OW has a smaller error than OW, and no larger one than plain SVD",
+    ),
+    Claim(
+        "Sec. 5.1, Table 2",
+        "the performance is further boosted by 0.3%",
+        (better("svd+nog+ow", "svd+nog", size=0.3),),
+        ("tab2",),
+        reading="NOG + OW against NOG",
+    ),
+    Claim(
+        "Sec. 5.1",
+        "when the gradient is orthogonal, applying the orthogonality constraint to the weight "
+        "could also be beneficial to the generalization",
+        (better("svd+nog+ow", "svd+nog"),),
+        ("tab2",),
+    ),
+    Claim(
+        "Sec. 7",
+        "The proposed orthogonal approaches have a direct beneficial influence",
+        (better("svd+nog", "svd+rescale"),),
+        ("tab4", "eq-17a"),
+        reading="NOG gains by orthogonality: more than a gradient that is only given NOG's length",
+    ),
+)

@@ -1,0 +1,146 @@
+"""Claims of section 5.2 and appendix A about the optimal learning rate (OLR)."""
+
+from __future__ import annotations
+
+from orthocond.report.ledger import derived_claims
+from orthocond.report.ledger.claims.phrases import (
+    ALL,
+    HYBRIDS,
+    best,
+    better,
+    conditioned,
+    no_better,
+    worse,
+)
+from orthocond.report.ledger.criteria import Level
+from orthocond.report.ledger.derived_claims import Derived
+from orthocond.report.ledger.evidence import Claim
+from orthocond.report.ledger.verdicts import ABOVE
+
+CLAIMS = (
+    Claim(
+        "Sec. 5.2",
+        "the proposed OLR yields the updated weight nearest to an orthogonal matrix theoretically",
+        (
+            Derived(
+                "eq. 20 heads for the smallest weight; at an orthogonal weight it leads away",
+                derived_claims.rule_is_nearest_to_orthogonal,
+            ),
+        ),
+        ("eq-18b", "eq-20b"),
+    ),
+    Claim(
+        "Sec. 5.2",
+        "is unbounded for arbitrary w and l",
+        (
+            Derived(
+                "it grows as |W| / |G|, and is at most 0.354 times that",
+                derived_claims.rule_is_unbounded,
+            ),
+        ),
+        ("eq-20b", "eq-20c"),
+        reading="no number bounds it for all weights and gradients",
+    ),
+    Claim(
+        "Sec. 5.2",
+        "it is very likely to have w^T w ≪ l^T w",
+        (
+            Derived(
+                "behind a whitening layer lᵀw is 0 up to ε; η* vanishes, for that reason",
+                derived_claims.weight_product_is_small,
+            ),
+        ),
+        ("eq-20d",),
+        reading="at an orthogonal weight, in decorrelated BN",
+    ),
+    Claim(
+        "Sec. 5.2",
+        "the proposed OLR cannot work when either the weight or gradient is orthogonal",
+        (no_better("svd+ow+olr", "svd+ow"), no_better("svd+nog+olr", "svd+nog")),
+        ("tab3",),
+        reading="adding OLR to OW, or to NOG, does not reduce the error",
+    ),
+    Claim(
+        "Sec. 5.2, Prop. 1",
+        "The upper bound is N^2/N^2+2",
+        (Derived("and loose: 1/(2√2) is the largest", derived_claims.upper_bound_holds),),
+        ("eq-42a",),
+    ),
+    Claim(
+        "Sec. 5.2, Prop. 1",
+        "the lower bound is 1/N^2+2",
+        (Derived("the least is −1/(2√2)", derived_claims.lower_bound_holds),),
+        ("eq-39", "eq-42a"),
+    ),
+    Claim(
+        "Sec. 5.2",
+        "our proposed OLR could also give a small learning rate even in the later stage of the "
+        "training process",
+        (Level(ALL, 0, "used", ABOVE), Level("svd+olr", 0, "used", ABOVE)),
+        ("fig4",),
+        reading="OLR's own rate is still taken in the last epoch",
+    ),
+    Claim(
+        "Sec. 5.2, Fig. 4",
+        "Our proposed OLR significantly reduces the condition number to 10^4",
+        (conditioned("svd+olr"), Level("svd+olr", 4)),
+        ("fig4", "eq-1b"),
+    ),
+    Claim(
+        "Sec. 5.2, Table 3",
+        "improves the validation error by 0.5%",
+        (better("svd+olr", size=0.5),),
+        ("tab3",),
+        reading="OLR against plain SVD",
+    ),
+    Claim(
+        "Sec. 5.2, Table 3",
+        "When combined with either orthogonal weight or orthogonal gradient, there is a slight "
+        "degradation on the validation errors",
+        (worse("svd+ow+olr", "svd+olr"), worse("svd+nog+olr", "svd+olr")),
+        ("tab3",),
+    ),
+    Claim(
+        "Sec. 5.2, Table 3",
+        "jointly using our OLR achieves the best performance",
+        best(ALL, ("svd", "svd+nog", "svd+olr", *HYBRIDS, "ns")),
+        ("tab3",),
+    ),
+    Claim(
+        "Sec. 5.2, Table 3",
+        "outperforming only OLR by 0.5%",
+        (better(ALL, "svd+olr", size=0.5),),
+        ("tab3",),
+    ),
+    Claim(
+        "Sec. 5.2, Table 3",
+        "beating OW+NOG by 0.2%",
+        (better(ALL, "svd+nog+ow", size=0.2),),
+        ("tab3",),
+    ),
+    Claim(
+        "Sec. 5.2",
+        "the proposed OLR works well for simultaneously orthogonal W and",
+        (better(ALL, "svd+nog+ow"),),
+        ("tab3",),
+        reading="adding OLR to NOG + OW reduces the error",
+    ),
+    Claim(
+        "Sec. 7",
+        "The proposed orthogonal approaches have a direct beneficial influence",
+        (better("svd+olr", "svd+slow"),),
+        ("tab4",),
+        reading="OLR gains by its rule: more than a tenth of the learning rate in every step",
+    ),
+    Claim(
+        "App. A.2",
+        "is very sparse (i.e., lots of zeros) and the impact can be neglected",
+        (
+            Derived(
+                "at an orthogonal weight the identity turns η* into 0",
+                derived_claims.identity_is_negligible,
+            ),
+        ),
+        ("eq-32", "eq-20b"),
+    ),
+)

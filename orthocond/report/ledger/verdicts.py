@@ -1,0 +1,174 @@
+"""Rules that turn runs into a verdict on a claim; they were fixed before the runs were made.
+
+Note [Rules]
+    Every rule compares a 95% interval with the paper's claim.
+
+    Side ("reduces", "hurts", "is best"): the rule uses the difference of two methods, paired over
+    equal seeds. The claim holds if the interval lies on the claimed side of a bound. It does not
+    hold if the interval lies on the other side. The bound is usually 0. Where the paper claims
+    that something does *not* help or harm, the bound is ``MARGIN``, in the direction that the
+    claim denies. In the primary family, 0 is excluded if the p-value adjusted by Holm's procedure
+    is below 0.05; the interval is not used for this.
+
+    Size ("by 0.6%"): the claim holds if 0 is excluded on the claimed side and the interval
+    reaches the claimed size. It does not hold if both conditions fail. Two cases stay undecided.
+    A real but smaller effect may be due to the size of the network. An interval that contains
+    both 0 and the claimed size is due to the number of seeds.
+
+    Level ("around 1e5"): the rule uses the mean of log10 over the seeds. The claim holds if the
+    interval lies within half a decade of the claimed number. It does not hold if the interval
+    lies outside of that range.
+
+    Often ("can easily fail"): the rule uses the share of runs in which the event happened. The
+    claim holds if the one-sided 95% bounds of the share lie above one half. It does not hold if
+    they lie below.
+
+    Time ("2%"): the rule uses the ratio of two medians. The claim holds if the interval lies
+    below the claimed excess plus half a percent, which rounding allows. It does not hold if the
+    interval lies above.
+
+    A claim of several parts holds if every part holds; this needs no adjustment. It does not hold
+    as soon as one part does not hold. Everything outside of the primary family is exploratory: no
+    adjustment is made over parts or claims. If a claim has k parts and none has an effect, the
+    probability of the verdict "does not hold" is up to 2.5% k.
+
+    All other claims are not decidable at this scale; the ledger then gives the smallest true
+    difference that the seeds would show. With fewer than two pairs of runs a claim is not
+    decidable here; the ledger then gives the command that makes the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from scipy import stats
+
+from orthocond.report.statistics import LEVEL, Difference
+
+MARGIN = 0.3
+"""Points of error: a smaller difference counts as no effect.
+
+0.3 is the smallest gain that the paper calls a boost (Sec. 5.1)."""
+
+KAPPA_MARGIN = HALF_DECADE = 0.5
+"""Difference in log10 kappa below which two condition numbers have one order of magnitude."""
+
+ROUNDING = 0.005
+"""Largest rounding error of a ratio that was rounded to a whole percent."""
+
+BELOW, ABOVE = -1, 1
+
+
+class Verdict(StrEnum):
+    """Verdict on a claim, or on a part of one."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    OPEN = "not decidable at this scale"
+    ABSENT = "not decidable here"
+
+
+def _excluded(found: Difference, p: float | None) -> bool:
+    """Return whether 0 is excluded by the adjusted p-value or, without one, by the interval."""
+    return p < LEVEL if p is not None else found.low > 0 or found.high < 0
+
+
+def on_side(found: Difference, side: int, bound: float = 0.0, p: float | None = None) -> Verdict:
+    """Judge whether a difference lies on the claimed side of a bound.
+
+    Args:
+        found: the difference and its interval.
+        side: claimed side, ``BELOW`` or ``ABOVE``.
+        bound: the difference is claimed to be below or above this value.
+        p: adjusted p-value of a difference in the primary family, else None; it is used only
+            where the bound is 0.
+
+    Example:
+        >>> print(on_side(Difference(-0.5, 0.2, 5, -0.7, -0.3, 0.01), BELOW))
+        holds
+    """
+    if bound == 0 and p is not None:
+        decided = _excluded(found, p)
+    else:
+        decided = found.low > bound or found.high < bound
+    if not decided:
+        return Verdict.OPEN
+    return Verdict.HOLDS if side * (found.mean - bound) > 0 else Verdict.FAILS
+
+
+def of_size(found: Difference, side: int, size: float, p: float | None = None) -> Verdict:
+    """Judge whether a difference is on the claimed side of 0 and may be as large as claimed.
+
+    Args:
+        found: the difference and its interval; NaN where there is no interval.
+        side: claimed side of 0, ``BELOW`` or ``ABOVE``.
+        size: claimed absolute value.
+        p: adjusted p-value of a difference in the primary family, else None.
+
+    Example:
+        >>> print(of_size(Difference(0.0, 0.2, 5, -0.2, 0.2, 0.9), BELOW, 0.6))
+        does not hold
+    """
+    far = found.low if side == BELOW else found.high
+    there = _excluded(found, p) and side * found.mean > 0
+    reached = side * far >= size
+    if there and reached:
+        return Verdict.HOLDS
+    return Verdict.FAILS if not there and side * far < size else Verdict.OPEN
+
+
+def near(found: Difference, within: float = HALF_DECADE) -> Verdict:
+    """Judge whether a difference to a claimed level is small.
+
+    Example:
+        >>> print(near(Difference(3.1, 0.1, 5, 3.0, 3.2, 1e-6)))
+        does not hold
+    """
+    if -within <= found.low and found.high <= within:
+        return Verdict.HOLDS
+    return Verdict.FAILS if found.low > within or found.high < -within else Verdict.OPEN
+
+
+def often(times: int, runs: int) -> tuple[Verdict, float, float]:
+    """Judge whether an event happens in more than half of the runs.
+
+    Returns:
+        The verdict, and the lower and upper bound of the share of runs.
+
+    Example:
+        >>> print(often(0, 5)[0])
+        does not hold
+    """
+    share = stats.binomtest(times, runs).proportion_ci(1 - 2 * LEVEL, "exact")
+    low, high = float(share.low), float(share.high)
+    if not low <= 0.5 <= high:
+        return (Verdict.HOLDS if low > 0.5 else Verdict.FAILS), low, high
+    return Verdict.OPEN, low, high
+
+
+def in_time(low: float, high: float, excess: float) -> Verdict:
+    """Judge whether a ratio of times exceeds 1 by no more than claimed.
+
+    Args:
+        low, high: 95% interval of the ratio.
+        excess: claimed fraction of additional time; 0.02 is 2%.
+
+    Example:
+        >>> print(in_time(1.00, 1.02, 0.02))
+        holds
+    """
+    bound = 1 + excess + ROUNDING
+    return Verdict.HOLDS if high <= bound else Verdict.FAILS if low > bound else Verdict.OPEN
+
+
+def together(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the verdict on a claim from the verdicts on its parts.
+
+    Example:
+        >>> print(together([Verdict.HOLDS, Verdict.OPEN]))
+        not decidable at this scale
+    """
+    found = set(verdicts)
+    order = (Verdict.FAILS, Verdict.ABSENT, Verdict.OPEN)
+    return next((verdict for verdict in order if verdict in found), Verdict.HOLDS)

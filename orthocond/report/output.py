@@ -1,0 +1,184 @@
+"""Figures and tables as files that name their runs; equal input gives equal bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from orthocond.artifacts.atomic_files import make_folder, write_bytes
+from orthocond.report import registry
+from orthocond.report.figures.study_figure import StudyFigure
+from orthocond.report.provenance import Numbers
+from orthocond.report.study import MissingRuns, Study
+from orthocond.report.style import theme
+from orthocond.report.tables.render import SUFFIXES, render
+from orthocond.report.tables.table import Table
+
+T = TypeVar("T")
+FORMATS = ("png", "svg", "pdf")
+DPI = 300
+
+
+def _metadata(format: str, title: str, text: str) -> dict[str, Any]:
+    """Return title and provenance under the names that a format defines, without a date."""
+    if format == "pdf":
+        return {"Title": title, "Subject": text, "CreationDate": None, "ModDate": None}
+    if format == "svg":
+        return {"Title": title, "Description": text, "Date": None}
+    return {"Title": title, "Description": text, "Software": None}
+
+
+def save_figure(
+    figure: Figure, out: Path, data: Numbers | None, formats: Iterable[str] = FORMATS
+) -> list[Path]:
+    """Write a drawn figure in each format, and its numbers as CSV.
+
+    Args:
+        figure: the drawing.
+        out: path without a suffix: ``book/fig2`` becomes ``book/fig2.png`` and so on.
+        data: the numbers drawn; their provenance goes into the metadata of each file. None writes
+            no CSV and no provenance.
+        formats: png, svg, pdf.
+
+    Returns:
+        The paths of the files written, the CSV last.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    make_folder(out.parent)
+    text = "" if data is None else data.provenance.text()
+    paths = []
+    for format in formats:
+        buffer = io.BytesIO()
+        with mpl.rc_context({"svg.hashsalt": "orthocond", "pdf.fonttype": 42}):
+            figure.savefig(
+                buffer, format=format, dpi=DPI, metadata=_metadata(format, out.name, text)
+            )
+        paths.append(out.with_name(f"{out.name}.{format}"))
+        write_bytes(paths[-1], buffer.getvalue())
+    if data is not None:
+        paths.append(out.with_name(f"{out.name}.csv"))
+        write_bytes(paths[-1], data.frame.to_csv(index=False, float_format="%.6g").encode())
+    return paths
+
+
+def plot(
+    study: Study, figure: StudyFigure, out: Path, formats: Iterable[str] = FORMATS
+) -> dict[str, Any]:
+    """Draw one figure for light and for dark pages, and write its files.
+
+    Args:
+        study: the runs.
+        figure: one of ``FIGURES``, or another figure.
+        out: the folder.
+        formats: formats of the light figure. The dark one is made for web pages, so it has no pdf.
+
+    Returns:
+        ``name``, ``files``, ``alt`` (the drawing described in words), ``note``, ``remarks``,
+        ``commands``.
+
+    Raises:
+        MissingRuns: the study lacks the runs; the message has the command that makes them.
+    """
+    formats, data = list(formats), figure.data(study)
+    files = []
+    for dark in (False, True):
+        with theme(dark):
+            drawing = figure.draw(data)
+            if dark:
+                pages = [f for f in formats if f != "pdf"]
+                files += save_figure(drawing, out / f"{figure.name}-dark", None, pages)
+            else:
+                files += save_figure(drawing, out / figure.name, data, formats)
+            plt.close(drawing)
+    return {
+        "name": figure.name,
+        "files": [str(f) for f in files],
+        "alt": figure.alt(data),
+        "note": data.provenance.note,
+        "remarks": data.provenance.remarks,
+        "commands": data.provenance.commands,
+    }
+
+
+def draw_all(
+    study: Study, names: Iterable[str], out: Path, formats: Iterable[str], strict: bool = True
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Draw several figures with ``plot``.
+
+    Args:
+        study: the runs.
+        names: keys of ``FIGURES``.
+        out: the folder.
+        formats: formats of the light figures.
+        strict: True raises an error for a figure without runs; False skips the figure.
+
+    Returns:
+        The results of ``plot``, and for each skipped figure the reason.
+
+    Raises:
+        MissingRuns: a figure has no runs and ``strict`` is True, or no figure has runs.
+    """
+    formats = list(formats)
+    done, skipped = _each(
+        names, lambda name: plot(study, registry.FIGURES[name], out, formats), strict
+    )
+    return list(done.values()), skipped
+
+
+def build_all(
+    study: Study, names: Iterable[str], strict: bool = True
+) -> tuple[dict[str, Table], dict[str, str]]:
+    """Compute several tables.
+
+    Args:
+        study: the runs.
+        names: keys of ``TABLES``.
+        strict: True raises an error for a table without runs; False skips the table.
+
+    Returns:
+        The tables by name, and for each skipped table the reason.
+
+    Raises:
+        MissingRuns: a table has no runs and ``strict`` is True, or no table has runs.
+    """
+    return _each(names, lambda name: registry.TABLES[name](study), strict)
+
+
+def _each(
+    names: Iterable[str], make: Callable[[str], T], strict: bool
+) -> tuple[dict[str, T], dict[str, str]]:
+    done: dict[str, T] = {}
+    missing: dict[str, MissingRuns] = {}
+    for name in names:
+        try:
+            done[name] = make(name)
+        except MissingRuns as error:
+            if strict:
+                raise
+            missing[name] = error
+    if missing and not done:
+        raise next(iter(missing.values()))
+    return done, {name: str(error) for name, error in missing.items()}
+
+
+def write_table(table: Table, name: str, out: Path | None, format: str = "md") -> str:
+    """Write a table into the folder ``out`` and return the file's path; without it, the text.
+
+    Raises:
+        UserError: the format is unknown, or the folder cannot be written.
+    """
+    text = render(table, format)
+    if out is None:
+        return text
+    make_folder(out)
+    path = out / f"{name}{SUFFIXES[format]}"
+    write_bytes(path, text.encode())
+    return str(path)

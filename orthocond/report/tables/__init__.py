@@ -1,0 +1,1 @@
+"""Tables computed from runs: those of the paper, and further ones of the book."""

@@ -1,0 +1,72 @@
+"""Differences in error between methods at equal seeds, one row per contrast, primary ones first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from orthocond.config.tasks import TASKS
+from orthocond.report.provenance import Provenance
+from orthocond.report.statistics import WIDE, contrasts
+from orthocond.report.study import Study, shown_together
+from orthocond.report.tables.comparison import NOT_RUN
+from orthocond.report.tables.table import Table
+
+COLUMNS = {
+    "mean": "difference mean",
+    "low": "difference low",
+    "high": "difference high",
+    "n": "n",
+    "p_holm": "p (Holm)",
+    "detectable": "detectable",
+}
+"""Names in the table, by column of ``contrasts``."""
+
+HOW = (
+    "Paired differences of error over equal seeds; primary: p adjusted by Holm over {count} "
+    "contrasts; exploratory: unadjusted 95% t intervals"
+)
+
+REMARK = (
+    "In points, with 95% t intervals. The primary family, named before the runs: {family}; all "
+    "others are exploratory. Detectable: the smallest true difference that n seeds would show with "
+    "a power of 80%"
+)
+
+
+def of_task(study: Study, task: str, data: str | None = None) -> Table:
+    """Return the contrasts of one task.
+
+    Args:
+        study: the runs.
+        task: ``dbn`` or ``gcp``.
+        data: name of the data set; None takes the data set with most runs.
+
+    Raises:
+        MissingRuns: the task has no runs.
+    """
+    own = study.select(task, data=data)
+    found = contrasts(study, task, own.data).set_index("name")
+    family = "; ".join(found.loc[found["family"] == "primary", "contrast"])
+    frame = found[list(COLUMNS)].rename(columns=COLUMNS)
+    frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
+    frame.index.name = "method"
+    selections = shown_together(own, study.beside(own, stem_kernel=WIDE))
+    source = Provenance.of(*selections, how=HOW.format(count=found["p"].notna().sum()))
+    return Table(
+        title=f"Differences in error of {TASKS[task].label} on {own.data}",
+        frame=frame,
+        labels=dict(zip(found.index, found["contrast"], strict=True)),
+        cells={"": dict.fromkeys(found.index, NOT_RUN)},
+        provenance=replace(source, remarks=(REMARK.format(family=family), *source.remarks)),
+    )
+
+
+def build(study: Study) -> Table:
+    """Return the contrasts of decorrelated BN, or of the study's only task.
+
+    Raises:
+        MissingRuns: there are no runs.
+    """
+    return of_task(study, study.main_task)

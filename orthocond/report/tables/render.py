@@ -1,0 +1,208 @@
+"""Tables as Markdown, CSV, LaTeX or HTML, with the best number of each column marked."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orthocond.errors import unknown
+from orthocond.report.tables.comparison import LOST
+from orthocond.report.tables.table import Table
+
+LOWER_IS_BETTER = {"error": True, "error min": True, "top-1": False, "top-5": False}
+"""Whether low numbers are better, by shown column. Other columns have no best number."""
+
+HEADINGS = {
+    "error": "error (%)",
+    "error min": "min",
+    "Failure Times": "failures",
+    "Top-1 Acc. (%)": "top-1",
+    "Top-5 Acc. (%)": "top-5",
+    "difference": "difference [95% interval]",
+    "kappa": "κ",
+    "kappa_support": "κ on the support",
+    "kappa_eps": "κ with ε",
+}
+"""Headings of statistics; other statistics have their own name as heading."""
+
+SPREADS = {"mean": ("std", "low", "high"), "median": ("q1", "q3")}
+"""Statistics of the spread, shown in the same cell as the mean or the median."""
+
+FIRST = ("error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)")
+"""The columns that say, once per group, why a number is missing."""
+
+WHOLE = ("n", "rank", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)")
+"""Statistics shown without trailing zeros."""
+
+SIGNED = ("difference",)
+"""Statistics shown with their sign, also where it is a plus."""
+
+P_VALUE = "p (Holm)"
+"""The statistic shown with two significant digits."""
+
+MAGNITUDES = ("kappa", "kappa_support", "kappa_eps")
+"""Statistics shown with two significant digits and a power of ten."""
+
+
+def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the columns as pairs of group and statistic."""
+    groups, names = (frame.columns.get_level_values(level) for level in (0, 1))
+    return list(zip(groups.astype(str), names.astype(str), strict=True))
+
+
+def _flat(frame: pd.DataFrame) -> pd.Index[str]:
+    """Return one name per column, with its group in front."""
+    return pd.Index([f"{group}: {name}" if group else name for group, name in _keys(frame)])
+
+
+def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Return (group, statistic, its numbers) of each shown column.
+
+    The numbers of a mean include its deviation, those of a median its quartiles.
+    """
+    columns = []
+    for group, name in _keys(frame):
+        stem, _, kind = name.rpartition(" ")
+        if kind in SPREADS:
+            parts = [name, *(f"{stem} {spread}" for spread in SPREADS[kind])]
+            own = [part for part in parts if (group, part) in frame]
+            columns.append((group, stem, frame[[(group, part) for part in own]]))
+        elif kind not in [spread for spreads in SPREADS.values() for spread in spreads]:
+            columns.append((group, name, frame[[(group, name)]]))
+    return columns
+
+
+def _best_is(group: str, name: str) -> bool | None:
+    """Tell whether the lowest number of a shown column is best; None where none is marked."""
+    return LOWER_IS_BETTER.get(HEADINGS.get(name, name) if group == "paper" else name)
+
+
+def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
+    value, *spread = numbers
+    if name in MAGNITUDES:
+        return f"{value:.1e}"
+    if name == P_VALUE:
+        return f"{value:.2g}"
+    sign = "+z" if name in SIGNED else ""
+    text = f"{value:g}" if name in WHOLE and not spread else f"{value:{sign}.2f}"
+    if not spread or np.isnan(spread).any():
+        return text
+    if len(spread) == 1:
+        return f"{text} {plus_minus} {spread[0]:.2f}"
+    return f"{text} [{spread[0]:{sign}.2f}, {spread[1]:{sign}.2f}]"
+
+
+def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> pd.DataFrame:
+    """Return the cells as texts: mean ± std in one cell, the best of a column marked.
+
+    Args:
+        table: the table.
+        mark: marks the text of the best cell.
+        plus_minus: the sign ± as the target format spells it.
+    """
+    frame = table.frame
+    columns: dict[tuple[str, str], list[str]] = {}
+    for group, name, numbers in _shown_columns(frame):
+        values = numbers.iloc[:, 0]
+        lower = _best_is(group, name)
+        best = None if lower is None else values.min() if lower else values.max()
+        texts = []
+        for method, cell in zip(frame.index, numbers.to_numpy(dtype=float), strict=True):
+            if np.isnan(cell[0]):
+                text = table.cells.get(group, {}).get(method, "")
+                # A group says once that a method was not run.
+                texts.append(text if text == LOST or name in FIRST else "")
+            else:
+                text = _cell(cell.tolist(), name, plus_minus)
+                texts.append(mark(text) if cell[0] == best else text)
+        columns[(group, HEADINGS.get(name, name))] = texts
+    labels = [table.labels[method] for method in frame.index]
+    return pd.DataFrame(columns, index=pd.Index(labels, name="Method"))
+
+
+def _notes(table: Table) -> list[str]:
+    notes = [table.provenance.note, *table.provenance.remarks]
+    if any(_best_is(group, name) is not None for group, name, _ in _shown_columns(table.frame)):
+        notes.append("The best error or accuracy of a column is marked")
+    if any(LOST in cells.values() for cells in table.cells.values()):
+        notes.append(f"{LOST}: our source of the paper's text does not have this cell")
+    return [f"{note.rstrip('.')}." for note in notes]
+
+
+def to_markdown(table: Table) -> str:
+    """Return a pipe table with its title above and its notes below."""
+    texts = shown(table, lambda text: f"**{text}**")
+    texts.columns = _flat(texts)
+    rows = texts.to_markdown(tablefmt="pipe", disable_numparse=True)
+    return "\n\n".join([f"**{table.title}**", rows, *_notes(table)]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Return the numbers with nine significant digits, below one header line."""
+    frame = table.frame
+    flat = frame.astype(object)
+    for group, name in _keys(frame):
+        if group in table.cells and frame[(group, name)].isna().all():
+            flat[(group, name)] = pd.Series(dict(table.cells[group]))
+    flat.columns = _flat(frame)
+    flat.insert(0, "label", [table.labels[m] for m in frame.index])
+    flat = flat.map(lambda cell: f"{cell:.9g}" if isinstance(cell, float) else cell)
+    return flat.replace("nan", "").to_csv(lineterminator="\n")
+
+
+def _latex_escape(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text).replace("±", r"$\pm$")
+
+
+def to_latex(table: Table) -> str:
+    """Return a table environment for a document that loads booktabs and multirow."""
+    texts = shown(table, lambda text: rf"\textbf{{{text}}}", r"$\pm$")
+    texts.index = texts.index.map(_latex_escape)
+    texts.columns = texts.columns.map(lambda pair: tuple(_latex_escape(part) for part in pair))
+    caption = _latex_escape(" ".join([f"{table.title}.", *_notes(table)]))
+    return texts.to_latex(escape=False, caption=caption, multicolumn_format="c", index_names=False)
+
+
+def to_html(table: Table) -> str:
+    """Return a table element with a caption in a scrollable box, and its notes below the box."""
+    texts = shown(table, lambda text: f"<b>{text}</b>")
+    texts.index = texts.index.map(html.escape)
+    texts.columns = texts.columns.map(lambda pair: tuple(html.escape(part) for part in pair))
+    element = texts.to_html(escape=False, border=0, classes="orthocond", index_names=False)
+    caption = f"<caption>{html.escape(table.title)}</caption>"
+    element = re.sub(r"(<table[^>]*>)", lambda match: match[1] + caption, element, count=1)
+    notes = "".join(f"<p><small>{html.escape(note)}</small></p>\n" for note in _notes(table))
+    return f'<div>\n<div style="overflow-x: auto">\n{element}\n</div>\n{notes}</div>\n'
+
+
+FORMATS = {"md": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
+SUFFIXES = {"md": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
+
+
+def render(table: Table, format: str = "md") -> str:
+    """Return the text of a table in one of ``FORMATS``.
+
+    Raises:
+        UserError: unknown format.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    return FORMATS[format](table)
+
+
+def to_records(table: Table) -> dict[str, Any]:
+    """Return a table for programs: title, provenance, and one record per row.
+
+    A missing number is None.
+    """
+    flat = table.frame.set_axis(_flat(table.frame), axis=1).astype(object)
+    flat = flat.where(flat.notna(), None)
+    flat.insert(0, "label", pd.Series(dict(table.labels)))
+    rows = flat.reset_index().to_dict("records")
+    return {"title": table.title, **asdict(table.provenance), "rows": rows}

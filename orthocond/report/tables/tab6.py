@@ -1,0 +1,71 @@
+"""Table 6: milliseconds of a training step, the paper's beside those of a timing study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from orthocond.artifacts.timing_artifacts import Timing
+from orthocond.report.paper import TABLES
+from orthocond.report.provenance import Provenance, Source
+from orthocond.report.study import MissingRuns, Study
+from orthocond.report.tables.comparison import NOT_RUN, assemble
+from orthocond.report.tables.table import Table
+
+PHASES = {"FP (ms)": "forward", "BP (ms)": "backward"}
+SHARED = ("task", "model", "image_size", "batch_size", "precision")
+COMMAND = "orthocond measure --timing --model resnet50"
+HOW = (
+    "Median [quartiles] in milliseconds over interleaved rounds; ratio: the median of each round's "
+    "ratio to the network without a spectral layer; BP includes the optimizer's step"
+)
+
+
+def _group(timing: Timing) -> tuple[str, ...]:
+    """Return the settings that timings must share to be compared; the device is the last."""
+    device = timing.environment.get("device_name") or timing.environment.get("device")
+    return (*(str(timing.data[key]) for key in SHARED), str(device))
+
+
+def _row(timing: Timing) -> dict[str, float]:
+    row: dict[str, float] = {}
+    for heading, phase in PHASES.items():
+        spread = timing.data[f"{phase}_ms"]
+        row |= {f"{heading} {name}": spread[name] for name in ("median", "q1", "q3")}
+        row[f"{heading[:2]} ratio"] = timing.data["ratio"][phase]
+    return row | {"rounds": timing.data["rounds"]}
+
+
+def build(study: Study) -> Table:
+    """Return the paper's milliseconds beside those of each timing study.
+
+    Raises:
+        MissingRuns: there are no timings; the message has the command that makes them.
+    """
+    if not study.timings:
+        raise MissingRuns(f"no timings in {str(study.folder)!r}: {COMMAND} --out {study.folder}")
+    groups: dict[tuple[str, ...], list[Timing]] = {}
+    for timing in study.timings:
+        groups.setdefault(_group(timing), []).append(timing)
+    paper, timed = list(TABLES[6].rows), [t.data["method"] for t in study.timings]
+    methods = paper + sorted(set(timed).difference(paper))
+    ours: dict[str, pd.DataFrame] = {}
+    cells: dict[str, dict[str, str]] = {}
+    remarks: list[str] = []
+    for key, timings in groups.items():
+        task, model, size, batch, precision, device = key
+        group = f"here: {task} {model}, {device}"
+        if group in ours:
+            group = f"{group}, {batch} x {size} px, {precision}"
+        rows = {timing.data["method"]: _row(timing) for timing in timings}
+        ours[group] = pd.DataFrame.from_dict(rows, orient="index")
+        cells[group] = {m: NOT_RUN for m in methods if m not in rows}
+        threads = timings[0].environment.get("threads", np.nan)
+        remarks.append(f"{group}: batch {batch}, {size} pixels, {precision}, {threads} CPU threads")
+    sources = tuple(Source(t.name, t.environment.get("commit"), None) for t in study.timings)
+    provenance = Provenance(HOW, tuple(remarks), runs=sources)
+    table = assemble(6, methods, ours, cells, provenance)
+    plain = f"no spectral layer ({TABLES[6].labels['bn']})"
+    return replace(table, labels={**table.labels, "bn": plain})

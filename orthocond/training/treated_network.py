@@ -1,0 +1,65 @@
+"""Network of a configuration, with its treated layer and its optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from orthocond.config.methods import Method
+from orthocond.config.schema import Config
+from orthocond.config.tasks import TASKS
+from orthocond.models.backbones import build_model
+from orthocond.treatments import Treated, treat
+
+
+def build_network(config: Config, classes: int) -> tuple[nn.Module, Treated, torch.optim.SGD]:
+    """Build the network and the optimizer of a run, on the CPU.
+
+    Args:
+        config: settings of the network, the treatments and the optimizer; its seed fixes all
+            weights.
+        classes: number of classes.
+
+    Returns:
+        The network, from images (B, 3, H, W) to logits (B, classes); the handle on its treated
+        layer; the optimizer. The caller moves the network to its device, and then binds the handle
+        to the optimizer.
+
+    Raises:
+        UserError: the task does not have this model or method, or the treatments exclude each
+            other.
+
+    Example:
+        >>> model, treated, optimizer = build_network(Config(method="nog"), 10)
+        >>> treated.bind(optimizer)
+        >>> treated.treatments
+        ('nog',)
+    """
+    method = Method.parse(config.method)
+    torch.manual_seed(config.seed)
+    model = build_model(
+        config.task,
+        config.model,
+        method.solver,
+        classes,
+        eps=config.eps,
+        backward=config.backward,
+        groups=config.groups,
+        stem_kernel=config.stem_kernel,
+    ).to(torch.float64 if config.precision == "float64" else torch.float32)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    treated = treat(
+        model,
+        TASKS[config.task].pre_svd,
+        method.treatments,
+        ol_weight=config.ol_weight,
+        target=config.olr_target,
+    )
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    return model, treated, optimizer

@@ -1,0 +1,1 @@
+"""Treatments around the optimizer's step: hooks, closures, and the record of a step."""

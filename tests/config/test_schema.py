@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orthocond.config.schema import Config, checked, parse_seeds, presets, read_preset, resolve
+from orthocond.errors import UserError
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_resolves(name: str) -> None:
+    assert list(resolve(name))
+
+
+def test_later_layers_override_earlier_ones(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("epochs = 5\nbatch_size = 64\n[data]\ntrain_images = 640\n")
+    grid = resolve("quick", file, {"batch_size": 32, "data": {"name": "cifar10"}}, ["epochs=7"])
+    config = grid.config
+    assert (config.epochs, config.batch_size) == (7, 32)
+    assert (config.data.name, config.data.train_images) == ("cifar10", 640)
+    assert config.data.test_images == read_preset("quick")["data"]["test_images"]
+
+
+def test_methods_are_canonical_and_each_stands_once() -> None:
+    grid = resolve(flags={"methods": ["olr+nog", "svd+nog+olr", "bn"], "seeds": "1"})
+    assert [config.method for config in grid] == ["svd+nog+olr", "bn"]
+
+
+def test_the_paper_settings_are_the_papers() -> None:
+    for name in ("paper-dbn-cifar10", "paper-dbn-cifar100"):
+        grid = resolve(name)
+        config = grid.config
+        assert (config.model, config.epochs, config.batch_size) == ("resnet50", 350, 128)
+        assert (config.lr, config.momentum, config.weight_decay) == (0.1, 0.9, 5e-4)
+        assert (config.lr_milestones, config.lr_decay) == ((100, 200, 300), 0.1)
+        assert len(list(grid)) == 14 * 10
+    config = resolve("paper-gcp-imagenet").config
+    assert (config.model, config.epochs, config.batch_size) == ("resnet18", 60, 256)
+    assert (config.lr, config.weight_decay, config.lr_milestones) == (0.1, 1e-4, (30, 45))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["epoch=3"], "unknown setting 'epoch'"),
+        (["data.trainimages=3"], "did you mean 'data.train_images'"),
+        (["epochs=0"], "epochs: Input should be greater than or equal to 1, got 0"),
+        (["epochs=many"], "epochs: Input should be a valid integer"),
+        (["lr=nan"], "lr: "),
+        (["precision=half"], "precision: Input should be 'float64'"),
+        (["epochs"], "expected key=value"),
+        (["method=nog"], "use --method"),
+        (["lr_milestones=[3, 2]"], "do not increase"),
+        (["data=leaves"], "did you mean data.name?"),
+        (["task=gcp", "epochs.x=1"], "epochs: "),
+    ],
+)
+def test_a_bad_setting_is_one_line(settings: list[str], words: str) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(settings=settings)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_names_are_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown preset 'quik'.*did you mean 'quick'"):
+        resolve("quik")
+    with pytest.raises(UserError, match="did you mean 'nog'"):
+        resolve(flags={"methods": ["nogg"]})
+    with pytest.raises(UserError, match="does not exist for task"):
+        resolve(flags={"methods": ["bn"], "task": "gcp"})
+    (tmp_path / "broken.toml").write_text("epochs = [")
+    with pytest.raises(UserError, match="is not valid TOML"):
+        resolve(file=tmp_path / "broken.toml")
+    with pytest.raises(UserError, match="cannot read"):
+        resolve(file=tmp_path / "missing.toml")
+
+
+def test_an_absurdly_deep_file_answers(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.toml"
+    deep.write_text("a = " + "[" * 100_000 + "]" * 100_000)
+    with pytest.raises(UserError):
+        resolve(file=deep)
+    deep.write_bytes(b"#" * (2 << 20))
+    with pytest.raises(UserError, match="larger than"):
+        resolve(file=deep)
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "-1", "0-100000", "1,,2", "²"])
+def test_bad_seeds_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="seeds"):
+        parse_seeds(text)
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=5, unique=True))
+@settings(max_examples=20, deadline=None)
+def test_seeds_read_back(seeds: list[int]) -> None:
+    assert parse_seeds(",".join(map(str, seeds))) == seeds
+
+
+def test_a_configuration_is_frozen_and_round_trips() -> None:
+    config = Config(epochs=3)
+    assert checked(Config, config.model_dump(mode="json")) == config
+    with pytest.raises(ValueError, match="frozen"):
+        config.epochs = 4  # type: ignore[misc]

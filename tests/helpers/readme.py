@@ -1,0 +1,50 @@
+"""The figure and the table of the README, from the runs that they name: ``make readme``."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib
+from typer.testing import CliRunner
+
+from orthocond.artifacts.atomic_files import write_bytes
+from orthocond.report.output import plot
+from orthocond.report.registry import FIGURES as STUDY_FIGURES
+from orthocond.report.study import Study
+from orthocond_cli.app import app
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+FIGURES = ROOT / "book/_static/readme"
+TABLE = re.compile(r"(<!-- orthocond (table [^>]*) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+FIGURE = re.compile(r"<!-- orthocond plot (\w+) --runs (\S+) -->")
+
+
+def with_tables(text: str) -> str:
+    """The text with each table as the command above it prints it."""
+
+    def table(match: re.Match[str]) -> str:
+        comment, command = match.groups()
+        with contextlib.chdir(ROOT):
+            printed = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+        return f"{comment}\n{printed.stdout}"
+
+    return TABLE.sub(table, text)
+
+
+def draw(out: Path) -> list[Path]:
+    """Draw each figure that the README names."""
+    files = []
+    for name, runs in FIGURE.findall(README.read_text()):
+        drawn = plot(Study(ROOT / runs), STUDY_FIGURES[name], out, ["svg"])
+        files += [Path(file) for file in drawn["files"]]
+    return files
+
+
+if __name__ == "__main__":
+    matplotlib.use("agg")
+    write_bytes(README, with_tables(README.read_text()).encode())
+    draw(FIGURES)

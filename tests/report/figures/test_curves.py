@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from orthocond.artifacts.run_writer import Run
+from orthocond.report.figures.curves import (
+    WINDOWS,
+    curves,
+    draw_panel,
+    late,
+    rank_text,
+    stated,
+    window,
+)
+from orthocond.report.study import Study
+
+
+@pytest.mark.parametrize("records", [0, 1, 10, 49, 50, 100, 1000])
+def test_the_window_is_odd_and_a_small_part_of_the_records(records: int) -> None:
+    assert window(records) % 2 == 1
+    assert window(records) <= max(1, records / WINDOWS + 1)
+
+
+def test_a_curve_is_the_median_over_seeds_of_running_medians(study: Study) -> None:
+    selection = study.select("dbn", ["svd"])
+    frame = curves(selection)
+    plain = []
+    for run in selection.runs["svd"]:
+        rows = run.conditioning.query("phase == 'train'")["kappa_support"].to_numpy()
+        half = window(len(rows)) // 2
+        plain.append([np.median(rows[max(0, i - half) : i + half + 1]) for i in range(len(rows))])
+    np.testing.assert_allclose(frame["kappa_support"], np.median(plain, axis=0))
+    np.testing.assert_allclose(frame["kappa_support_low"], np.min(plain, axis=0))
+    np.testing.assert_allclose(frame["kappa_support_high"], np.max(plain, axis=0))
+    assert (frame["n"] == 2).all()
+
+
+def test_evaluations_are_one_row_each(study: Study) -> None:
+    frame = curves(study.select("gcp", ["svd"]), "eval")
+    assert list(frame["step"]) == [30, 60, 90, 120]
+
+
+def test_an_infinite_kappa_stays_infinite_and_is_drawn_at_the_top(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = study.select("dbn", ["svd"]).runs["svd"][0].conditioning
+    monkeypatch.setattr(Run, "conditioning", table.assign(kappa=np.inf))
+    frame = curves(study.select("dbn", ["svd"]))
+    assert np.isinf(frame["kappa"]).all()
+    axes = Figure().subplots()
+    draw_panel(axes, frame, "kappa", ["svd"])
+    assert set(axes.lines[0].get_ydata()) == {axes.get_ylim()[1]}
+
+
+def test_what_the_paper_states_is_drawn_beside_the_axes_as_the_methods_line_is(
+    study: Study,
+) -> None:
+    frame = curves(study.select("dbn", ["svd", "ns"]))
+    figure = Figure()
+    axes = figure.subplots()
+    draw_panel(axes, frame, "kappa", ["svd", "ns"], stated(frame))
+    figure.draw_without_rendering()
+    lines, marks = axes.lines[:2], axes.lines[2:]
+    assert [mark.get_ydata()[0] for mark in marks] == [1e12, 1e5]
+    for line, mark in zip(lines, marks, strict=True):
+        for look in ("linestyle", "marker", "color"):
+            assert getattr(mark, f"get_{look}")() == getattr(line, f"get_{look}")()
+        assert mark.get_window_extent().x0 > axes.bbox.x1
+
+
+def test_the_end_of_training_is_its_last_tenth() -> None:
+    frame = pd.DataFrame(
+        {"method": ["a"] * 4 + ["b"], "step": [0, 50, 95, 100, 100], "kappa": [9, 9, 2, 4, 7.0]}
+    )
+    assert late(frame, "kappa") == {"a": 3.0, "b": 7.0}
+
+
+def test_a_rank_that_changes_is_shown_as_a_range() -> None:
+    frame = pd.DataFrame({"method": "ns", "rank": [20.0] * 50 + [27.0] * 50})
+    assert rank_text(frame, "ns") == "20 to 27"

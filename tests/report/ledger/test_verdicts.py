@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from orthocond.report.ledger.verdicts import (
+    ABOVE,
+    BELOW,
+    Verdict,
+    in_time,
+    near,
+    of_size,
+    often,
+    on_side,
+    together,
+)
+from orthocond.report.statistics import Difference, difference
+
+HOLDS, FAILS, OPEN, ABSENT = Verdict
+
+
+def interval(low: float, high: float) -> Difference:
+    return Difference((low + high) / 2, 1.0, 5, low, high, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side", "bound", "verdict"),
+    [
+        (-2, -1, BELOW, 0, HOLDS),
+        (-2, -1, ABOVE, 0, FAILS),
+        (1, 2, BELOW, 0, FAILS),
+        (-1, 2, BELOW, 0, OPEN),
+        (-0.2, 0.2, ABOVE, -0.3, HOLDS),  # no gain that counts
+        (-0.4, 0.2, ABOVE, -0.3, OPEN),
+        (-0.9, -0.4, ABOVE, -0.3, FAILS),
+        (math.nan, math.nan, BELOW, 0, OPEN),
+    ],
+)
+def test_a_side_is_decided_by_the_whole_interval(
+    low: float, high: float, side: int, bound: float, verdict: Verdict
+) -> None:
+    assert on_side(interval(low, high), side, bound) == verdict
+
+
+def test_the_primary_family_is_decided_by_the_adjusted_p() -> None:
+    found = interval(-2, -1)
+    assert on_side(found, BELOW, p=0.06) == OPEN
+    assert on_side(found, BELOW, p=0.04) == HOLDS
+    assert of_size(found, BELOW, 0.5, p=0.06) == OPEN  # the size is reached, 0 is not excluded
+    assert of_size(found, BELOW, 0.5, p=0.04) == HOLDS
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.9, -0.3, HOLDS),
+        (-2.0, -1.0, HOLDS),  # more than was claimed
+        (-0.5, -0.1, OPEN),  # there, but smaller
+        (-0.9, 0.3, OPEN),  # too wide
+        (-0.4, 0.3, FAILS),  # neither
+        (0.1, 0.5, FAILS),  # the other side
+        (math.nan, math.nan, OPEN),
+    ],
+)
+def test_a_size_must_be_there_and_be_reached(low: float, high: float, verdict: Verdict) -> None:
+    assert of_size(interval(low, high), BELOW, 0.6) == verdict
+    assert of_size(interval(-high, -low), ABOVE, 0.6) == verdict
+
+
+def test_a_level_is_an_order_of_magnitude() -> None:
+    assert near(interval(-0.3, 0.4)) == HOLDS
+    assert near(interval(-0.3, 0.7)) == OPEN
+    assert near(interval(0.6, 0.7)) == near(interval(-3, -2)) == FAILS
+
+
+def test_what_happens_often_is_decided_by_a_binomial_test() -> None:
+    for runs in (2, 5, 8):
+        for times in range(runs + 1):
+            above = stats.binomtest(times, runs, 0.5, "greater").pvalue < 0.05
+            below = stats.binomtest(times, runs, 0.5, "less").pvalue < 0.05
+            expected = HOLDS if above else FAILS if below else OPEN
+            assert often(times, runs)[0] == expected
+
+
+def test_a_time_may_exceed_its_claim_by_rounding_only() -> None:
+    assert in_time(1.001, 1.0249, 0.02) == HOLDS
+    assert in_time(1.001, 1.03, 0.02) == OPEN
+    assert in_time(1.03, 1.05, 0.02) == FAILS
+
+
+def test_a_claim_is_as_strong_as_its_weakest_part() -> None:
+    assert together([HOLDS, HOLDS]) == HOLDS
+    assert together([HOLDS, OPEN]) == OPEN
+    assert together([OPEN, ABSENT]) == ABSENT
+    assert together([ABSENT, FAILS, HOLDS]) == FAILS
+
+
+def test_without_an_effect_a_side_is_found_wrong_in_one_case_of_forty() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(2000, 5))
+    found = [on_side(difference(draw, np.zeros(5)), BELOW) for draw in draws]
+    for verdict in (HOLDS, FAILS):
+        assert np.mean([v == verdict for v in found]) == pytest.approx(0.025, abs=0.0105)  # 3 s.e.

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from study_factory import write_run, write_study
+
+from orthocond.report.study import MissingRuns, Study
+from orthocond.report.tables.differences import build, of_task
+from orthocond.report.tables.render import render
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = write_study(tmp_path_factory.mktemp("study"), ("svd", "svd+nog", "svd+ow"), seeds=3)
+    for seed in range(2):
+        write_run(folder, "dbn", "svd", seed, stem_kernel=11)
+    return Study(folder)
+
+
+def test_a_difference_is_that_of_runs_from_equal_seeds(study: Study) -> None:
+    frame, runs = build(study).frame, study.select("dbn").runs
+    nog, svd = ([run.summary["error"] for run in runs[m]] for m in ("svd+nog", "svd"))
+    d = np.subtract(nog, svd)
+    test = stats.ttest_1samp(d, 0)
+    row = frame.loc["svd+nog - svd", ""]
+    expected = [np.mean(d), *test.confidence_interval(0.95), 3]
+    shown = ["difference mean", "difference low", "difference high", "n"]
+    assert row[shown].tolist() == pytest.approx(expected)
+    assert row["p (Holm)"] >= test.pvalue
+
+
+def test_a_wide_stem_is_a_baseline_and_counts_as_shown(study: Study) -> None:
+    table = build(study)
+    assert table.frame.at["svd+ow - svd (11×11 stem)", ("", "n")] == 2
+    assert not any("left out" in remark for remark in table.provenance.remarks)
+    assert len(table.provenance.runs) == 11
+
+
+def test_signs_p_values_and_what_was_not_run_are_legible(study: Study) -> None:
+    text = render(build(study))
+    lines = [line.split("|") for line in text.splitlines() if "|" in line]
+    rows = {cells[1].strip(): cells for cells in lines}
+    nog, olr = rows["SVD + NOG against SVD"], rows["SVD + OLR against SVD"]
+    difference = nog[2].strip()
+    assert difference[0] in "+-" and difference.count("[") == 1
+    assert nog[4].strip() and not rows["SVD + OW against SVD"][4].strip()  # p of the family only
+    assert [cell.strip() for cell in olr[2:6]] == ["not run here", "0", "", ""]
+    family = "SVD + NOG against SVD; SVD + OLR against SVD; SVD + OW against SVD (11×11 stem); "
+    assert f"named before the runs: {family}" in text
+    assert "best" not in text  # of differences none is
+
+
+def test_the_only_task_of_a_study_is_its_table(tmp_path: Path) -> None:
+    write_study(tmp_path, ("svd", "svd+nog"), "gcp", data="tiny-imagenet-100")
+    assert "covariance pooling on tiny-imagenet-100" in build(Study(tmp_path)).title
+    with pytest.raises(MissingRuns, match="orthocond train"):
+        of_task(Study(tmp_path), "dbn")

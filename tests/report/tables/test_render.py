@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from orthocond.errors import UserError
+from orthocond.report.registry import TABLES
+from orthocond.report.study import Study
+from orthocond.report.tables.render import FORMATS, render, shown, to_records
+
+
+def rows_of(markdown: str) -> dict[str, list[str]]:
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+@pytest.mark.parametrize("name", ["tab1", "tab2", "tab3", "tab4", "tab5"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_table_has_its_rows_in_every_format(name: str, format: str, study: Study) -> None:
+    table = TABLES[name](study)
+    text = render(table, format)
+    for label in table.labels.values():
+        assert label in text
+    assert "not run here" in text
+    assert "nan" not in text.lower().replace("covariance", "")
+
+
+def test_mean_and_deviation_share_a_cell_and_the_best_is_marked(study: Study) -> None:
+    table = TABLES["tab1"](study)
+    rows = rows_of(render(table, "md"))
+    assert rows["SVD"][:3] == ["19.99 ± 0.16", "lost", "not run here"]
+    assert rows["Newton-Schulz iteration"][0] == "**19.45 ± 0.33**"
+    best = table.frame[("here: cifar10-jpeg", "error mean")].idxmin()
+    assert rows[table.labels[best]][3].startswith("**")
+    assert sum(row[3].startswith("**") for row in rows.values()) == 1
+
+
+def test_the_highest_accuracy_is_the_best_one(study: Study) -> None:
+    rows = rows_of(render(TABLES["tab5"](study), "md"))
+    assert rows["SVD + NOG + OW + OLR"][:3] == ["0", "**73.82**", "**91.57**"]
+
+
+def test_what_is_absent_is_said_once_a_group(study: Study) -> None:
+    texts = shown(TABLES["tab4"](study), str)
+    own = texts.loc["SVD + Spectral Norm (SN)", "here: cifar10-jpeg"]
+    assert list(own) == ["not run here", "", ""]
+
+
+def test_csv_holds_the_numbers_unrounded(study: Study) -> None:
+    table = TABLES["tab1"](study)
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    mean = float(rows[0]["here: cifar10-jpeg: error mean"])
+    assert mean == pytest.approx(
+        table.frame.at["svd", ("here: cifar10-jpeg", "error mean")], rel=1e-8
+    )
+    assert rows[0]["here: CIFAR100: error mean"] == "not run here"
+    assert rows[1]["here: cifar10-jpeg: error mean"] == ""
+
+
+def test_html_is_well_formed_and_escaped(study: Study) -> None:
+    table = replace(TABLES["tab1"](study), title="a < b & c")
+    root = ET.fromstring(render(table, "html"))
+    assert root.findtext(".//caption") == "a < b & c"
+    assert len(root.findall(".//tbody/tr")) == len(table.frame)
+    box = root.find("div")  # scrolls; the notes stay in sight
+    assert box is not None and box.find("table") is not None and box.find(".//p") is None
+    assert root.find("p") is not None
+
+
+def test_latex_escapes_what_latex_would_read(study: Study) -> None:
+    text = render(TABLES["tab1"](study), "latex")
+    assert r"\toprule" in text and r"$19.99" not in text and r"19.99 $\pm$ 0.16" in text
+    assert r"error (\%)" in text and text.count(r"\begin{tabular}") == 1
+
+
+def test_records_are_plain_json(study: Study) -> None:
+    table = TABLES["tab1"](study)
+    record = json.loads(json.dumps(to_records(table), allow_nan=False))
+    row = record["rows"][0]
+    assert row["method"] == "svd" and row["paper: CIFAR100: error min"] is None
+    assert np.isclose(
+        row["here: cifar10-jpeg: error mean"],
+        table.frame.at["svd", ("here: cifar10-jpeg", "error mean")],
+    )
+    assert {"title", "note", "remarks", "commands", "runs"} <= set(record)
+
+
+def test_an_unknown_format_is_refused(study: Study) -> None:
+    with pytest.raises(UserError, match=r"unknown format 'htm': .*did you mean 'html'"):
+        render(TABLES["tab1"](study), "htm")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from orthocond.config.methods import Method
+from orthocond.errors import UserError
+from orthocond.report.paper import STATED_KAPPAS, TABLES, published
+
+
+def test_the_paper_has_six_tables_whose_rows_fit_their_columns() -> None:
+    assert list(TABLES) == [1, 2, 3, 4, 5, 6]
+    for table in TABLES.values():
+        assert all(len(row) == len(table.columns) for row in table.rows.values())
+        assert list(table.labels) == list(table.rows)
+
+
+def test_every_row_is_a_canonical_method() -> None:
+    for method in {m for table in TABLES.values() for m in table.rows}:
+        assert str(Method.parse(method)) == method
+
+
+def test_a_number_knows_its_cell() -> None:
+    number = published(4, "svd+nog+ow+olr", "CIFAR10 mean")
+    assert number is not None and number.value == 3.93
+    assert str(number) == "3.93 (Table 4, SVD + NOG + OW + OLR, CIFAR10 mean)"
+
+
+@pytest.mark.parametrize("column", ["mean", "std", "min"])
+def test_an_error_that_two_tables_print_is_the_same_in_both(column: str) -> None:
+    seen: dict[str, float] = {}
+    for table in (1, 2, 3, 4):
+        for method in TABLES[table].rows:
+            number = published(table, method, f"CIFAR100 {column}")
+            if number is not None:
+                assert seen.setdefault(method, number.value) == number.value
+    assert len(seen) >= 8
+
+
+def test_no_minimum_is_above_its_mean() -> None:
+    for number, table in TABLES.items():
+        for method in table.rows:
+            for data in ("CIFAR10", "CIFAR100"):
+                if f"{data} mean" in table.columns:
+                    mean = published(number, method, f"{data} mean")
+                    low = published(number, method, f"{data} min")
+                    assert mean is None or low is None or low.value <= mean.value
+
+
+def test_what_the_source_text_lost_is_absent() -> None:
+    assert published(1, "svd", "CIFAR100 min") is None
+    assert published(2, "svd+nog", "CIFAR100 mean") is None
+    assert published(4, "svd+olr", "CIFAR10 mean") is None
+    assert published(6, "svd+olr", "FP (ms)") is None
+    assert published(1, "bn", "CIFAR100 mean") is None  # not a row of the paper's table
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "message"),
+    [
+        (7, "CIFAR100 mean", "tables 1 to 6, got 7"),
+        (1, "CIFAR10 mean", "Table 1 has columns CIFAR100 mean.*got 'CIFAR10 mean'"),
+    ],
+)
+def test_a_cell_that_does_not_exist_is_refused(table: int, column: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        published(table, "svd", column)
+
+
+def test_the_stated_condition_numbers_name_their_section() -> None:
+    assert len({(k.task, k.method) for k in STATED_KAPPAS}) == len(STATED_KAPPAS)
+    assert all(re.fullmatch(r"Sec\. \d(\.\d)?", k.place) for k in STATED_KAPPAS)

@@ -1,0 +1,28 @@
+"""What a grid says of the runs that are there already, without training any."""
+
+from pathlib import Path
+
+import pytest
+import small_run
+
+from orthocond.artifacts import checkpoints
+from orthocond.artifacts.run_writer import RunWriter
+from orthocond.config.schema import resolve
+from orthocond.data import load_data
+from orthocond.training.session import plan, resolved, run_folder
+
+
+def test_a_complete_run_is_skipped_with_a_word_on_its_damaged_state(tmp_path: Path) -> None:
+    grid = resolve(settings=["data.train_images=10", "data.test_images=10"])
+    data = load_data(**grid.config.data.model_dump())
+    with RunWriter(run_folder(tmp_path, grid.config, data)) as writer:
+        writer.begin(resolved(grid.config, data), small_run.ENVIRONMENT)
+        parts = (small_run.tensors(1), small_run.state(1), small_run.tables(1))
+        writer.save(checkpoints.Checkpoint(1, *parts))
+        writer.finish(small_run.SUMMARY, small_run.tables(1))
+    (checkpoint,) = checkpoints.folders(writer.path / "checkpoint")
+    with (checkpoint / checkpoints.TENSORS).open("ab") as file:
+        file.write(b"\0")
+    with pytest.warns(UserWarning, match=f"checkpoint/1/{checkpoints.TENSORS} .* are intact"):
+        (planned,) = plan(grid, tmp_path, data)
+    assert planned.action == "skip"
