@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # For what is installed and, by the second name from pip 25.3 on, for what builds this package.
 PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: install lock demo test lint book wheel-check readme faults gpu-check mutants clean
+.PHONY: install lock demo test lint book wheel-check readme faults gpu-check gpu-measure mutants clean
 
 install: $(VENV)/.installed
 
@@ -55,6 +55,14 @@ faults: install
 
 gpu-check: install
 	cd tests && PYTHONPATH=helpers ../$(BIN)/python -m gpu
+
+OUT ?= build/gpu
+MINUTES ?= 8
+
+# What a GPU should be asked, within MINUTES; started again, it goes on. REHEARSE=--rehearse takes
+# the same steps at sizes for a CPU.
+gpu-measure: install
+	$(BIN)/python benchmarks/gpu.py --out $(OUT) --minutes $(MINUTES) $(REHEARSE)
 
 # An hour and more; stopped, it goes on where it was. tests/mutants.md says what survives.
 mutants: install

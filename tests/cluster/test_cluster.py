@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from cluster.slurm import missing, slurm
+from launched import NETWORKS
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.schema import presets, resolve
 from orthocond_cli.cluster import run_arguments
 from orthocond_cli.main import run
 
-NETWORKS = Path(__file__).parents[1] / "helpers/plain_networks"
 TRAIN = [sys.executable, "-m", "orthocond_cli", "train"]
 GRID = ["--method", "svd", "--method", "nog+olr", "--seeds", "0-1"]
 SETTINGS = [

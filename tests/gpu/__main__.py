@@ -1,6 +1,6 @@
 """``make gpu-check``: the tests that need a GPU, and a table of how each of them ended.
 
-``python -m gpu``, in the folder ``tests``; exits with 1 where one failed.
+``python -m gpu [FILE ...]``, in the folder ``tests``; exits with 1 where one failed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ class Outcomes:
             )
 
 
-def main() -> int:
-    """Run them; returns the exit code."""
+def main(files: list[str]) -> int:
+    """Run the tests in these files, or all of them, in several processes; return the exit code."""
     if not torch.cuda.is_available() and "GPU_TESTS_ON" not in os.environ:
         print("gpu-check: there is no CUDA device here, nothing was run")
         return 0
     outcomes = Outcomes()
-    code = pytest.main(["-m", "gpu", str(Path(__file__).parent)], plugins=[outcomes])
+    folder = Path(__file__).parent
+    paths = [str(folder / file) for file in files] or [str(folder)]
+    code = pytest.main(["-m", "gpu", "-n", "auto", "--maxprocesses=8", *paths], plugins=[outcomes])
     print(tabulate(outcomes.rows, headers="keys", floatfmt=".1f"))
     count = torch.cuda.device_count()
     print(f"{count} CUDA devices" + (f": {torch.cuda.get_device_name()}" if count else ""))
@@ -47,4 +49,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from test_processes import NETWORKS, SETTINGS, process_of_rank
+from launched import NETWORKS, SETTINGS, process_of_rank
 
 from orthocond.artifacts.run_writer import Run
 

@@ -54,7 +54,8 @@ class Toy:
     Args:
         build: the optimizer from the network's parameters, and a list of them or groups.
         target: of OLR.
-        device: of the network and the images; both are drawn on the CPU.
+        device: of the treated network and the images. All random numbers, the treatments' start
+            values included, are drawn on the CPU first: a GPU's generator gives others.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class Toy:
         target: str = "parameter",
         device: torch.device | str = "cpu",
     ) -> None:
-        self.model = network(seed, dtype).to(device)
+        self.model = network(seed, dtype)
         self.images, self.labels = (t.to(device) for t in batch(dtype))
         self.treated: Treated = oc.treat(self.model, "0", treatments, ol_weight=0.05, target=target)
+        self.model.to(device)
         self.optimizer = build(list(self.model.parameters()))
         self.treated.bind(self.optimizer)
 

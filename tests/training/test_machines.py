@@ -15,11 +15,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from launched import NETWORKS
 
 from orthocond.artifacts.run_writer import Run
 from orthocond_cli.main import run
 
-NETWORKS = Path(__file__).parents[1] / "helpers/plain_networks"
 SETTINGS = [
     *("epochs=2", "batch_size=16", "data.train_images=64", "data.test_images=16", "lr=0.02"),
     *("data.classes=4", "data.size=16", "recalibration_batches=1", "precision=float64"),

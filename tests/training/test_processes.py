@@ -16,16 +16,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from launched import NETWORKS, SETTINGS, process_of_rank
 
 from orthocond.artifacts.run_writer import Run
 
-NETWORKS = Path(__file__).parents[1] / "helpers/plain_networks"
 BIN = Path(sys.executable).parent
-SETTINGS = [
-    *("epochs=5", "batch_size=16", "data.train_images=160", "data.test_images=40"),  # 50 steps
-    *("data.classes=4", "data.size=16", "lr=0.02", "probe_every=5", "recalibration_batches=2"),
-    *("precision=float64", "checkpoint_every=1"),
-]
 TRAIN = ["-m", "orthocond_cli", "train", *(f"--set={setting}" for setting in SETTINGS)]
 TASKS = {
     "dbn": ["--method", "svd", "--method", "nog+ow+olr"],
@@ -99,14 +94,6 @@ def test_two_processes_train_what_one_trains(
         assert_equal_up_to_rounding(run, Run(one / run.name))
     by_rank = [(written / str(rank)).read_text() for rank in (0, 1)]
     assert str(study) in by_rank[0] and str(study) not in by_rank[1]  # one writer
-
-
-def process_of_rank(launcher: int, rank: int) -> int:
-    for children in Path(f"/proc/{launcher}/task").glob("*/children"):
-        for child in children.read_text().split():
-            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-                return int(child)
-    raise AssertionError(f"no process has rank {rank}")
 
 
 def wait_for_state(process: subprocess.Popen[str], run: Run) -> None:
