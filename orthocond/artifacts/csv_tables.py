@@ -34,6 +34,9 @@ METRICS = (
     "recalibrated_loss",
     "recalibrated_top1",
     "recalibrated_top5",
+    "train_eval_loss",
+    "train_eval_top1",
+    "train_eval_top5",
     "failures",
     "unrecovered",
     "eta",
@@ -50,10 +53,16 @@ CONDITIONING = (
     *(column for field in MEASURED for column in (field, f"{field}_min", f"{field}_max")),
     "rank_tol",
     "structural_rank",
+    "common_rank",
 )
 TABLES = {"metrics": METRICS, "timings": TIMINGS, "conditioning": CONDITIONING}
 TEXT = ("phase",)  # columns of text; all others hold numbers
-ADDED: frozenset[str] = frozenset()
+ADDED = frozenset(
+    (
+        *("train_eval_loss", "train_eval_top1", "train_eval_top5"),
+        *("kappa_common", "kappa_common_min", "kappa_common_max", "common_rank"),
+    )
+)
 """Columns added after format 1: a file without them is older, not damaged."""
 MAX_CSV = 128 << 20  # bytes
 DIGITS = 9  # significant digits of a number

@@ -72,6 +72,7 @@ class Config(_Strict):
     ol_weight: Weight = 1e-4  # weight of the orthogonal loss (eq. 12)
     olr_target: Literal["parameter", "weight"] = "parameter"
     probe_every: Positive = 10  # steps between two conditioning records
+    eval_every: Positive = 1  # epochs between two evaluations; the last epoch always has one
     recalibration_batches: Positive = 20
     # Random stream for the order of the recalibration's images. own: a separate stream; shared: the
     # stream of the first batch's crops, as in runs of format 1 (orthocond.config.stored_settings).

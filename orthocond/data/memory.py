@@ -136,12 +136,14 @@ class InMemoryData:
             index = order[step * batch_size : (step + 1) * batch_size]
             yield self._augmented(index, generator(seed, AUGMENT, epoch, step), rank, world)
 
-    def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Yield all evaluation images in order, in batches."""
-        device = self.evaluation.images.device
-        for index in torch.arange(self.eval_count).split(batch_size):
-            mine = share(index, rank, world).to(device)
-            yield self._normalized(self.evaluation.images[mine]), self.evaluation.labels[mine]
+    def eval_batches(
+        self, batch_size: int, rank: int = 0, world: int = 1, training: bool = False
+    ) -> Iterator[Batch]:
+        """Yield all evaluation (or training) images in order, in batches."""
+        chosen = self.train if training else self.evaluation
+        for index in torch.arange(len(chosen)).split(batch_size):
+            mine = share(index, rank, world).to(chosen.images.device)
+            yield self._normalized(chosen.images[mine]), chosen.labels[mine]
 
     def calibration_batches(
         self,

@@ -70,8 +70,17 @@ class ImageData(Protocol):
             first_step: step of the epoch to begin with.
         """
 
-    def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Yield this process's share of each batch of the evaluation images, in order."""
+    def eval_batches(
+        self, batch_size: int, rank: int = 0, world: int = 1, training: bool = False
+    ) -> Iterator[Batch]:
+        """Yield this process's share of each batch of the evaluation images, in order.
+
+        Args:
+            batch_size: images per batch, over all processes.
+            rank: number of this process.
+            world: number of processes.
+            training: yield the training images instead, all of them and not augmented.
+        """
 
     def calibration_batches(
         self,

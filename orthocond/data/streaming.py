@@ -117,10 +117,12 @@ class StreamedData:
         corner = (round(self.size * MARGIN) - self.size) // 2
         return [(i, corner, corner, False) for i in index]
 
-    def eval_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Yield the middle crop of all evaluation images in order, in batches."""
-        views = self._middle(range(self.eval_count))
-        yield from self._load(self.evaluation, views, batch_size, rank, world)
+    def eval_batches(
+        self, batch_size: int, rank: int = 0, world: int = 1, training: bool = False
+    ) -> Iterator[Batch]:
+        """Yield the middle crop of all evaluation (or training) images in order, in batches."""
+        samples = self.train if training else self.evaluation
+        yield from self._load(samples, self._middle(range(len(samples))), batch_size, rank, world)
 
     def calibration_batches(
         self,

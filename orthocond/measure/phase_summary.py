@@ -8,7 +8,7 @@ import pandas as pd
 
 from orthocond.spectral.conditioning import MEASURED
 
-CONSTANTS = ("rank_tol", "structural_rank")
+CONSTANTS = ("rank_tol", "structural_rank", "common_rank")
 
 
 def by_phase(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -22,7 +22,8 @@ def by_phase(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
     Returns:
         Phase -> ``records`` (number of records), each field (``median``, ``min``, ``max``),
-        ``rank_tol`` and ``structural_rank`` (None where unknown).
+        ``rank_tol``, ``structural_rank`` and ``common_rank`` (None where unknown). Without a common
+        rank there is no field ``kappa_common``.
     """
     result: dict[str, dict[str, Any]] = {}
     for phase, part in rows.groupby("phase", sort=False):
@@ -33,6 +34,7 @@ def by_phase(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
                 "max": float(part[f"{name}_max"].max(skipna=False)),
             }
             for name in MEASURED
+            if name != "kappa_common" or part["common_rank"].notna().any()
         }
         # Each constant has one value in a phase: the tolerance depends on the layer and its dtype,
         # the structural rank on the kernel, which is larger in evaluation for an orthogonal

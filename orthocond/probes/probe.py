@@ -56,7 +56,13 @@ class ProbeRecord:
         row = {"phase": self.phase, "step": self.step, "samples": self.samples}
         for name in MEASURED:
             row |= {name: median[name], f"{name}_min": low[name], f"{name}_max": high[name]}
-        return row | {name: median[name] for name in ("rank_tol", "structural_rank")}
+        constants = ("rank_tol", "structural_rank", "common_rank")
+        return row | {name: median[name] for name in constants}
+
+
+def _rank(rank: int | nn.Module | None, samples: int) -> int | None:
+    """Return a rank that may be given as the layer that determines it."""
+    return structural_rank_of(rank, samples) if isinstance(rank, nn.Module) else rank
 
 
 class ConditioningProbe:
@@ -83,6 +89,8 @@ class ConditioningProbe:
         eps: value that the layer adds to the diagonal, for ``kappa_eps``.
         structural_rank: the largest rank that the architecture allows, or the Pre-SVD layer from
             which the function ``structural_rank`` computes it.
+        common_rank: r of the field ``kappa_common``, to compare layers whose ranks differ; or a
+            layer from which the function ``structural_rank`` computes it.
         side: ``input`` or ``output`` of the layer.
         channel_dim: the channel dimension, such as 1 or -1. None derives it from the layer's type:
             1 for convolutions, batch, instance and group norms, pooling and the layers of this
@@ -120,17 +128,18 @@ class ConditioningProbe:
         structural_rank: int | nn.Module | None = None,
         side: Side = "input",
         channel_dim: int | None = None,
+        common_rank: int | nn.Module | None = None,
     ) -> None:
         require_whole(every, "every")
         if side not in get_args(Side):
             raise unknown("side", side, get_args(Side))
-        if isinstance(structural_rank, nn.Module):
-            structural_rank_of(structural_rank, samples=1)  # raise now, not in the first forward
+        for rank in (structural_rank, common_rank):
+            _rank(rank, samples=1)  # raise now, not in the first forward
         module = find_layer(model, layer)
         check_channels(unwrapped(module), channel_dim)
         self.layer, self.side, self.channel_dim = layer, side, channel_dim
         self.every, self.per_sample, self.eps = every, per_sample, eps
-        self.structural_rank = structural_rank
+        self.structural_rank, self.common_rank = structural_rank, common_rank
         self.records: list[ProbeRecord] = []
         self._step, self._counts_steps = 0, True
         self._last_step: int | None = None  # step of the last training forward
@@ -208,14 +217,16 @@ class ConditioningProbe:
             l = covariance_eigenvalues(P).unsqueeze(0)  # (1, d)
         if n == 0 or len(l) == 0:
             return
-        structural = self.structural_rank
-        if isinstance(structural, nn.Module):
-            structural = structural_rank_of(structural, samples=n)
         d = x.shape[1]
+        structural, common = _rank(self.structural_rank, n), _rank(self.common_rank, n)
+        common = min(common, d) if common else None
         tolerance = rank_tolerance(d, feature_dtype=x.dtype)
-        fields = torch.stack(list(measures(l, tolerance, self.eps).values())).cpu()  # (8, samples)
+        found = measures(l, tolerance, self.eps, common)
+        fields = torch.stack(list(found.values())).cpu()  # (9, samples)
         median, low, high = (
-            as_record(dict(zip(MEASURED, values.tolist(), strict=True)), tolerance, structural, d)
+            as_record(
+                dict(zip(MEASURED, values.tolist(), strict=True)), tolerance, structural, d, common
+            )
             for values in (fields.median(1).values, fields.amin(1), fields.amax(1))
         )
         self.records.append(ProbeRecord(step, phase, len(l), median, low, high))

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orthocond.errors import UserError, require_floating
+from orthocond.errors import UserError, require_floating, require_whole
 from orthocond.spectral.eigh import Outcome, eigh
 
 
@@ -50,8 +50,12 @@ class Conditioning:
         effective_rank: exp of the entropy of l / sum l.
         stable_rank: sum l / l_max.
         lambda_max: l_max, the largest eigenvalue.
+        kappa_common: l_max / |l_r|, where l_r is the r-th largest eigenvalue and r is
+            ``common_rank``; None if no r was given. Condition numbers on supports of different
+            ranks can't be compared; these can.
         rank_tol: fraction of l_max at or below which an eigenvalue counts as zero.
         structural_rank: largest rank that the architecture allows; None if unknown.
+        common_rank: r of ``kappa_common``.
         dimension: d.
 
     Example:
@@ -68,12 +72,14 @@ class Conditioning:
     effective_rank: float
     stable_rank: float
     lambda_max: float
+    kappa_common: float | None
     rank_tol: float
     structural_rank: int | None
+    common_rank: int | None
     dimension: int
 
 
-MEASURED = tuple(field.name for field in fields(Conditioning))[:8]
+MEASURED = tuple(field.name for field in fields(Conditioning))[:9]
 """Fields measured for each sample. The other fields are known in advance."""
 COUNTS = ("negative", "rank")
 
@@ -120,13 +126,16 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator == 0, torch.inf, numerator / denominator)
 
 
-def measures(eigenvalues: Tensor, rank_tol: float, eps: float = 0.0) -> dict[str, Tensor]:
+def measures(
+    eigenvalues: Tensor, rank_tol: float, eps: float = 0.0, common_rank: int | None = None
+) -> dict[str, Tensor]:
     """Return the measured fields of ``Conditioning`` for many spectra at once.
 
     Args:
         eigenvalues: (..., d), in any order.
         rank_tol: the result of ``rank_tolerance``.
         eps: added to the eigenvalues for ``kappa_eps``.
+        common_rank: r of ``kappa_common``, from 1 to d; without it the field is NaN.
 
     Returns:
         A dict from field name to values (...) in float64. For a spectrum with NaN or Inf the
@@ -148,6 +157,8 @@ def measures(eigenvalues: Tensor, rank_tol: float, eps: float = 0.0) -> dict[str
     share = positive / torch.where(total > 0, total, 1).unsqueeze(-1)
     entropy = -torch.special.xlogy(share, share).sum(-1)
     shifted = (l + eps).abs()
+    r = common_rank
+    common = _ratio(largest, l.sort(-1, descending=True).values[..., r - 1].abs()) if r else None
     values = {
         "kappa": _ratio(l.abs().amax(-1), l.abs().amin(-1)),
         "negative": (l < 0).sum(-1).double(),
@@ -157,6 +168,7 @@ def measures(eigenvalues: Tensor, rank_tol: float, eps: float = 0.0) -> dict[str
         "effective_rank": torch.where(total > 0, entropy.exp(), 0),
         "stable_rank": total / torch.where(largest > 0, largest, 1),
         "lambda_max": largest,
+        "kappa_common": torch.full_like(largest, torch.nan) if common is None else common,
     }
     return {
         name: torch.where(finite, value, 0 if name in COUNTS else torch.nan)
@@ -180,12 +192,18 @@ def covariance_eigenvalues(P: Tensor) -> Tensor:
 
 
 def as_record(
-    values: dict[str, float], rank_tol: float, structural: int | None, dimension: int
+    values: dict[str, float],
+    rank_tol: float,
+    structural: int | None,
+    dimension: int,
+    common: int | None = None,
 ) -> Conditioning:
     """Return a Conditioning from its measured fields, with the counts converted to int."""
-    counts: dict[str, Any] = {name: int(values[name]) for name in COUNTS}
-    return Conditioning(**{**values, **counts}, rank_tol=rank_tol, structural_rank=structural,
-                        dimension=dimension)  # fmt: skip
+    others: dict[str, Any] = {name: int(values[name]) for name in COUNTS}
+    if common is None:
+        others["kappa_common"] = None
+    return Conditioning(**{**values, **others}, rank_tol=rank_tol, structural_rank=structural,
+                        common_rank=common, dimension=dimension)  # fmt: skip
 
 
 def _as_tensor(given: Tensor | np.ndarray) -> Tensor:
@@ -230,6 +248,7 @@ def conditioning(
     eps: float = 0.0,
     feature_dtype: torch.dtype | None = None,
     structural_rank: int | None = None,
+    common_rank: int | None = None,
 ) -> Conditioning:
     """Return the conditioning record of a covariance: condition numbers and ranks.
 
@@ -247,6 +266,8 @@ def conditioning(
             larger ``rank_tol``.
         structural_rank: largest rank that the architecture allows, copied into the record. The
             function ``structural_rank`` computes it.
+        common_rank: r of ``kappa_common`` = l_max / |l_r|, from 1 to d. To compare layers whose
+            ranks differ, give the smallest rank to all of them.
 
     Returns:
         A Conditioning. If P holds NaN or Inf, the counts are 0 and the other measured fields are
@@ -254,7 +275,8 @@ def conditioning(
 
     Raises:
         UserError: the input is neither a square matrix nor a vector, is empty, is less symmetric
-            than the rounding of its dtype explains, or is not of a real floating dtype.
+            than the rounding of its dtype explains, or is not of a real floating dtype; or
+            ``common_rank`` is not a whole number from 1 to d.
 
     Example:
         >>> record = conditioning(torch.tensor([8.0, 2.0, 0.0], dtype=torch.float64), eps=1.0)
@@ -267,7 +289,13 @@ def conditioning(
         raise UserError(
             f"expected a covariance (d, d) or its eigenvalues (d,), got shape {tuple(given.shape)}"
         )
-    tolerance = rank_tolerance(given.shape[0], given.dtype, feature_dtype)
+    d = given.shape[0]
+    if common_rank is not None:
+        require_whole(common_rank, "common_rank")
+        if common_rank > d:
+            raise UserError(f"common_rank is {common_rank}: allowed are whole numbers up to {d}")
+    tolerance = rank_tolerance(d, given.dtype, feature_dtype)
     l = covariance_eigenvalues(_symmetric(given)) if square else given
-    values = {name: value.item() for name, value in measures(l, tolerance, eps).items()}
-    return as_record(values, tolerance, structural_rank, given.shape[0])
+    found = measures(l, tolerance, eps, common_rank)
+    values = {name: value.item() for name, value in found.items()}
+    return as_record(values, tolerance, structural_rank, d, common_rank)

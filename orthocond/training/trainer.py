@@ -28,6 +28,7 @@ from orthocond.training.evaluation import buffers_restored, evaluate
 from orthocond.training.peak_memory import forget_peak, peak_memory_mb
 from orthocond.training.signals import Interrupted, StopSignal
 from orthocond.training.stepper import Diverged, Stepper
+from orthocond.training.treated_network import plain_layer
 
 Save = Callable[[Checkpoint], None]
 
@@ -71,6 +72,7 @@ class Trainer:
             )
         self.config, self.data, self.accelerator = config, data, accelerator
         self.task = TASKS[config.task]
+        self.plain_layer = plain_layer(config)
         self.stop, self.report = stop, report
         self.share = (accelerator.process_index, accelerator.num_processes)
         self.stepper = Stepper(config, len(data.classes), self.epoch_steps, accelerator, stop)
@@ -144,6 +146,7 @@ class Trainer:
             per_sample=self.task.per_sample,
             eps=self.config.eps if self.task.has_eps else 0.0,
             structural_rank=self.stepper.treated.layer,
+            common_rank=self.plain_layer,
         )
 
     def _record(self, probe: ConditioningProbe, epoch: int) -> None:
@@ -153,7 +156,7 @@ class Trainer:
             self.tables["conditioning"].append(rounded(row))
 
     def _finish_epoch(self, epoch: int, seconds: float, images: float) -> None:
-        """Evaluate the network, and add the epoch's rows to the tables.
+        """Evaluate the network if it is due, and add the epoch's rows to the tables.
 
         Args:
             epoch: the epoch that ends, counted from 0.
@@ -164,18 +167,10 @@ class Trainer:
             Diverged: the mean training loss is not finite.
         """
         start = time.perf_counter()
-        self.model.eval()
-        with self._probe() as probe:
-            probe.step = self.step
-            evaluated = self._evaluate()
-            self._record(probe, epoch)
-        recalibrated = self._evaluate_recalibrated() if self.task.running_statistics else {}
-        row = {
-            "epoch": epoch + 1,
-            **self.stepper.finish_epoch(),
-            **{f"eval_{name}": value for name, value in evaluated.items()},
-            **{f"recalibrated_{name}": value for name, value in recalibrated.items()},
-        }
+        last = epoch + 1 == self.config.epochs
+        due = last or (epoch + 1) % self.config.eval_every == 0
+        evaluated = self._evaluations(epoch, last) if due else {}
+        row = {"epoch": epoch + 1, **self.stepper.finish_epoch(), **evaluated}
         timing = {
             "epoch": epoch + 1,
             "seconds": seconds,
@@ -188,13 +183,34 @@ class Trainer:
         if not math.isfinite(row["train_loss"]):
             raise Diverged
 
-    def _evaluate(self) -> dict[str, float]:
-        batches = self.data.eval_batches(self.config.batch_size, *self.share)
-        on_device = (part for batch in batches for part in self.stepper.micro_batches(*batch))
-        return evaluate(self.model, on_device, self.accelerator.reduce)
+    def _evaluations(self, epoch: int, last: bool) -> dict[str, float]:
+        """Return the columns of metrics.csv that an evaluation fills.
 
-    def _evaluate_recalibrated(self) -> dict[str, float]:
-        """Evaluate with population statistics in place of moving averages, which are put back."""
+        After the last epoch the training images are evaluated as well, in the same mode as the
+        others: with population statistics where the task has running statistics.
+        """
+        self.model.eval()
+        with self._probe() as probe:
+            probe.step = self.step
+            row = self._evaluate("eval")
+            self._record(probe, epoch)
+        with buffers_restored(self.model):
+            if self.task.running_statistics:
+                self._recalibrate()
+                row |= self._evaluate("recalibrated")
+            if last:
+                row |= self._evaluate("train_eval", training=True)
+        return row
+
+    def _evaluate(self, prefix: str, training: bool = False) -> dict[str, float]:
+        """Return loss and accuracies, each with the prefix of its column."""
+        batches = self.data.eval_batches(self.config.batch_size, *self.share, training=training)
+        on_device = (part for batch in batches for part in self.stepper.micro_batches(*batch))
+        found = evaluate(self.model, on_device, self.accelerator.reduce)
+        return {f"{prefix}_{name}": value for name, value in found.items()}
+
+    def _recalibrate(self) -> None:
+        """Replace the meta-layer's moving averages by population statistics."""
         config = self.config
         batches = self.data.calibration_batches(
             config.seed,
@@ -204,9 +220,7 @@ class Trainer:
             shared_stream=config.calibration_stream == "shared",
         )
         on_device = (x for batch in batches for x, _ in self.stepper.micro_batches(*batch))
-        with buffers_restored(self.model):
-            recalibrate(self.model, on_device, layers=[self.task.meta_layer])
-            return self._evaluate()
+        recalibrate(self.model, on_device, layers=[self.task.meta_layer])
 
     def checkpoint(self) -> Checkpoint:
         """Return the whole state of the run between two steps."""

@@ -63,3 +63,18 @@ def build_network(config: Config, classes: int) -> tuple[nn.Module, Treated, tor
         weight_decay=config.weight_decay,
     )
     return model, treated, optimizer
+
+
+def plain_layer(config: Config) -> nn.Module:
+    """Return the layer before the meta-layer, untreated and with the stem's default kernel.
+
+    It has no storage. Its structural rank is the number of directions that the features of every
+    method have in common.
+
+    Example:
+        >>> plain_layer(Config(method="ow", stem_kernel=11))
+        Conv2d(3, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+    """
+    with torch.device("meta"):
+        model = build_model(config.task, config.model, TASKS[config.task].solvers[0], 2)
+    return model.get_submodule(TASKS[config.task].pre_svd)

@@ -50,6 +50,14 @@ def batches_of(data, kind, rank=0, world=1, **more):
     return list(data.calibration_batches(7, 12, 3, rank, world))
 
 
+def test_the_training_images_are_evaluated_without_augmentation(data):
+    batches = list(data.eval_batches(batch_size=10, training=True))
+    mean, std = data.statistics
+    pixels = (torch.cat([images for images, _ in batches]) * std + mean).round()
+    assert torch.equal(pixels, data.train.images.float())
+    assert torch.equal(torch.cat([labels for _, labels in batches]), data.train.labels)
+
+
 @pytest.mark.parametrize("kind", ["train", "eval", "calibration"])
 @pytest.mark.parametrize("world", [2, 5])
 def test_the_shares_of_all_processes_make_up_the_batch_of_one(data, kind, world):

@@ -77,10 +77,11 @@ def test_the_rank_is_27_in_every_precision(dtype, rank_tol):
 
 def test_a_covariance_per_sample_with_median_and_range():
     model, x = nn.Sequential(nn.Identity()), torch.randn(5, 4, 9).double().cumsum(0)
-    with ConditioningProbe(model, "0", per_sample=True, channel_dim=1) as probe:
+    with ConditioningProbe(model, "0", per_sample=True, channel_dim=1, common_rank=3) as probe:
         model(x)
     (record,) = probe.records
-    alone = [conditioning(torch.from_numpy(brute_force(sample[None]))) for sample in x]
+    covariances = [torch.from_numpy(brute_force(sample[None])) for sample in x]
+    alone = [conditioning(P, common_rank=3) for P in covariances]
     assert record.samples == 5
     for name in MEASURED:
         values = sorted(getattr(one, name) for one in alone)
@@ -224,7 +225,12 @@ def test_two_processes_record_the_global_batch(tmp_path, per_sample):
         model = stem()
         with (
             ConditioningProbe(
-                model, "1", every=2, per_sample=per_sample, structural_rank=model[0]
+                model,
+                "1",
+                every=2,
+                per_sample=per_sample,
+                structural_rank=model[0],
+                common_rank=model[0],
             ) as probe,
             torch.no_grad(),
         ):
@@ -239,8 +245,10 @@ def test_two_processes_record_the_global_batch(tmp_path, per_sample):
         for one, two in zip(expected, found, strict=True):
             assert (one["phase"], one["step"]) == (two["phase"], two["step"])
             # kappa of a singular matrix is rounding noise, which no two sums share
-            unsure = ("phase", "kappa", "negative")
-            sure = [k for k in one if "support" in k or not k.startswith(unsure)]
+            unsure = ("phase", "kappa", "kappa_min", "kappa_max", "negative")
+            sure = [
+                k for k in one if not k.startswith(("negative", "kappa_eps")) and k not in unsure
+            ]
             assert [two[k] for k in sure] == pytest.approx([one[k] for k in sure], rel=1e-9)
 
 
@@ -273,7 +281,7 @@ def test_bad_input_is_named():
     assert not model[1]._forward_pre_hooks
     embedding = nn.Sequential(nn.Embedding(4, 2))
     with (
-        pytest.raises(UserError, match=r"probed Embedding has \(2, 3\) of torch.int64"),
+        pytest.raises(UserError, match=r"probed Embedding is \(2, 3\) of torch.int64"),
         ConditioningProbe(embedding, "0"),
     ):
         embedding(torch.zeros(2, 3, dtype=torch.long))

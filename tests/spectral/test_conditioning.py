@@ -107,7 +107,7 @@ def test_all_zero_is_defined():
 def test_nan_and_inf_are_defined(bad):
     P = torch.eye(3, dtype=torch.float64)
     P[0, 1] = P[1, 0] = bad
-    record = conditioning(P)
+    record = conditioning(P, common_rank=2)
     assert all(math.isnan(getattr(record, f)) for f in MEASURED if f not in ("negative", "rank"))
     assert (record.negative, record.rank) == (0, 0)
 
@@ -132,11 +132,11 @@ def test_many_spectra_at_once_are_each_of_them_alone():
     P[2] = torch.nan
     P[3] = 0
     P[4] -= 0.5 * torch.eye(6, dtype=P.dtype)  # eigenvalues of both signs
-    many = measures(covariance_eigenvalues(P.reshape(2, 3, 6, 6)), rank_tolerance(6), eps=1e-3)
+    many = measures(covariance_eigenvalues(P.reshape(2, 3, 6, 6)), rank_tolerance(6), 1e-3, 4)
     assert tuple(many) == MEASURED
     for name, values in many.items():
         assert values.shape == (2, 3)
-        alone = [getattr(conditioning(matrix, eps=1e-3), name) for matrix in P]
+        alone = [getattr(conditioning(matrix, 1e-3, common_rank=4), name) for matrix in P]
         assert values.flatten().tolist() == pytest.approx(alone, nan_ok=True, rel=1e-9)
 
 
@@ -256,3 +256,26 @@ def test_a_dtype_that_is_not_floating_is_refused():
     for dtype in (torch.int8, torch.complex64, "float32", np.float32):
         with pytest.raises(UserError, match="expected a real floating dtype, such as"):
             conditioning(torch.eye(2), feature_dtype=dtype)
+
+
+def test_kappa_common_compares_the_leading_eigenvalues_of_layers_of_different_rank():
+    narrow, wide = [8.0, 4.0, 1e-17], [8.0, 4.0, 2.0]
+    records = [
+        conditioning(torch.tensor(l, dtype=torch.float64), common_rank=2) for l in (narrow, wide)
+    ]
+    assert [r.kappa_common for r in records] == [2, 2] and [r.rank for r in records] == [2, 3]
+    assert records[0].common_rank == 2
+    assert conditioning(torch.tensor(wide)).kappa_common is None
+
+
+@pytest.mark.parametrize("r", [1, 3, 6])
+def test_kappa_common_is_the_ratio_of_singular_values(r):
+    P = covariance(spectrum(6, 1e4, 1.0), 0)
+    sigma = np.linalg.svd(P.numpy(), compute_uv=False)
+    assert conditioning(P, common_rank=r).kappa_common == pytest.approx(sigma[0] / sigma[r - 1])
+
+
+@pytest.mark.parametrize("r", [0, 7, 2.5])
+def test_a_common_rank_outside_of_the_spectrum_is_refused(r):
+    with pytest.raises(UserError, match=r"common_rank is .*: allowed are whole numbers"):
+        conditioning(covariance(spectrum(6, 1e4, 1.0), 0), common_rank=r)

@@ -1,12 +1,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
 from orthocond.artifacts.run_writer import CONDITIONING, METRICS, TIMINGS, Run, RunWriter
 from orthocond.config.schema import Config, Grid, resolve
+from orthocond.data.memory import InMemoryData
 from orthocond.errors import UserError
 from orthocond.training.session import Result, Session
 from orthocond.training.stepper import Stepper, learning_rate
@@ -66,9 +68,39 @@ def test_a_run_has_the_columns_and_figures_that_it_promises(uninterrupted: Path)
     assert trained["step"].tolist() == [0, 2, 4, 6]
     assert set(run.conditioning["phase"]) == {"train", "eval"}
     assert set(run.conditioning["structural_rank"]) == {64}
+    assert set(run.conditioning["common_rank"]) == {27}
+    assert run.conditioning["kappa_common"].ge(1).all()
+    assert run.metrics["train_eval_top1"].notna().tolist() == [False, True]
     assert run.summary["top1"] == run.metrics["eval_top1"].iloc[-1]
     assert run.summary["status"] == "complete" and run.summary["failures"] == 0
     assert str(uninterrupted.parent) not in (uninterrupted / "config.json").read_text()
+
+
+def test_the_epochs_between_evaluations_have_blank_columns_and_train_the_same(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    (result,) = train(tiny("nog+ow+olr", settings=("eval_every=2",)), tmp_path)
+    ours, expected = Run(tmp_path / result.name).metrics, Run(uninterrupted).metrics
+    pd.testing.assert_series_equal(ours.iloc[1], expected.iloc[1])
+    assert ours.filter(regex="^(eval|recalibrated|train_eval)_").iloc[0].isna().all()
+    assert ours["train_loss"].equals(expected["train_loss"])
+
+
+def test_the_training_images_are_evaluated_as_the_test_images_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test images that are the training images have the same figures: one network in one mode."""
+    batches = InMemoryData.eval_batches
+    monkeypatch.setattr(
+        InMemoryData, "eval_batches", lambda *args, **others: batches(*args, training=True)
+    )
+    for grid in (tiny("svd"), tiny("svd", settings=("task=gcp", "data.size=16"))):
+        (result,) = train(grid, tmp_path)
+        last = Run(tmp_path / result.name).metrics.iloc[-1]
+        mode = "recalibrated" if grid.config.task == "dbn" else "eval"
+        for figure in ("loss", "top1", "top5"):
+            assert last[f"train_eval_{figure}"] == last[f"{mode}_{figure}"]
+        assert grid.config.task == "gcp" or last["train_eval_loss"] != last["eval_loss"]
 
 
 @pytest.mark.parametrize("moment", [1, 3, 4, 6, 8])
