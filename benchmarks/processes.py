@@ -45,7 +45,7 @@ CASES = {
     "gcp svd": ("gcp", "svd", 64),
 }
 PLACES = [(1, BATCH), (1, BATCH // 2), (2, BATCH)]  # processes, images per step in total
-CALLERS = {"orthocond.layers.moments": "meta", default_hooks.__name__: "gradient"}
+CALLERS = {"orthocond.distributed": "meta", default_hooks.__name__: "gradient"}
 BYTES_SENT = 200  # offset of tcpi_bytes_sent in struct tcp_info
 
 

@@ -1,4 +1,4 @@
-"""The map in ARCHITECTURE.md: few modules in a folder, and imports that point downwards only."""
+"""The map in ARCHITECTURE.md: imports that point downwards only, and few and short modules."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "orthocond"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "orthocond"
 ROWS = (
-    ("errors",),
+    ("errors", "distributed"),
     ("spectral",),
     ("layers", "treatments", "probes"),
     ("artifacts", "config", "data", "models"),
@@ -17,7 +18,18 @@ ROWS = (
 )
 ROW = {folder: row for row, folders in enumerate(ROWS) for folder in folders}
 MODULES = sorted(PACKAGE.rglob("*.py"))
+CLI = sorted((ROOT / "cli").rglob("*.py"))
 FOLDERS = sorted({module.parent for module in MODULES})
+
+
+def _uses_torch_distributed(module: Path) -> bool:
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    used = [alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names]
+    used += [str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)]
+    used += [ast.unparse(n) for n in nodes if isinstance(n, ast.Attribute)]
+    return any(
+        name == "torch.distributed" or name.startswith("torch.distributed.") for name in used
+    )
 
 
 def _imported(module: Path) -> set[str]:
@@ -33,7 +45,7 @@ def _imported(module: Path) -> set[str]:
 
 def test_every_folder_has_a_row() -> None:
     found = {p.stem for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    assert found | {"errors"} == set(ROW)
+    assert found | {"errors", "distributed"} == set(ROW)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
@@ -43,8 +55,23 @@ def test_imports_point_downwards(module: Path) -> None:
         assert all(ROW[name] <= ROW[own] for name in _imported(module))
 
 
+def test_collectives_have_one_module() -> None:
+    users = [module for module in MODULES if _uses_torch_distributed(module)]
+    assert users == [PACKAGE / "distributed.py"]
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_a_folder_has_few_modules(folder: Path) -> None:
     modules = [p for p in folder.glob("*.py") if p.name != "__init__.py"]
     assert len(modules) <= 15
     assert folder != PACKAGE or len([p for p in folder.iterdir() if p.is_file()]) <= 8
+
+
+@pytest.mark.parametrize("module", [*MODULES, *CLI], ids=lambda m: str(m.relative_to(ROOT)))
+def test_modules_classes_and_functions_are_short(module: Path) -> None:
+    text = module.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            limit = 200 if isinstance(node, ast.ClassDef) else 60
+            assert (node.end_lineno or 0) - node.lineno + 1 <= limit, node.name

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from orthocond.distributed import is_distributed, reduced
 from orthocond.errors import UserError, require_floating
-from orthocond.layers.moments import by_group, centred, is_distributed, moments, reduced
+from orthocond.layers.moments import by_group, centred, moments
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.eigh import Outcome
 from orthocond.spectral.roots import Backward, Solver, check_rules, root_backward, root_forward

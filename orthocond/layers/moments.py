@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from orthocond.distributed import reduced
 
 CHUNK = 2**20  # elements centred at a time: 4 MB in float32, which fit into the outer caches
 
@@ -58,19 +59,6 @@ def by_group(groups: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     It yields one tuple per group, with a view (b, C / groups, H W) of each tensor.
     """
     return zip(*(t.flatten(2).tensor_split(groups, dim=1) for t in tensors), strict=True)
-
-
-def is_distributed() -> bool:
-    """Return whether other processes hold parts of the batch."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def reduced(*tensors: Tensor) -> list[Tensor]:
-    """Return the sums of the tensors over all processes, communicated in one all-reduce."""
-    flat = torch.cat([t.flatten() for t in tensors])
-    dist.all_reduce(flat)
-    parts = flat.split([t.numel() for t in tensors])
-    return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
 
 
 class Moments(NamedTuple):

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.layers.moments import Moments, is_distributed, moments, no_moments
+from orthocond.layers.moments import Moments, moments, no_moments
 
 Forward = Callable[[nn.Module, Any], object]
 Run = Callable[[Any], object]  # runs the model on one batch
@@ -148,7 +148,7 @@ def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> 
                 run(batch)
     finally:
         hook.remove()
-    return total.reduced() if is_distributed() else total
+    return total.reduced()
 
 
 def _set(name: str, layer: Norm, population: Moments) -> None:

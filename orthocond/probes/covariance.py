@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orthocond.layers.moments import is_distributed, reduced
+from orthocond.distributed import reduced
 
 CHUNK = 2**18  # elements converted at a time: 2 MB in float64, which stay in the cache
 
@@ -50,14 +50,11 @@ def batch_covariance(x: Tensor) -> tuple[Tensor, int]:
             torch.mean(X, 1, out=mean)
             X = X - mean[:, None]  # not in place: for float64 features X can share their memory
             square.addmm_(X, X.mT)
-    n, total = counts.sum(), counts @ means
-    if is_distributed():
-        n, total = reduced(n, total)
+    n, total = reduced(counts.sum(), counts @ means)
     n_safe = n.clamp(min=1)
     apart = means - total / n_safe  # (chunks, d)
     square += (counts[:, None] * apart).mT @ apart
-    if is_distributed():
-        (square,) = reduced(square)
+    (square,) = reduced(square)
     return square / n_safe, int(n)
 
 
@@ -77,22 +74,3 @@ def sample_covariances(x: Tensor) -> Tensor:
     X = x.double()
     X = X - X.mean(-1, keepdim=True)
     return X @ X.mT / max(1, x.shape[-1])
-
-
-def gathered(rows: Tensor) -> Tensor:
-    """Return the rows (b, k) of all processes, concatenated in process order.
-
-    The number of rows b may differ between processes.
-    """
-    if not is_distributed():
-        return rows
-    world = torch.distributed.get_world_size()
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(count) for _ in range(world)]
-    torch.distributed.all_gather(counts, count)
-    longest = int(torch.cat(counts).max())
-    padded = rows.new_zeros(longest, rows.shape[1])
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in range(world)]
-    torch.distributed.all_gather(parts, padded)
-    return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])

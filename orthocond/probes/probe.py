@@ -13,9 +13,10 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from orthocond.distributed import gathered
 from orthocond.errors import require_whole, unknown
 from orthocond.probes.channels import check_channels, features
-from orthocond.probes.covariance import batch_covariance, gathered, sample_covariances
+from orthocond.probes.covariance import batch_covariance, sample_covariances
 from orthocond.probes.rank import structural_rank as structural_rank_of
 from orthocond.probes.target import find_layer, unwrapped, warn_of_no_forward
 from orthocond.spectral.conditioning import (

@@ -19,10 +19,10 @@ from orthocond.artifacts.checkpoints import Checkpoint
 from orthocond.artifacts.run_writer import CorruptRun, Run, RunLocked, RunWriter, run_name
 from orthocond.config.schema import Config, Grid
 from orthocond.data import ImageData, load_data
+from orthocond.distributed import lost_processes_named
 from orthocond.errors import UserError, memory_short
 from orthocond.training.allocator import keep_memory
 from orthocond.training.environment import describe
-from orthocond.training.lost_process import lost_processes_named
 from orthocond.training.signals import Interrupted, StopSignal
 from orthocond.training.stepper import Diverged
 from orthocond.training.summary import summarize

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthocond.probes import covariance
-from orthocond.probes.covariance import batch_covariance, gathered, sample_covariances
+from orthocond.probes.covariance import batch_covariance, sample_covariances
 
 
 def features(b: int, d: int, n: int, seed: int, mean: float = 0.0) -> torch.Tensor:
@@ -82,10 +82,3 @@ def test_two_processes_are_one(tmp_path, first):
     for P, count in found:
         assert count == n
         assert torch.allclose(P, expected, rtol=1e-13, atol=1e-14)
-
-
-def test_rows_are_gathered_in_order_whatever_their_number(tmp_path):
-    rows = torch.arange(10.0).reshape(5, 2)
-    parts = (rows[:1], rows[1:])
-    for found in in_forks(lambda rank: gathered(parts[rank]), tmp_path):
-        assert torch.equal(found, rows)

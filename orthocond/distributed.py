@@ -1,4 +1,4 @@
-"""Error that names the process of a group that no longer answers."""
+"""Collectives over the processes of torch.distributed, and the error that names a lost process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,61 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from orthocond.errors import UserError
-from orthocond.layers.moments import is_distributed
 
 ROLL_CALL = 10.0  # seconds: the other processes stop waiting within about one training step
+
+
+def is_distributed() -> bool:
+    """Return whether other processes hold parts of the batch."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def reduced(*tensors: Tensor) -> list[Tensor]:
+    """Return the sums of the tensors over all processes, communicated in one all-reduce.
+
+    Args:
+        tensors: of one dtype, with the same shapes on all processes. A single process gets them
+            back unchanged.
+
+    Example:
+        >>> reduced(torch.tensor(2.0), torch.ones(2))
+        [tensor(2.), tensor([1., 1.])]
+    """
+    if not is_distributed():
+        return list(tensors)
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([t.numel() for t in tensors])
+    return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """Return the rows (b, k) of all processes, concatenated in process order.
+
+    The number of rows b may differ between processes. A single process gets its rows back
+    unchanged.
+
+    Example:
+        >>> gathered(torch.ones(1, 2))
+        tensor([[1., 1.]])
+    """
+    if not is_distributed():
+        return rows
+    world = dist.get_world_size()
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(count) for _ in range(world)]
+    dist.all_gather(counts, count)
+    longest = int(torch.cat(counts).max())
+    padded = rows.new_zeros(longest, rows.shape[1])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
 
 
 class ProcessLost(UserError):
