@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from orthocond.artifacts.timing_artifacts import write_timing
 from orthocond.config.methods import Method
-from orthocond.config.schema import resolve
+from orthocond.config.sources import resolve
 from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, memory_short
 from orthocond.measure.step_time import case_name, time_cases, timed_cases

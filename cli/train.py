@@ -102,7 +102,7 @@ def train(
 
     Example: orthocond train --preset quick --method svd --method nog+ow+olr --seeds 0-2
     """
-    from orthocond.config.schema import resolve
+    from orthocond.config.sources import resolve
 
     flags: dict[str, Any] = {"task": task, "methods": method, "seeds": seeds}
     flags = {name: value for name, value in flags.items() if value is not None}

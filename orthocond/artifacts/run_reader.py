@@ -69,6 +69,29 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
     return " ".join(canonical_json(settings[key]).decode().split())
 
 
+def _verified(folder: Path, name: str) -> dict[str, bytes]:
+    """Return the files of a complete run.
+
+    Raises:
+        Damage: a file differs from the manifest, or the manifest names another configuration.
+        UserError: the run was written by a newer version.
+    """
+    manifest, files = read_sealed(folder, {"run": name}, LIMITS)
+    version = manifest.get("format", 1)
+    if version not in range(1, FORMAT + 1):
+        raise UserError(
+            f"run {name!r} has format {version}, written by a newer orthocond: this one reads "
+            f"formats up to {FORMAT}"
+        )
+    try:
+        stored = parse_hashed(files[CONFIG], "hash")["hash"]
+    except ValueError as error:
+        raise Damage(CONFIG, str(error)) from None
+    if stored != manifest["config"]:
+        raise Damage(CONFIG, f"is not the configuration that {MANIFEST} names")
+    return files
+
+
 class Run:
     """A run directory, for reading.
 
@@ -213,22 +236,11 @@ class Run:
                     else f"there is no run {str(self.path)!r}"
                 )
             try:
-                manifest, files = read_sealed(self.path, {"run": self.name}, LIMITS)
-                self._require_known_format(manifest)
-                if self._parsed(CONFIG, files[CONFIG])["hash"] != manifest["config"]:
-                    raise Damage(CONFIG, f"is not the configuration that {MANIFEST} names")
+                files = _verified(self.path, self.name)
             except Damage as damage:
                 raise self.corrupt(damage) from None
             self._files = files
         return self._files[name]
-
-    def _require_known_format(self, manifest: Mapping[str, Any]) -> None:
-        version = manifest.get("format", 1)
-        if version not in range(1, FORMAT + 1):
-            raise UserError(
-                f"run {self.name!r} has format {version}, written by a newer orthocond: this one "
-                f"reads formats up to {FORMAT}"
-            )
 
     def _read_config(self) -> bytes:
         if self._has(MANIFEST) or not self.path.is_dir():

@@ -151,7 +151,9 @@ def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> 
     return total.reduced()
 
 
-def _set(name: str, layer: Norm, population: Moments) -> None:
+def _recalibrate_layer(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> None:
+    """Set the running statistics of one layer to those of its input over the batches."""
+    population = _input_moments(run, name, layer, batches)
     n = int(population.n)
     if n < 2:
         raise UserError(
@@ -193,35 +195,27 @@ def recalibrate(
 ) -> None:
     """Replace the running statistics of layers by the exact statistics of the given batches.
 
-    The model runs in evaluation mode, so all other layers behave as in evaluation, and each pass
-    ends at the layer to recalibrate. Several layers are processed one after the other in forward
-    order, so a layer sees the new statistics of the layers before it. The training flags of all
-    modules are restored.
-
-    Averaged weights need recalibration, because ``torch.optim.swa_utils.update_bn`` sets the
-    statistics of torch's batch norms only. If a model has batch norms of both kinds, call
-    ``update_bn`` first, or name all of them in ``layers``.
+    The model runs in evaluation mode, and each pass ends at the layer to recalibrate. Several
+    layers are processed in forward order, so that a layer sees the new statistics of the layers
+    before it. The training flags of all modules are restored.
 
     Args:
         model: a model on any device. It may be inside AveragedModel, DistributedDataParallel,
-            DataParallel or the module that torch.compile returns. Compiled code runs uncompiled
-            here.
-        batches: each batch is moved to the model's device. It is the model's input tensor, a tuple
-            or list that starts with the input, or a dict of keyword arguments for
-            ``model(**batch)``. Any other kind needs ``forward``. With several layers the batches
-            are iterated once per layer and once more to find the forward order (an iterator is
-            then held in memory). Under torch.distributed each process passes its own batches, and
-            the moments include the batches of all processes.
+            DataParallel or the module that torch.compile returns, whose code runs uncompiled here.
+        batches: each is moved to the model's device. It is the model's input tensor, a tuple or
+            list that starts with the input, or a dict of keyword arguments for ``model(**batch)``.
+            Any other kind needs ``forward``. With several layers the batches are iterated once per
+            layer and once more to find the forward order (an iterator is then held in memory).
+            Under torch.distributed each process passes its own batches, and all of them count.
         layers: names of DecorrelatedBatchNorm2d, BatchNorm2d or SyncBatchNorm layers; None for
             every DecorrelatedBatchNorm2d.
-        forward: a function called as ``forward(model, batch)`` that runs a batch of any kind on
-            the model without its wrappers. Its result is ignored.
+        forward: a function of the model without its wrappers and a batch of any kind, which runs
+            the model on the batch. Its result is ignored.
 
     Raises:
-        UserError: ``layers`` is empty or names an unknown layer; it is None and the model has no
-            whitening layer; a layer has no running statistics, no batch reaches it, or its input
-            is not (B, C, H, W) of a real floating dtype; a batch is of another kind and
-            ``forward`` is not given.
+        UserError: ``layers`` is empty, names an unknown layer or one without running statistics,
+            or is None for a model without whitening layer; no batch reaches a layer, or its input
+            is not (B, C, H, W) of a real floating dtype; ``forward`` is missing.
         DecompositionError: the features before a layer hold NaN or Inf.
 
     Example:
@@ -231,13 +225,11 @@ def recalibrate(
         >>> model[0].running_mean.tolist()
         [6.0, 6.0]
 
-        Weights that were averaged over training:
+        Averaged weights (``update_bn`` of ``torch.optim.swa_utils`` sets torch's batch norms only):
 
         >>> swa_model = torch.optim.swa_utils.AveragedModel(model)
         >>> swa_model.update_parameters(model)
         >>> oc.recalibrate(swa_model, loader)
-        >>> swa_model.module[0].running_mean.tolist()
-        [6.0, 6.0]
 
         Batches of another kind, with a function that runs them:
 
@@ -254,5 +246,4 @@ def recalibrate(
             batches = list(batches) if isinstance(batches, Iterator) else batches
             names = _in_forward_order(run, targets, _moved(batches, device))
         for name in names:
-            moments_there = _input_moments(run, name, targets[name], _moved(batches, device))
-            _set(name, targets[name], moments_there)
+            _recalibrate_layer(run, name, targets[name], _moved(batches, device))

@@ -1,13 +1,5 @@
 """Skew orthogonal convolution: the exponential of a skew-symmetric convolution (eq. 13).
 
-Note [Composed kernel]
-    The truncated series y = x + L x + L^2 x / 2! + ... is linear and shift-invariant. So away from
-    the border it is one convolution, whose kernel is the response of the series to a single pixel.
-    For a 3x3 filter the 5 terms of training give 11x11 and the 10 terms of evaluation 21x21.
-    Composing it from one pixel per input channel is cheap, and applying it is one convolution with
-    the true number of input channels. Only near the border the results differ: the series pads
-    with zeros at every term, and the composed kernel pads once.
-
 Note [Averaged vectors]
     An exponential moving average of weights and buffers also averages the stored singular vectors,
     which makes them shorter than 1. The bound is then too low and the filter too large for its
@@ -35,6 +27,13 @@ from torch.nn import functional as F
 from torch.utils.module_tracker import ModuleTracker
 
 from orthocond.errors import UserError, require_floating, unknown
+from orthocond.layers.skew_kernel import (
+    compose,
+    exponential,
+    power_iterations,
+    skew,
+    unfoldings,
+)
 
 Mode = Literal["composed", "series"]
 Size = int | tuple[int, int]  # as in nn.Conv2d
@@ -83,63 +82,6 @@ def check_kernel(
 def _wide(t: Tensor) -> Tensor:
     """Return t converted to at least float32 (Note [Half precision])."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
-
-
-def skew(M: Tensor) -> Tensor:
-    """Return M - M^T, where M^T is M with channels swapped and the kernel rotated by 180 degrees.
-
-    Args:
-        M: filter (C, C, k, k).
-
-    Returns:
-        (C, C, k, k), the filter of a convolution that is skew-symmetric away from the border.
-    """
-    return M - M.transpose(0, 1).flip(2, 3)
-
-
-def unfoldings(L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the four unfoldings of a filter (C, C, k, k) to a matrix.
-
-    For each of them k times its spectral norm is a bound on the norm of the convolution.
-    """
-    c, k = L.shape[0], L.shape[-1]
-    return (
-        L.permute(0, 2, 1, 3).reshape(c * k, c * k),
-        L.permute(0, 3, 1, 2).reshape(c * k, c * k),
-        L.reshape(c, c * k * k),
-        L.permute(0, 2, 3, 1).reshape(c * k * k, c),
-    )
-
-
-def exponential(x: Tensor, L: Tensor, terms: int) -> Tensor:
-    """Return sum_(j <= terms) L^j x / j! for images x (B, C, H, W) and a filter L (C, C, k, k)."""
-    y = term = x
-    for j in range(1, terms + 1):
-        term = F.conv2d(term, L, padding=L.shape[-1] // 2) / j
-        y = y + term
-    return y
-
-
-def compose(L: Tensor, in_channels: int, terms: int) -> Tensor:
-    """Return the kernel of the exponential on the first input channels (Note [Composed kernel]).
-
-    Returns:
-        (C, in_channels, K, K) with K = terms (k - 1) + 1.
-    """
-    c, k = L.shape[0], L.shape[-1]
-    reach = terms * (k // 2)
-    pixel = L.new_zeros(in_channels, c, 2 * reach + 1, 2 * reach + 1)
-    channel = torch.arange(in_channels)
-    pixel[channel, channel, reach, reach] = 1
-    response = exponential(pixel, L, terms)  # (in, C, K, K)
-    return response.transpose(0, 1).flip(2, 3)
-
-
-def _power(A: Tensor, u: Tensor, steps: int) -> Tensor:
-    """Return u after power iterations towards the first left singular vector of A."""
-    for _ in range(steps):
-        u = F.normalize(A @ (A.mT @ u), dim=0)
-    return u
 
 
 class SkewOrthogonalConv2d(nn.Module):
@@ -215,7 +157,7 @@ class SkewOrthogonalConv2d(nn.Module):
     def _iterate(self, i: int, A: Tensor, steps: int) -> Tensor:
         """Update the stored left singular vector i by power iterations, and return it."""
         buffer = self.get_buffer(f"left_{i}")
-        u = _power(A, buffer.to(A.dtype, copy=True), steps)
+        u = power_iterations(A, buffer.to(A.dtype, copy=True), steps)
         buffer.copy_(u)
         return u
 
@@ -229,7 +171,7 @@ class SkewOrthogonalConv2d(nn.Module):
         rounding = max(torch.finfo(t).eps for t in (buffer.dtype, torch.float32)) ** 0.5
         unit = F.normalize(u, dim=0)
         left = u if buffer.dtype == A.dtype else unit  # a half-precision buffer rounded its length
-        return torch.where(deviation < rounding, left, _power(A, unit, POWER_STEPS))
+        return torch.where(deviation < rounding, left, power_iterations(A, unit, POWER_STEPS))
 
     def _scaled(self) -> Tensor:
         """Return the skew filter times 0.7 / bound; bound = k times the least unfolding norm."""

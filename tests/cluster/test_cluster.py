@@ -14,7 +14,7 @@ from cluster.slurm import missing, slurm
 from launched import NETWORKS
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.config.schema import presets, resolve
+from orthocond.config.sources import presets, resolve
 from orthocond_cli.cluster import run_arguments
 from orthocond_cli.main import run
 

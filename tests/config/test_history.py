@@ -93,7 +93,7 @@ def test_an_older_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
 def test_a_new_method_stands_beside_the_committed_runs(
     tmp_path: Path, study: str, preset: str
 ) -> None:
-    from orthocond.config.schema import resolve
+    from orthocond.config.sources import resolve
 
     committed = next(p for p in sorted((COMMITTED / study).iterdir()) if p.name.endswith("svd-s0"))
     copy = tmp_path / committed.name

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthocond.config.schema import Config, checked, parse_seeds, presets, read_preset, resolve
+from orthocond.config.schema import Config, checked, parse_seeds
+from orthocond.config.sources import presets, read_preset, resolve
 from orthocond.errors import UserError
 
 

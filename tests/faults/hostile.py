@@ -21,7 +21,7 @@ from orthocond.artifacts.manifests import MANIFEST, seal, with_hash
 from orthocond.artifacts.run_reader import LIMITS, Run
 from orthocond.artifacts.run_writer import find_runs, run_name
 from orthocond.artifacts.timing_artifacts import find_timings, write_timing
-from orthocond.config.schema import resolve
+from orthocond.config.sources import resolve
 from orthocond.errors import UserError
 
 MEMORY = 1 << 30  # bytes that an answer may take, in addresses

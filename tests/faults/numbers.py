@@ -16,7 +16,7 @@ from faults.counting import Count
 from torch import Tensor
 
 from orthocond.artifacts.run_reader import Run
-from orthocond.config.schema import resolve
+from orthocond.config.sources import resolve
 from orthocond.training.session import Session
 
 STEPS, AT = 3, 1  # of a run, and the one that is spoiled

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.config.schema import Grid, resolve
+from orthocond.config.schema import Grid
+from orthocond.config.sources import resolve
 from orthocond.training.session import Session
 
 pytestmark = pytest.mark.gpu

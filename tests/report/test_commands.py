@@ -6,7 +6,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthocond.config.schema import Config, parse_seeds, resolve
+from orthocond.config.schema import Config, parse_seeds
+from orthocond.config.sources import resolve
 from orthocond.report.commands import as_ranges, train_command
 
 

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.config.schema import resolve
+from orthocond.config.sources import resolve
 from orthocond.training import session
 from orthocond.training.session import Session
 

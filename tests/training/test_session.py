@@ -7,7 +7,7 @@ import small_run
 
 from orthocond.artifacts import checkpoints
 from orthocond.artifacts.run_writer import RunWriter
-from orthocond.config.schema import resolve
+from orthocond.config.sources import resolve
 from orthocond.data import load_data
 from orthocond.training.session import plan, resolved, run_folder
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from orthocond.artifacts.run_writer import CONDITIONING, METRICS, TIMINGS, Run, RunWriter
-from orthocond.config.schema import Config, Grid, resolve
+from orthocond.config.schema import Config, Grid
+from orthocond.config.sources import resolve
 from orthocond.data.memory import InMemoryData
 from orthocond.errors import UserError
 from orthocond.training.session import Result, Session

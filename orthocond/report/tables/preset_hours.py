@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from orthocond.config.schema import presets, read_preset, resolve
+from orthocond.config.sources import presets, read_preset, resolve
 from orthocond.models.backbones import build_model
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 import pytest
 from study_factory import write_run
 
-from orthocond.config.schema import resolve
+from orthocond.config.sources import resolve
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.tables import chosen_settings
 

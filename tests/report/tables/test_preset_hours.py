@@ -8,7 +8,7 @@ import pytest
 import torchvision
 from study_factory import write_run
 
-from orthocond.config.schema import resolve
+from orthocond.config.sources import resolve
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.tables import preset_hours
 
