@@ -20,14 +20,14 @@ from orthocond.artifacts.atomic_files import (
     remove_folder,
     write_folder,
 )
-from orthocond.artifacts.csv_tables import MAX_CSV, TABLES, Table, from_csv, to_csv
+from orthocond.artifacts.csv_tables import COLUMNS_OF, MAX_CSV, Table, from_csv, to_csv
 from orthocond.artifacts.manifests import MANIFEST, Damage, parse_object, read_sealed, seal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TENSORS, STATE = "state.safetensors", "state.json"
-LIMITS = {TENSORS: None, STATE: MAX_JSON, **{f"{name}.csv": MAX_CSV for name in TABLES}}
+LIMITS = {TENSORS: None, STATE: MAX_JSON, **{f"{name}.csv": MAX_CSV for name in COLUMNS_OF}}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def save(parent: Path, checkpoint: Checkpoint, run: str, config: str) -> None:
     files = {
         TENSORS: to_safetensors(tensors),
         STATE: canonical_json(checkpoint.state),
-        **{f"{n}.csv": to_csv(c, checkpoint.tables.get(n, [])) for n, c in TABLES.items()},
+        **{f"{n}.csv": to_csv(c, checkpoint.tables.get(n, [])) for n, c in COLUMNS_OF.items()},
     }
     path = _free(parent, checkpoint.step)
     about = _about(path, run) | {"config": config}
@@ -153,7 +153,7 @@ def load(path: Path, run: str, config: str | None = None) -> Checkpoint:
             name = STATE
             state = parse_object(files[STATE])
             tables = {}
-            for table, columns in TABLES.items():
+            for table, columns in COLUMNS_OF.items():
                 name = f"{table}.csv"
                 tables[table] = from_csv(columns, files[name])
         except (SafetensorError, ValueError, KeyError) as error:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from orthocond.spectral.conditioning import MEASURED
+from orthocond.spectral.conditioning import CONSTANTS, MEASURED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,11 +51,10 @@ CONDITIONING = (
     "step",
     "samples",
     *(column for field in MEASURED for column in (field, f"{field}_min", f"{field}_max")),
-    "rank_tol",
-    "structural_rank",
-    "common_rank",
+    *CONSTANTS,
 )
-TABLES = {"metrics": METRICS, "timings": TIMINGS, "conditioning": CONDITIONING}
+COLUMNS_OF = {"metrics": METRICS, "timings": TIMINGS, "conditioning": CONDITIONING}
+"""Name of each table: its columns."""
 TEXT = ("phase",)  # columns of text; all others hold numbers
 ADDED = frozenset(
     (

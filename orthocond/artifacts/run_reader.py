@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from orthocond.artifacts import checkpoints
 from orthocond.artifacts.atomic_files import MAX_JSON, canonical_json
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import MAX_CSV, TABLES, to_csv, to_frame
+from orthocond.artifacts.csv_tables import COLUMNS_OF, MAX_CSV, to_csv, to_frame
 from orthocond.artifacts.manifests import (
     MANIFEST,
     CorruptRun,
@@ -43,7 +43,7 @@ CHECKPOINTS, LOCK = "checkpoint", ".lock"
 LIMITS = {
     CONFIG: MAX_JSON,
     ENVIRONMENT: MAX_JSON,
-    **{f"{name}.csv": MAX_CSV for name in TABLES},
+    **{f"{name}.csv": MAX_CSV for name in COLUMNS_OF},
     SUMMARY: MAX_JSON,
 }
 
@@ -257,7 +257,7 @@ class Run:
             raise self.corrupt(Damage(name, str(error))) from None
 
     def _table(self, table: str) -> pd.DataFrame:
-        name, columns = f"{table}.csv", TABLES[table]
+        name, columns = f"{table}.csv", COLUMNS_OF[table]
         if self._has(MANIFEST) or (checkpoint := self.checkpoint()) is None:
             data = self._read(name)
         else:

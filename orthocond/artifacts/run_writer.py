@@ -25,7 +25,7 @@ from orthocond.artifacts.atomic_files import (
     write_bytes,
 )
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import CONDITIONING, METRICS, TABLES, TIMINGS, Table, to_csv
+from orthocond.artifacts.csv_tables import COLUMNS_OF, CONDITIONING, METRICS, TIMINGS, Table, to_csv
 from orthocond.artifacts.locks import Lock
 from orthocond.artifacts.manifests import (
     MANIFEST,
@@ -208,7 +208,7 @@ class RunWriter:
         write_bytes(self.path / MANIFEST, seal(about, self._written))
 
     def _write_tables(self, tables: Mapping[str, Table]) -> None:
-        for name, columns in TABLES.items():
+        for name, columns in COLUMNS_OF.items():
             self._write(f"{name}.csv", to_csv(columns, tables.get(name, [])))
 
     def _write(self, name: str, data: bytes) -> None:

@@ -6,9 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from orthocond.spectral.conditioning import MEASURED
-
-CONSTANTS = ("rank_tol", "structural_rank", "common_rank")
+from orthocond.spectral.conditioning import CONSTANTS, MEASURED
 
 
 def by_phase(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from orthocond.probes.covariance import batch_covariance, sample_covariances
 from orthocond.probes.rank import structural_rank as structural_rank_of
 from orthocond.probes.target import find_layer, unwrapped, warn_of_no_forward
 from orthocond.spectral.conditioning import (
+    CONSTANTS,
     MEASURED,
     Conditioning,
     as_record,
@@ -57,8 +58,7 @@ class ProbeRecord:
         row = {"phase": self.phase, "step": self.step, "samples": self.samples}
         for name in MEASURED:
             row |= {name: median[name], f"{name}_min": low[name], f"{name}_max": high[name]}
-        constants = ("rank_tol", "structural_rank", "common_rank")
-        return row | {name: median[name] for name in constants}
+        return row | {name: median[name] for name in CONSTANTS}
 
 
 def _rank(rank: int | nn.Module | None, samples: int) -> int | None:

@@ -10,7 +10,7 @@ import small_run
 
 from orthocond.artifacts.atomic_files import MAX_JSON
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import TABLES
+from orthocond.artifacts.csv_tables import COLUMNS_OF
 from orthocond.artifacts.run_reader import Run
 from orthocond.artifacts.run_writer import CorruptRun, RunLocked, RunWriter, find_runs, run_name
 from orthocond.errors import UserError
@@ -64,7 +64,8 @@ def test_a_run_may_end_with_tables_that_have_no_rows(tmp_path):
         writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
         writer.finish(small_run.SUMMARY, {})
     assert Run(path).status == "complete"
-    assert [len((path / f"{name}.csv").read_text().splitlines()) for name in TABLES] == [1, 1, 1]
+    tables = [(path / f"{name}.csv").read_text() for name in COLUMNS_OF]
+    assert [len(table.splitlines()) for table in tables] == [1, 1, 1]
 
 
 def test_finishing_keeps_the_newest_checkpoint_of_this_run_alone(tmp_path):
