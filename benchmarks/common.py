@@ -1,13 +1,10 @@
-"""Interleaved timer: all cases run by turns in one process, so that noise hits every case."""
+"""Options, printed lines and result files that the benchmarks share."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,27 +34,6 @@ def begin(threads: int, fresh_memory: bool = False) -> str:
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def interleaved(
-    cases: dict[str, Callable[[], object]], rounds: int = 30, warmup: int = 3
-) -> dict[str, float]:
-    """Return the median seconds of each case; every case runs once in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for r in range(warmup + rounds):
-        for name, run in cases.items():
-            _synchronize()
-            start = time.perf_counter()
-            run()
-            _synchronize()
-            if r >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def show(title: str, medians: dict[str, float], reference: str) -> None:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from common import begin, interleaved, options, show, write
+from common import begin, options, show, write
 from torch import Tensor, nn
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.measure.timer import median_seconds
 from orthocond.models.backbones import build_model
 
 
@@ -101,17 +102,17 @@ def main() -> None:
 
     with torch.no_grad():
         bare = {"products": products(x.detach(), 2)}
-        forward = interleaved(
+        forward = median_seconds(
             bare | {name: lambda f=f: f(x) for name, f in layers.items()}, arguments.rounds
         )
     bare = {"products": products(x.detach(), 5)}
-    whole = interleaved(bare | {name: both(f) for name, f in layers.items()}, arguments.rounds)
+    whole = median_seconds(bare | {name: both(f) for name, f in layers.items()}, arguments.rounds)
     norms = {
         "BatchNorm2d": nn.BatchNorm2d(64),
         "orthocond": DecorrelatedBatchNorm2d(64),
         "newton-schulz": DecorrelatedBatchNorm2d(64, solver="newton-schulz"),
     }  # without the textbook layer: the stem has 37 equal eigenvalues, its gradient is NaN
-    steps = interleaved({name: step(norm, device) for name, norm in norms.items()}, 12, 2)
+    steps = median_seconds({name: step(norm, device) for name, norm in norms.items()}, 12, 2)
     show("forward", forward, "products")
     show("forward and backward", whole, "products")
     show("training step of the small network", steps, "BatchNorm2d")

@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import begin, interleaved, options, show, write
+from common import begin, options, show, write
 from torch import Tensor
 
+from orthocond.measure.timer import median_seconds
 from orthocond.spectral.lowrank import covariance_sqrt
 from orthocond.spectral.newton_schulz import newton_schulz
 from orthocond.spectral.roots import DEGREE, matrix_sqrt
@@ -148,7 +149,7 @@ def times(shape: str, rounds: int, device: str) -> dict[str, float]:
         name: partial(both, root, X[: counts[name]], g[: counts[name]])
         for name, root in ROOTS.items()
     }
-    medians = interleaved(cases, rounds, warmup=1)
+    medians = median_seconds(cases, rounds, warmup=1)
     return {name: seconds * samples / counts[name] for name, seconds in medians.items()}
 
 

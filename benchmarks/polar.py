@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import begin, interleaved, options, show, write
+from common import begin, options, show, write
 from torch import Tensor
 
+from orthocond.measure.timer import median_seconds
 from orthocond.spectral.polar import polar_factor
 
 SHAPES = [(64, 27), (64, 576), (96, 128), (256, 512)]
@@ -53,7 +54,7 @@ def main() -> None:
         shape = f"{m}x{n}"
         G = gradient(m, n, 10.0, device)
         cases = {name: partial(factor, G) for name, factor in FACTORS.items()}
-        medians[shape] = interleaved(cases, arguments.rounds, warmup=20)
+        medians[shape] = median_seconds(cases, arguments.rounds, warmup=20)
         show(shape, medians[shape], "orthocond")
         wrong[shape] = {}
         for kappa in CONDITIONS:

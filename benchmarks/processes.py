@@ -18,7 +18,6 @@ import statistics
 import struct
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +31,13 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from orthocond.config.schema import Config, DataConfig
+from orthocond.measure.timer import WARMUP, median_seconds
 from orthocond.training.allocator import keep_memory
 from orthocond.training.session import make_accelerator
 from orthocond.training.signals import StopSignal
 from orthocond.training.stepper import Stepper
 
-BATCH, CLASSES, WARMUP = 128, 10, 3
+BATCH, CLASSES = 128, 10
 CASES = {
     "dbn bn": ("dbn", "bn", 32),
     "dbn svd": ("dbn", "svd", 32),
@@ -105,13 +105,10 @@ def measure(case: str, batch: int, rounds: int) -> dict[str, float]:
     made.model.train()
     for _ in range(WARMUP):
         made.take_step(images, labels)
-    seconds, before = [], sent()
+    before = sent()
     with counted() as messages:
-        for _ in range(rounds):
-            start = time.perf_counter()
-            made.take_step(images, labels)
-            seconds.append(time.perf_counter() - start)
-    found = {"seconds": statistics.median(seconds), "sent": (sent() - before) / rounds}
+        medians = median_seconds({case: lambda: made.take_step(images, labels)}, rounds, warmup=0)
+    found = {"seconds": medians[case], "sent": (sent() - before) / rounds}
     for name, sizes in messages.items():
         found |= {f"{name}_bytes": sum(sizes) / rounds, f"{name}_messages": len(sizes) / rounds}
     return found

@@ -15,11 +15,12 @@ from functools import partial
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from common import RESULTS, begin, interleaved, machine, options
+from common import RESULTS, begin, machine, options
 from gcp import full, iterated
 from torch import Tensor
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.measure.timer import median_seconds
 from orthocond.spectral import lowrank
 
 SWEEPS = {  # samples, channels d, positions N
@@ -65,7 +66,7 @@ def rows(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     X = torch.randn(shape, device=device)
     cases = {name: partial(both, function, X) for name, function in functions.items()}
-    for name, seconds in interleaved(cases, rounds, warmup=2).items():
+    for name, seconds in median_seconds(cases, rounds, warmup=2).items():
         print(f"{sweep:10s} {shape!s:18s} {name:24s} {1e3 * seconds:10.3f} ms", flush=True)
         yield {
             "sweep": sweep,

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from common import begin, interleaved, options, show, write
+from common import begin, options, show, write
 from torch import nn
 
 import orthocond as oc
+from orthocond.measure.timer import median_seconds
 from orthocond.models.backbones import build_model
 
 PROBE_EVERY = 10
@@ -82,10 +83,10 @@ def main() -> None:
         "literal series": oc.SkewOrthogonalConv2d(3, 64, 3, bias=False, mode="series"),
     }
     whole = {name: step(stem, device) for name, stem in stems.items()}
-    steps = interleaved(whole, arguments.rounds)
+    steps = median_seconds(whole, arguments.rounds)
     alone = {"sgd": stem_step("", device), "sgd with nog+olr": stem_step("nog+olr", device)}
-    hooks = interleaved(alone, 10 * arguments.rounds)
-    record = interleaved({"record": probed(device)}, arguments.rounds)
+    hooks = median_seconds(alone, 10 * arguments.rounds)
+    record = median_seconds({"record": probed(device)}, arguments.rounds)
     show("training step of the small network", steps, "plain")
     show("optimizer's step of the stem alone", hooks, "sgd")
     show("record of the probe", record, "record")

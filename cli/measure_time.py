@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import typer
 from tabulate import tabulate
 
@@ -17,10 +16,11 @@ from orthocond.errors import UserError, memory_short
 from orthocond.measure.step_time import case_name, time_cases, timed_cases
 from orthocond.report.paper import TABLES
 from orthocond.training.environment import describe
+from orthocond.training.session import make_accelerator
 
 from .printing import print_json, progress
 
-PHASES = ("forward", "backward", "update")
+SHOWN = ("forward", "backward", "update")
 
 
 @memory_short("lower --batch-size or --size")
@@ -43,12 +43,13 @@ def measure_time(
             raise UserError(
                 f"there is a timing {str(out / name)!r} already: remove it to measure again"
             )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    accelerator = make_accelerator(config.precision)
     with progress("timing") as report:
-        rows = time_cases(cases, device, repeats, report)
+        rows = time_cases(cases, accelerator, repeats, report)
     if out is not None:
         for row in rows:
-            write_timing(out, row["case"], row, describe(device, config.precision, 1))
+            environment = describe(accelerator.device, config.precision, 1)
+            write_timing(out, row["case"], row, environment)
     if as_json:
         print_json(rows)
         return
@@ -62,9 +63,9 @@ def measure_time(
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """Return the printed cells of one method: median, quartiles and ratio of each phase."""
+    """Return the printed cells of one method: median, quartiles and ratio of each span."""
     cells = {"method": row["method"]}
-    for phase in PHASES:
-        ms, ratio = row[f"{phase}_ms"], row["ratio"][phase]
-        cells[phase] = f"{ms['median']:.2f} [{ms['q1']:.2f}, {ms['q3']:.2f}]  x{ratio:.3f}"
+    for span in SHOWN:
+        ms, ratio = row[f"{span}_ms"], row["ratio"][span]
+        cells[span] = f"{ms['median']:.2f} [{ms['q1']:.2f}, {ms['q3']:.2f}]  x{ratio:.3f}"
     return cells

@@ -1,36 +1,33 @@
 """Milliseconds of a training step of each method, for Table 6.
 
-Note [Interleaved]
-    All methods run in one process and take turns: each takes one step per round, in an order that
-    rotates. A temporary slowdown of the machine affects all methods, so the ratios to plain batch
-    norm within a round vary less than the milliseconds. The median ratio is reported as well.
+The steps are those of ``orthocond.training.stepper``, and the methods take turns (Note
+[Interleaved] of ``measure/timer.py``). The ratios to plain batch norm within a round vary less than
+the milliseconds, so their median is reported as well.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from orthocond.config.methods import Method
 from orthocond.config.schema import Config, checked
 from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, images_taken
+from orthocond.measure.timer import Report, Stopwatch, interleaved
 from orthocond.training.allocator import keep_memory
-from orthocond.training.treated_network import build_network
+from orthocond.training.signals import StopSignal
+from orthocond.training.stepper import Diverged, Stepper
 
-PHASES = ("forward", "backward", "update", "step")
+SPANS = ("forward", "backward", "update", "step")
 TIMED = ("float32", "bfloat16")  # precisions
 MIN_ROUNDS = 20
-WARMUP = 3
 CLASSES = 10
-
-Report = Callable[[int, int], None]
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -46,71 +43,49 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 class TrainingStep:
-    """Network of one method, ready to take the timed steps.
+    """Network of one method, ready to take timed steps as ``orthocond train`` takes them.
 
     Args:
         config: settings of the network, the treatments and the optimizer.
         images: (B, 3, H, W).
         labels: (B,).
+        accelerator: where to run.
+
+    Raises:
+        UserError: the network does not accept the images, or the batch can't be divided into
+            micro-batches.
     """
 
-    def __init__(self, config: Config, images: Tensor, labels: Tensor) -> None:
-        self.model, self.treated, self.optimizer = build_network(
-            config, config.data.classes or CLASSES
-        )
-        self.model.to(images.device)
-        self.treated.bind(self.optimizer)
+    def __init__(
+        self, config: Config, images: Tensor, labels: Tensor, accelerator: Accelerator
+    ) -> None:
         self.images, self.labels = images, labels
-        self.autocast = config.precision == "bfloat16"
-
-    def _now(self) -> float:
-        """Return the seconds of a clock, after the device has finished its work."""
-        if self.images.device.type == "cuda":
-            torch.cuda.synchronize(self.images.device)
-        return time.perf_counter()
+        self.watch = Stopwatch()
+        classes = config.data.classes or CLASSES
+        self.stepper = Stepper(config, classes, 1, accelerator, StopSignal(), self.watch.mark)
+        # A trial, so that no other error of a step is taken for one about the size of the images.
+        with images_taken(images.shape), torch.no_grad():
+            for x, _ in self.stepper.micro_batches(images, labels, config.accumulate):
+                self.stepper.network(x)
 
     def run(self) -> dict[str, float]:
-        """Take one step and return the milliseconds of each phase."""
-        start = self._now()
-        device = self.images.device.type
-        with (
-            images_taken(self.images.shape),
-            torch.autocast(device, torch.bfloat16, enabled=self.autocast),
-        ):
-            logits = self.model(self.images)
-        loss = cross_entropy(logits.float(), self.labels) + self.treated.penalty()
-        forward = self._now()
-        loss.backward()
-        gradient = self._now()
-        self.optimizer.step()
-        end = self._now()
-        self.optimizer.zero_grad()
-        seconds = {
-            "forward": forward - start,
-            "backward": end - forward,
-            "update": end - gradient,
-            "step": end - start,
-        }
-        return {phase: 1e3 * value for phase, value in seconds.items()}
+        """Take one step and return the milliseconds of each span.
 
-
-def interleaved(
-    steps: dict[str, Callable[[], dict[str, float]]], rounds: int, report: Report
-) -> dict[str, list[dict[str, float]]]:
-    """Return the measurements of each step in each round, after a warm-up.
-
-    The order of the steps rotates from round to round.
-    """
-    names = list(steps)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for r in range(-WARMUP, rounds):
-        first = r % len(names)
-        for name in names[first:] + names[:first]:
-            measured = steps[name]()
-            if r >= 0:
-                found[name].append(measured)
-        report(r + 1 + WARMUP, rounds + WARMUP)
-    return found
+        Raises:
+            UserError: the loss, the gradient or the features are not finite.
+        """
+        self.watch.start()
+        try:
+            self.stepper.take_step(self.images, self.labels)
+        except Diverged:
+            raise UserError(
+                f"{self.stepper.config.method} diverged while it was timed: lower lr (--set)"
+            ) from None
+        self.watch.mark("bookkeeping")
+        seconds, step = self.watch.seconds, sum(self.watch.seconds.values())
+        forward, update = seconds["forward"], seconds["update"]
+        spans = dict(zip(SPANS, (forward, step - forward, update, step), strict=True))
+        return {span: 1e3 * value for span, value in spans.items()}
 
 
 def case_name(config: Config) -> str:
@@ -153,39 +128,39 @@ def timed_cases(config: Config, methods: Iterable[str]) -> list[Config]:
 
 def time_cases(
     cases: list[Config],
-    device: torch.device,
+    accelerator: Accelerator,
     rounds: int = MIN_ROUNDS,
     report: Report = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Measure the milliseconds of a training step of each case; the cases take turns.
 
     ``forward`` covers the network and the loss. ``backward`` covers everything after that, as in
-    Table 6 of the paper: the gradients, and the optimizer's step with its treatments. ``update`` is
-    the optimizer's step alone. The images are noise, because the times do not depend on them.
+    Table 6 of the paper: the gradients, the check that they are finite, the optimizer's step with
+    its treatments, and the sums for the metrics. ``update`` is the optimizer's step alone, and
+    ``step`` the whole. The images are noise, because the times do not depend on them.
 
     Args:
         cases: configurations from ``timed_cases``.
-        device: where to run.
+        accelerator: where to run, in the precision of the cases (``make_accelerator``).
         rounds: timed steps of each case, at least 20.
         report: called after each round with the number of rounds done and the number of all rounds.
 
     Returns:
         One row per case: its settings; ``forward_ms``, ``backward_ms``, ``update_ms`` and
-        ``step_ms`` (each median, min, q1, q3); and ``ratio``: phase -> median over the rounds of
+        ``step_ms`` (each median, min, q1, q3); and ``ratio``: span -> median over the rounds of
         the ratio to the first case.
 
     Raises:
-        UserError: there are too few rounds, or the network does not accept the images.
+        UserError: there are too few rounds, the network does not accept the images, or a method
+            diverges.
     """
     if rounds < MIN_ROUNDS:
         raise UserError(f"repeats is {rounds}: a median of less than {MIN_ROUNDS} is not reported")
     keep_memory()  # so that memory is managed as in training
     images, labels = _noise(cases[0])
-    steps = {
-        case_name(case): TrainingStep(case, images.to(device), labels.to(device)).run
-        for case in cases
-    }
-    found = interleaved(steps, rounds, report)
+    images, labels = images.to(accelerator.device), labels.to(accelerator.device)
+    steps = {case_name(c): TrainingStep(c, images, labels, accelerator).run for c in cases}
+    found = interleaved(steps, rounds, report=report)
     plain = found[case_name(cases[0])]
     return [
         {
@@ -199,12 +174,12 @@ def time_cases(
             "precision": case.precision,
             "channels_last": case.channels_last,
             "rounds": rounds,
-            **{f"{p}_ms": spread(m[p] for m in found[case_name(case)]) for p in PHASES},
+            **{f"{s}_ms": spread(m[s] for m in found[case_name(case)]) for s in SPANS},
             "ratio": {
-                p: statistics.median(
-                    m[p] / b[p] for m, b in zip(found[case_name(case)], plain, strict=True)
+                s: statistics.median(
+                    m[s] / b[s] for m, b in zip(found[case_name(case)], plain, strict=True)
                 )
-                for p in PHASES
+                for s in SPANS
             },
         }
         for case in cases
@@ -216,7 +191,5 @@ def _noise(config: Config) -> tuple[Tensor, Tensor]:
     size = _image_size(config)
     draw = torch.Generator().manual_seed(config.seed)
     images = torch.randn(config.batch_size, 3, size, size, generator=draw)
-    if config.channels_last:
-        images = images.to(memory_format=torch.channels_last)
     classes = config.data.classes or CLASSES
     return images, torch.randint(classes, (config.batch_size,), generator=draw)

@@ -52,7 +52,7 @@ class Result:
     summary: dict[str, Any] | None = None
 
 
-def make_accelerator(precision: str, timeout: float) -> Accelerator:
+def make_accelerator(precision: str, timeout: float = 600) -> Accelerator:
     """Return the available device and processes, with autocast if the precision needs it.
 
     Args:

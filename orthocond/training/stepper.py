@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from orthocond.artifacts.checkpoints import Checkpoint
 from orthocond.artifacts.csv_tables import Table
 from orthocond.config.schema import Config
 from orthocond.config.tasks import TASKS
-from orthocond.errors import DecompositionError
+from orthocond.errors import DecompositionError, UserError
 from orthocond.training.signals import StopSignal
 from orthocond.training.treated_network import build_network
 
@@ -39,6 +39,30 @@ def learning_rate(config: Config, epoch: float) -> float:
     return config.lr * warmup * config.lr_decay ** sum(epoch >= m for m in config.lr_milestones)
 
 
+def _require_fitting(config: Config, accelerator: Accelerator) -> None:
+    """Raise a UserError if the processes or the device do not suit the settings."""
+    shares = accelerator.num_processes * config.accumulate
+    if config.batch_size % shares:
+        raise UserError(
+            f"batch_size {config.batch_size} is not divisible by {accelerator.num_processes} "
+            f"processes x {config.accumulate} micro-batches"
+        )
+    if config.sync_batch_norm and accelerator.device.type != "cuda":
+        raise UserError("sync_batch_norm needs GPUs: torch has no such batch norm on a CPU")
+
+
+@contextmanager
+def _buffers_restored_if_diverged(model: nn.Module) -> Iterator[None]:
+    """Undo what a failed step changed: its forward pass has updated the running statistics."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    except (Diverged, DecompositionError) as error:
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)
+        raise Diverged from error
+
+
 class Stepper:
     """Network of a run, its optimizer, and the steps that are taken with them.
 
@@ -48,12 +72,18 @@ class Stepper:
         epoch_steps: number of steps in an epoch, for the learning rate.
         accelerator: device and processes.
         stop: a signal received by one process reaches all processes after the step.
+        mark: called at the end of each part of a step, with the part's name (``forward``,
+            ``gradient`` or ``update``), so that the parts can be timed.
 
     Attributes:
         model: the network without accelerate's wrapper.
         treated: handle on the treated layer of the network.
         step: number of optimizer steps taken.
         sums: sums over the steps since the last call of ``finish_epoch``.
+
+    Raises:
+        UserError: the batch can't be divided among the processes and their micro-batches, or
+            synchronized batch norm is asked for without a GPU.
     """
 
     def __init__(
@@ -63,9 +93,11 @@ class Stepper:
         epoch_steps: int,
         accelerator: Accelerator,
         stop: StopSignal,
+        mark: Callable[[str], None] = lambda part: None,
     ) -> None:
+        _require_fitting(config, accelerator)
         self.config, self.epoch_steps = config, epoch_steps
-        self.accelerator, self.stop = accelerator, stop
+        self.accelerator, self.stop, self.mark = accelerator, stop, mark
         self.step = 0
         self.sums: dict[str, float] = defaultdict(float)
         model, self.treated, optimizer = build_network(config, classes)
@@ -92,7 +124,7 @@ class Stepper:
                 buffers are as before the call.
         """
         accelerator, treated = self.accelerator, self.treated
-        with self._buffers_restored_if_diverged():
+        with _buffers_restored_if_diverged(self.model):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, self.step / self.epoch_steps)
 
@@ -106,13 +138,17 @@ class Stepper:
                     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
                     loss = cross_entropy(logits, y)
                     penalty = treated.penalty() if last else loss.new_zeros(())
+                    self.mark("forward")
                     accelerator.backward(loss / len(micro_batches) + penalty)
+                self.mark("gradient")
                 sums[0] += loss.detach() * len(y)
                 sums[1] += (logits.argmax(1) == y).sum()
                 sums[2] += len(y)
 
             self._require_finite_gradient()
+            self.mark("gradient")
             self.optimizer.step()  # the treatments act here, through hooks
+            self.mark("update")
             self.step += 1
 
             sums[3] = self.stop.signum
@@ -124,17 +160,6 @@ class Stepper:
             if found is not None and found.eta is not None:
                 self._add(eta=found.eta, eta_used=bool(found.eta_used), eta_steps=1)
             self.count_outcomes()
-
-    @contextmanager
-    def _buffers_restored_if_diverged(self) -> Iterator[None]:
-        """Undo what a failed step changed: its forward pass has updated the running statistics."""
-        before = [buffer.clone() for buffer in self.model.buffers()]
-        try:
-            yield
-        except (Diverged, DecompositionError) as error:
-            for buffer, value in zip(self.model.buffers(), before, strict=True):
-                buffer.copy_(value)
-            raise Diverged from error
 
     def micro_batches(
         self, images: Tensor, labels: Tensor, count: int = 1

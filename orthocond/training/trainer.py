@@ -56,14 +56,6 @@ class Trainer:
         stop: StopSignal,
         report: Callable[[int, str], None] = lambda step, text: None,
     ) -> None:
-        shares = accelerator.num_processes * config.accumulate
-        if config.batch_size % shares:
-            raise UserError(
-                f"batch_size {config.batch_size} is not divisible by {accelerator.num_processes} "
-                f"processes x {config.accumulate} micro-batches"
-            )
-        if config.sync_batch_norm and accelerator.device.type != "cuda":
-            raise UserError("sync_batch_norm needs GPUs: torch has no such batch norm on a CPU")
         self.epoch_steps = data.steps_per_epoch(config.batch_size)
         if self.epoch_steps == 0:
             raise UserError(

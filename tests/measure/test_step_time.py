@@ -11,13 +11,15 @@ import torch
 from orthocond.config.schema import Config
 from orthocond.errors import UserError
 from orthocond.measure.step_time import (
-    PHASES,
+    SPANS,
     TrainingStep,
-    interleaved,
     spread,
     time_cases,
     timed_cases,
 )
+from orthocond.training.session import make_accelerator
+from orthocond.training.signals import StopSignal
+from orthocond.training.stepper import Stepper
 
 TINY = Config.model_validate({"batch_size": 4, "data": {"size": 8, "classes": 2}})
 
@@ -30,22 +32,6 @@ def test_the_spread_is_numpys():
     assert quartiles == pytest.approx(np.percentile(values, [25, 50, 75]))
 
 
-def test_methods_take_turns_in_an_order_that_rotates():
-    order: list[str] = []
-    told: list[tuple[int, int]] = []
-
-    def step(name):
-        return lambda: order.append(name) or {"step": len(order)}
-
-    found = interleaved({n: step(n) for n in "abc"}, 6, lambda *p: told.append(p))
-    rounds = ["".join(order[i : i + 3]) for i in range(0, len(order), 3)]
-    assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
-    assert {rounds.count(r) for r in rounds} == {3} and len(set(rounds)) == 3  # each first as often
-    assert len(rounds) == 9 and [len(found[n]) for n in "abc"] == [6, 6, 6]  # 3 rounds warm up
-    assert min(f["step"] for rows in found.values() for f in rows) == 10
-    assert told[-1] == (9, 9)
-
-
 def test_the_network_without_a_spectral_layer_is_what_others_are_compared_with():
     def names(task, *methods):
         return [c.method for c in timed_cases(Config(task=task, method="svd"), methods)]
@@ -55,12 +41,12 @@ def test_the_network_without_a_spectral_layer_is_what_others_are_compared_with()
 
 
 def test_each_case_is_timed_and_compared_round_by_round():
-    rows = time_cases(timed_cases(TINY, ["nog+olr"]), torch.device("cpu"))
+    rows = time_cases(timed_cases(TINY, ["nog+olr"]), make_accelerator("float32"))
     assert [row["method"] for row in rows] == ["bn", "svd+nog+olr"]
     for row in rows:
         assert (row["batch_size"], row["image_size"], row["classes"]) == (4, 8, 2)
         assert row["rounds"] == 20
-        for phase in PHASES:
+        for phase in SPANS:
             figures = row[f"{phase}_ms"]
             assert 0 < figures["min"] <= figures["q1"] <= figures["median"] <= figures["q3"]
     assert set(rows[0]["ratio"].values()) == {1}
@@ -69,13 +55,45 @@ def test_each_case_is_timed_and_compared_round_by_round():
 def test_a_step_trains():
     torch.manual_seed(0)
     config = timed_cases(TINY, ["nog"])[1]
-    step = TrainingStep(config, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
-    before = {name: p.detach().clone() for name, p in step.model.named_parameters()}
-    phases = step.run()
-    assert set(phases) == set(PHASES)
-    assert phases["step"] == pytest.approx(phases["forward"] + phases["backward"])
-    assert all(not torch.equal(before[n], p) for n, p in step.model.named_parameters())
-    assert step.treated.last is not None and step.treated.last.gradient_kappa_after < 1.001
+    images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+    step = TrainingStep(config, images, labels, make_accelerator("float32"))
+    model, treated = step.stepper.model, step.stepper.treated
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    spans = step.run()
+    assert list(spans) == list(SPANS) and min(spans.values()) > 0
+    assert spans["step"] == pytest.approx(spans["forward"] + spans["backward"])
+    assert spans["update"] < spans["backward"]
+    assert all(not torch.equal(before[n], p) for n, p in model.named_parameters())
+    assert treated.last is not None and treated.last.gradient_kappa_after < 1.001
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_timed_steps_are_those_of_training(accumulate):
+    """The weights after two timed steps equal those after two steps of a run's stepper."""
+    config = Config.model_validate(TINY.model_dump() | {"accumulate": accumulate, "method": "nog"})
+    images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+    timed = TrainingStep(config, images, labels, make_accelerator("float32"))
+    trained = Stepper(config, 2, 1, make_accelerator("float32"), StopSignal())
+    for _ in range(2):
+        timed.run()
+        trained.take_step(images, labels)
+    pairs = zip(timed.stepper.model.parameters(), trained.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_each_part_of_a_step_is_marked():
+    parts: list[str] = []
+    config = Config.model_validate(TINY.model_dump() | {"accumulate": 2})
+    stepper = Stepper(config, 2, 1, make_accelerator("float32"), StopSignal(), parts.append)
+    stepper.take_step(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
+    assert parts == ["forward", "gradient", "forward", "gradient", "gradient", "update"]
+
+
+def test_a_method_that_diverges_is_one_line():
+    images = torch.full((4, 3, 8, 8), torch.nan)
+    step = TrainingStep(TINY, images, torch.tensor([0, 1, 0, 1]), make_accelerator("float32"))
+    with pytest.raises(UserError, match=r"^svd diverged while it was timed: lower lr \(--set\)$"):
+        step.run()
 
 
 def test_ratios_are_medians_over_the_rounds(monkeypatch):
@@ -84,15 +102,15 @@ def test_ratios_are_medians_over_the_rounds(monkeypatch):
     draw = np.random.default_rng(0)
     made = {"bn": draw.random((20, 4)) + 1, "svd": draw.random((20, 4)) + 2}
 
-    def fake(steps, rounds, report):
+    def fake(steps, rounds, report=None):
         return {
-            name: [dict(zip(PHASES, row, strict=True)) for row in made[name.split("-")[2]]]
+            name: [dict(zip(SPANS, row, strict=True)) for row in made[name.split("-")[2]]]
             for name in steps
         }
 
     monkeypatch.setattr(step_time, "interleaved", fake)
-    rows = time_cases(timed_cases(TINY, ["svd"]), torch.device("cpu"))
-    for i, phase in enumerate(PHASES):
+    rows = time_cases(timed_cases(TINY, ["svd"]), make_accelerator("float32"))
+    for i, phase in enumerate(SPANS):
         expected = statistics.median((made["svd"] / made["bn"])[:, i])
         assert rows[1]["ratio"][phase] == pytest.approx(expected)
 
@@ -106,10 +124,16 @@ def test_ratios_are_medians_over_the_rounds(monkeypatch):
         ({"model": "smal"}, ["svd"], 20, r"unknown model for dbn 'smal': .*'small'\?$"),
         ({"data": {"size": 1}}, ["svd"], 20, r"^the network does not take images \(4, 3, 1, 1\): "),
         ({"batch_size": 1}, ["svd"], 20, r"does not take images \(1, 3, 8, 8\): Expected more th"),
+        (
+            {"accumulate": 3},
+            ["svd"],
+            20,
+            r"^batch_size 4 is not divisible by 1 processes x 3",
+        ),
     ],
 )
 def test_what_can_not_be_timed_is_one_line(settings, methods, rounds, message):
     config = Config.model_validate(TINY.model_dump() | settings)
     with pytest.raises(UserError, match=message) as error:
-        time_cases(timed_cases(config, methods), torch.device("cpu"), rounds)
+        time_cases(timed_cases(config, methods), make_accelerator("float32"), rounds)
     assert "\n" not in str(error.value)

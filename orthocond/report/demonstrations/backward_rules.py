@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import matplotlib.pyplot as plt
@@ -15,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from orthocond.measure.timer import median_seconds
 from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, RED
 from orthocond.spectral.roots import DEGREE, Backward, Power, matrix_inv_sqrt, matrix_sqrt
 
@@ -81,14 +81,12 @@ def costs(d: int = 64, repeats: int = 15) -> pd.DataFrame:
     }
     X = torch.randn(d, 4 * d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     P = (X @ X.mT / (4 * d)).requires_grad_()
-    seconds: dict[str, list[float]] = {rule: [] for rule in operations}
     roots = {rule: matrix_sqrt(P, backward=rule).sum() for rule in get_args(Backward)}
-    for _ in range(repeats):
-        for rule, spent in seconds.items():
-            start = time.perf_counter()
-            torch.autograd.grad(roots[rule], P, retain_graph=True)
-            spent.append(time.perf_counter() - start)
-    median = {rule: statistics.median(spent) for rule, spent in seconds.items()}
+    median = median_seconds(
+        {r: partial(torch.autograd.grad, y, P, retain_graph=True) for r, y in roots.items()},
+        repeats,
+        warmup=0,
+    )
     return pd.DataFrame(
         [
             {"rule": rule, "operations": text, "time": round(median[rule] / median["exact"], 1)}
