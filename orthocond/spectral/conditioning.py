@@ -82,7 +82,7 @@ class Conditioning:
 MEASURED = tuple(field.name for field in fields(Conditioning))[:9]
 """Fields measured for each sample. The other fields are known in advance."""
 COUNTS = ("negative", "rank")
-CONSTANTS = ("rank_tol", "structural_rank")
+CONSTANTS = ("rank_tol", "structural_rank", "common_rank")
 """Fields that are equal for all samples of a layer; records and tables store them once."""
 
 LARGEST_TOLERANCE = 0.5
