@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orthocond.artifacts.csv_tables import DIGITS
 from orthocond.errors import unknown
 from orthocond.report.tables.comparison import LOST
 from orthocond.report.tables.table import Table
@@ -144,16 +145,14 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return the numbers with nine significant digits, below one header line."""
-    frame = table.frame
-    flat = frame.astype(object)
-    for group, name in _keys(frame):
-        if group in table.cells and frame[(group, name)].isna().all():
-            flat[(group, name)] = pd.Series(dict(table.cells[group]))
-    flat.columns = _flat(frame)
-    flat.insert(0, "label", [table.labels[m] for m in frame.index])
-    flat = flat.map(lambda cell: f"{cell:.9g}" if isinstance(cell, float) else cell)
-    return flat.replace("nan", "").to_csv(lineterminator="\n")
+    """Return the numbers, rounded as in the CSV files of runs, below one header line."""
+    flat = table.frame.copy()
+    for key in _keys(table.frame):
+        if key[0] in table.cells and flat[key].isna().all():
+            flat[key] = pd.Series(dict(table.cells[key[0]]))
+    flat.columns = _flat(flat)
+    flat.insert(0, "label", [table.labels[m] for m in flat.index])
+    return flat.to_csv(float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
 def _latex_escape(text: str) -> str:
@@ -181,19 +180,19 @@ def to_html(table: Table) -> str:
     return f'<div>\n<div style="overflow-x: auto">\n{element}\n</div>\n{notes}</div>\n'
 
 
-FORMATS = {"md": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
+TABLE_FORMATS = {"md": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
 SUFFIXES = {"md": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
 
 
 def render(table: Table, format: str = "md") -> str:
-    """Return the text of a table in one of ``FORMATS``.
+    """Return the text of a table in one of ``TABLE_FORMATS``.
 
     Raises:
         UserError: unknown format.
     """
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    return FORMATS[format](table)
+    if format not in TABLE_FORMATS:
+        raise unknown("format", format, TABLE_FORMATS)
+    return TABLE_FORMATS[format](table)
 
 
 def to_records(table: Table) -> dict[str, Any]:
