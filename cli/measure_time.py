@@ -14,7 +14,7 @@ from orthocond.config.sources import resolve
 from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, memory_short
 from orthocond.measure.step_time import case_name, time_cases, timed_cases
-from orthocond.report.paper import TABLES
+from orthocond.report.paper import PAPER_TABLES
 from orthocond.training.environment import describe
 from orthocond.training.session import make_accelerator
 
@@ -36,7 +36,7 @@ def measure_time(
     config = resolve(None, None, flags, settings).config
     if methods is None:
         solvers = TASKS[config.task].solvers
-        methods = [m for m in TABLES[6].rows if Method.parse(m).solver in solvers]
+        methods = [m for m in PAPER_TABLES[6].rows if Method.parse(m).solver in solvers]
     cases = timed_cases(config, methods)
     for name in map(case_name, cases):
         if out is not None and (out / name).exists():

@@ -27,7 +27,7 @@ def plot(
     """
     import matplotlib
 
-    from orthocond.report.output import FORMATS, draw_all
+    from orthocond.report.output import FIGURE_FORMATS, draw_all
     from orthocond.report.registry import FIGURES, chosen
     from orthocond.report.study import Study
 
@@ -35,7 +35,7 @@ def plot(
 
     matplotlib.use("agg")
     names = chosen("figure", figures, FIGURES)
-    formats = chosen("format", format or ["all"], FORMATS)
+    formats = chosen("format", format or ["all"], FIGURE_FORMATS)
     results, skipped = draw_all(Study(runs, data), names, out, formats, strict="all" not in figures)
     if as_json:
         print_json({"figures": results, "skipped": skipped})

@@ -21,7 +21,7 @@ from orthocond.report.tables.render import SUFFIXES, render
 from orthocond.report.tables.table import Table
 
 T = TypeVar("T")
-FORMATS = ("png", "svg", "pdf")
+FIGURE_FORMATS = ("png", "svg", "pdf")
 DPI = 300
 
 
@@ -35,7 +35,7 @@ def _metadata(format: str, title: str, text: str) -> dict[str, Any]:
 
 
 def save_figure(
-    figure: Figure, out: Path, data: Numbers | None, formats: Iterable[str] = FORMATS
+    figure: Figure, out: Path, data: Numbers | None, formats: Iterable[str] = FIGURE_FORMATS
 ) -> list[Path]:
     """Write a drawn figure in each format, and its numbers as CSV.
 
@@ -70,7 +70,7 @@ def save_figure(
 
 
 def plot(
-    study: Study, figure: StudyFigure, out: Path, formats: Iterable[str] = FORMATS
+    study: Study, figure: StudyFigure, out: Path, formats: Iterable[str] = FIGURE_FORMATS
 ) -> dict[str, Any]:
     """Draw one figure for light and for dark pages, and write its files.
 

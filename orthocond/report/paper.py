@@ -50,7 +50,7 @@ Row = tuple[float | None, ...]  # None: the source text lost this cell
 
 
 @dataclass(frozen=True)
-class Table:
+class PublishedTable:
     """One table of the paper.
 
     Args:
@@ -77,9 +77,9 @@ def _table(
     rows: dict[str, Row],
     labels: dict[str, str],
     lower_is_better: bool = True,
-) -> Table:
+) -> PublishedTable:
     used = {method: labels[method] for method in rows}
-    return Table(
+    return PublishedTable(
         number, caption, columns, lower_is_better, MappingProxyType(used), MappingProxyType(rows)
     )
 
@@ -177,7 +177,9 @@ _TABLES = (
         _COST_LABELS,
     ),
 )
-TABLES: Mapping[int, Table] = MappingProxyType({table.number: table for table in _TABLES})
+PAPER_TABLES: Mapping[int, PublishedTable] = MappingProxyType(
+    {table.number: table for table in _TABLES}
+)
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def published(table: int, method: str, column: str) -> Published | None:
     Args:
         table: 1 to 6.
         method: canonical spelling, as in ``str(Method.parse("nog"))``.
-        column: one of ``TABLES[table].columns``.
+        column: one of ``PAPER_TABLES[table].columns``.
 
     Raises:
         UserError: the paper has no such table, or the table has no such column.
@@ -210,9 +212,9 @@ def published(table: int, method: str, column: str) -> Published | None:
         >>> print(published(2, "svd+nog", "CIFAR100 mean"))
         None
     """
-    if table not in TABLES:
-        raise UserError(f"the paper has tables 1 to {len(TABLES)}, got {table}")
-    source = TABLES[table]
+    if table not in PAPER_TABLES:
+        raise UserError(f"the paper has tables 1 to {len(PAPER_TABLES)}, got {table}")
+    source = PAPER_TABLES[table]
     if column not in source.columns:
         raise UserError(f"Table {table} has columns {', '.join(source.columns)}, got {column!r}")
     if method not in source.rows:

@@ -22,7 +22,7 @@ from orthocond.report.study import Selection, Study
 from orthocond.report.style import label
 
 LEVEL, POWER = 0.05, 0.8
-ROUNDING = 1e-9  # relative to the numbers that are compared
+EQUAL = 1e-9  # smaller differences, relative to the numbers compared, are rounding errors
 WIDE = 11  # pixels; stem kernel of the controls: receptive field of the skew orthogonal convolution
 
 Reading = Callable[[Run], float | None]
@@ -112,7 +112,7 @@ def difference(a: ArrayLike, b: ArrayLike) -> Difference:
     mean = float(d.mean()) if len(d) else np.nan
     if len(d) < 2:
         return Difference(mean, np.nan, len(d), np.nan, np.nan, np.nan)
-    if np.ptp(d) <= ROUNDING * np.abs([a, b]).max():
+    if np.ptp(d) <= EQUAL * np.abs([a, b]).max():
         return Difference(mean, 0.0, len(d), np.nan, np.nan, np.nan)
     std = float(d.std(ddof=1))
     test = stats.ttest_rel(a, b)

@@ -18,7 +18,7 @@ from orthocond.measure.timer import median_seconds
 from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, RED
 from orthocond.spectral.roots import DEGREE, Backward, Power, matrix_inv_sqrt, matrix_sqrt
 
-DIGITS = 40
+WORKING_DIGITS = 40
 OTHERS = (0.5, 0.2, 0.1, 0.05)  # the other eigenvalues, which are far apart
 ROOTS: dict[Power, Callable[..., Tensor]] = {"sqrt": matrix_sqrt, "inv_sqrt": matrix_inv_sqrt}
 LINES = {"exact": (GREEN, "-"), "pade": (BLUE, "--"), "taylor": (ORANGE, "-."), "raw": (RED, ":")}
@@ -27,7 +27,7 @@ TITLES = {"sqrt": "square root", "inv_sqrt": "inverse square root"}
 
 def true_gradient(P: Tensor, g: Tensor, power: Power) -> Tensor:
     """Return the gradient of <g, f(P)> from 40-digit arithmetic: U (D o (U^T sym(g) U)) U^T."""
-    with mpmath.workdps(DIGITS):
+    with mpmath.workdps(WORKING_DIGITS):
         l, U = mpmath.eigsy(mpmath.matrix(P.tolist()))
         s = [mpmath.sqrt(x) for x in l]
         A = U.T * mpmath.matrix(((g + g.mT) / 2).tolist()) * U

@@ -13,7 +13,7 @@ from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, label, line_style
 
 METHODS = ("svd", "svd+nog", "svd+nog+ow+olr", "bn")
-KINDS = {"eval_top1": "moving averages", "recalibrated_top1": "re-estimated"}
+STATISTICS = {"eval_top1": "moving averages", "recalibrated_top1": "re-estimated"}
 """Statistics that the layer was evaluated with, by column of a run's metrics."""
 
 HOW = "Mean over seeds. Recalibrated: statistics from training images, the weights as they are"
@@ -23,7 +23,7 @@ def data(study: Study) -> Numbers:
     """Return the accuracy in percent after each epoch.
 
     Returns:
-        Columns method, epoch, and those in ``KINDS`` (means over the seeds).
+        Columns method, epoch, and those in ``STATISTICS`` (means over the seeds).
 
     Raises:
         MissingRuns: none of the methods was run.
@@ -32,7 +32,7 @@ def data(study: Study) -> Numbers:
     parts = []
     for method, runs in selection.runs.items():
         metrics = pd.concat([run.metrics for run in runs])
-        means = metrics.groupby("epoch")[list(KINDS)].mean().reset_index()
+        means = metrics.groupby("epoch")[list(STATISTICS)].mean().reset_index()
         means.insert(0, "method", method)
         parts.append(means)
     return Numbers(pd.concat(parts, ignore_index=True), Provenance.of(selection, how=HOW))
@@ -48,7 +48,7 @@ def draw(data: Numbers) -> Figure:
     )
     for axis, method in zip(axes.flat, methods, strict=True):
         own, style = frame[frame["method"] == method], line_style(method) | {"marker": ""}
-        for (column, name), dashes in zip(KINDS.items(), ("--", "-"), strict=True):
+        for (column, name), dashes in zip(STATISTICS.items(), ("--", "-"), strict=True):
             axis.plot(own["epoch"], own[column], **style | {"linestyle": dashes}, label=name)
         axis.set(title=label(method), ylabel="top-1 (%)")
         axis.legend(loc="lower right")

@@ -19,10 +19,9 @@ from orthocond.report.ledger.evidence import Bench, Finding
 from orthocond.report.ledger.verdicts import Verdict, in_time, together
 from orthocond.report.study import Study
 from orthocond.report.style import label
-from orthocond.report.tables.tab6 import COMMAND
+from orthocond.report.tables.tab6 import COMMAND, PHASES
 
 MODEL = "resnet50"  # the network of the paper's Table 6
-PHASES = {"forward": "FP", "backward": "BP", "step": "FP + BP"}
 QUARTILES, NORMAL = 1.349, 1.96  # normal distribution: q3 - q1, and the 97.5% quantile
 
 

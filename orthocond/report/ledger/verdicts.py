@@ -51,7 +51,7 @@ MARGIN = 0.3
 
 0.3 is the smallest gain that the paper calls a boost (Sec. 5.1)."""
 
-KAPPA_MARGIN = HALF_DECADE = 0.5
+HALF_DECADE = 0.5
 """Difference in log10 kappa below which two condition numbers have one order of magnitude."""
 
 ROUNDING = 0.005

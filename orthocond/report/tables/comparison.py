@@ -12,7 +12,7 @@ import pandas as pd
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.methods import Method
 from orthocond.errors import unknown
-from orthocond.report.paper import TABLES, published
+from orthocond.report.paper import PAPER_TABLES, published
 from orthocond.report.provenance import Provenance
 from orthocond.report.study import MissingRuns, Selection, Study
 from orthocond.report.style import label
@@ -40,7 +40,7 @@ def is_data_set(name: str, paper: str) -> bool:
     return re.fullmatch(rf"{paper}(-.*)?", name, re.IGNORECASE) is not None
 
 
-def moments(values: Iterable[float | None], name: str) -> dict[str, float]:
+def mean_and_spread(values: Iterable[float | None], name: str) -> dict[str, float]:
     """Return mean and sample standard deviation; None and NaN are left out."""
     known = np.array([v for v in values if v is not None], dtype=float)
     known = known[~np.isnan(known)]
@@ -62,7 +62,7 @@ def paper_columns(number: int, methods: Iterable[str]) -> pd.DataFrame:
     becomes the column ('paper: CIFAR100', 'error mean').
     """
     columns: dict[Column, list[float]] = {}
-    for heading in TABLES[number].columns:
+    for heading in PAPER_TABLES[number].columns:
         data, _, statistic = heading.rpartition(" ")
         error = statistic in ("mean", "std", "min")
         column = (f"paper: {data}", f"error {statistic}") if error else ("paper", heading)
@@ -79,7 +79,7 @@ def row_methods(number: int, selections: Iterable[Selection], others: bool) -> l
         selections: the runs.
         others: append every other method that was run.
     """
-    rows = list(TABLES[number].rows)
+    rows = list(PAPER_TABLES[number].rows)
     present = sorted({method for s in selections for method in s.runs})
     plain = [m for m in ("bn", "gap") if m in present and m not in rows]
     rest = [m for m in present if m not in rows and m not in plain] if others else []
@@ -138,11 +138,11 @@ def assemble(
     frame = pd.concat(parts, axis=1)
     frame.index.name = "method"
     frame.columns.names = ["source", "statistic"]
-    labels = TABLES[number].labels
+    labels = PAPER_TABLES[number].labels
     lost = {m: LOST if m in labels else "" for m in methods}
     papers = dict.fromkeys(parts[0].columns.get_level_values(0), lost)
     return Table(
-        title=f"Table {number}. {TABLES[number].caption}",
+        title=f"Table {number}. {PAPER_TABLES[number].caption}",
         frame=frame,
         labels={m: labels.get(m) or label(m) for m in methods},
         cells={**papers, **cells},

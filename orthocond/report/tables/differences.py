@@ -13,7 +13,7 @@ from orthocond.report.study import Study, shown_together
 from orthocond.report.tables.comparison import NOT_RUN
 from orthocond.report.tables.table import Table
 
-COLUMNS = {
+HEADINGS = {
     "mean": "difference mean",
     "low": "difference low",
     "high": "difference high",
@@ -49,7 +49,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> Table:
     own = study.select(task, data=data)
     found = contrasts(study, task, own.data).set_index("name")
     family = "; ".join(found.loc[found["family"] == "primary", "contrast"])
-    frame = found[list(COLUMNS)].rename(columns=COLUMNS)
+    frame = found[list(HEADINGS)].rename(columns=HEADINGS)
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
     frame.index.name = "method"
     selections = shown_together(own, study.beside(own, stem_kernel=WIDE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from orthocond.report.paper import TABLES
+from orthocond.report.paper import PAPER_TABLES
 from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import detectable_remark
 from orthocond.report.study import Selection, Study
@@ -16,14 +16,14 @@ from orthocond.report.tables.comparison import (
     assemble,
     available,
     is_data_set,
-    moments,
+    mean_and_spread,
     not_run_remark,
     row_methods,
     summaries,
 )
 from orthocond.report.tables.table import Table
 
-KINDS = {"": "error", ", recalibrated": "recalibrated_error"}
+SUMMARY_KEYS = {"": "error", ", recalibrated": "recalibrated_error"}
 """Keys in a run's summary, by the suffix that a column adds to the name of the data set."""
 
 HOW = (
@@ -39,7 +39,7 @@ def errors(selection: Selection, key: str) -> pd.DataFrame:
     rows = {}
     for method, runs in selection.runs.items():
         values = np.array(summaries(runs, key), dtype=float)
-        row = moments(values, "error")
+        row = mean_and_spread(values, "error")
         rows[method] = {**row, "error min": values.min() if len(runs) else np.nan, "n": len(runs)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -55,10 +55,10 @@ def error_table(number: int, study: Study, others: bool = False) -> Table:
     Raises:
         MissingRuns: none of the table's methods was run.
     """
-    wanted = None if others else [*TABLES[number].rows, "bn"]
+    wanted = None if others else [*PAPER_TABLES[number].rows, "bn"]
     selections = available(study, "dbn", wanted)
     methods = row_methods(number, selections, others)
-    papers = dict.fromkeys(c.rpartition(" ")[0] for c in TABLES[number].columns)
+    papers = dict.fromkeys(c.rpartition(" ")[0] for c in PAPER_TABLES[number].columns)
     ours: dict[str, pd.DataFrame] = {}
     cells: dict[str, dict[str, str]] = {}
     remarks: list[str] = []
@@ -72,7 +72,7 @@ def error_table(number: int, study: Study, others: bool = False) -> Table:
         if ours and not any(is_data_set(selection.data, paper) for paper in PAPER_PRESETS):
             size = selection.settings["data"]["size"]
             remarks.append(STAND_IN.format(data=selection.data, size=size))
-        for suffix, key in KINDS.items():
+        for suffix, key in SUMMARY_KEYS.items():
             group = f"here: {selection.data}{suffix}"
             part = errors(selection, key)
             ours[group] = part.drop(columns="n") if suffix else part

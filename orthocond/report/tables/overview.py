@@ -12,7 +12,7 @@ from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import WIDE
 from orthocond.report.study import Study, shown_together
 from orthocond.report.style import STYLES, label
-from orthocond.report.tables.comparison import moments, summaries
+from orthocond.report.tables.comparison import mean_and_spread, summaries
 from orthocond.report.tables.table import Table
 
 CONDITIONING = ("rank", "kappa", "kappa_support")
@@ -20,7 +20,7 @@ HOW = (
     "Error in percent, mean ± sample standard deviation over n seeds{kinds}. Rank and κ: medians "
     "over the last tenth of training and then over the seeds"
 )
-KINDS = (
+BOTH_ERRORS = (
     ", with the moving averages; recalibrated: the same weights with population statistics from "
     "training images"
 )
@@ -33,7 +33,7 @@ def _row(task: str, runs: Sequence[Run]) -> dict[tuple[str, str], float]:
         kinds["recalibrated"] = "recalibrated_error"
     row: dict[tuple[str, str], float] = {("", "n"): len(runs)}
     for group, key in kinds.items():
-        row |= {(group, k): v for k, v in moments(summaries(runs, key), "error").items()}
+        row |= {(group, k): v for k, v in mean_and_spread(summaries(runs, key), "error").items()}
     late = pd.DataFrame([run.summary["conditioning"] for run in runs])
     fields = (*CONDITIONING, "kappa_eps") if TASKS[task].has_eps else CONDITIONING
     return row | {("", field): late[field].astype(float).median() for field in fields}
@@ -64,7 +64,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> Table:
         raise study.missing(task, own.diverged, own.settings)
     frame = pd.DataFrame(rows).T  # its keys are pairs
     frame.index.name, frame.columns.names = "method", ["source", "statistic"]
-    how = HOW.format(kinds=KINDS if TASKS[task].running_statistics else "")
+    how = HOW.format(kinds=BOTH_ERRORS if TASKS[task].running_statistics else "")
     return Table(
         title=f"Overview of {TASKS[task].label} on {own.data}",
         frame=frame,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from orthocond.report.paper import TABLES
+from orthocond.report.paper import PAPER_TABLES
 from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import detectable_remark
 from orthocond.report.study import Selection, Study
@@ -14,7 +14,7 @@ from orthocond.report.tables.comparison import (
     assemble,
     available,
     is_data_set,
-    moments,
+    mean_and_spread,
     not_run_remark,
     row_methods,
     summaries,
@@ -28,16 +28,18 @@ HOW = (
 
 
 def accuracies(selection: Selection) -> pd.DataFrame:
-    """Return, for each method, failures per run and the moments of top-1 and top-5 accuracy."""
+    """Return, for each method, failures per run and the mean and spread of both accuracies."""
     rows = {}
     for method, runs in selection.runs.items():
-        failures = moments(summaries(runs, "failures"), "failures")["failures mean"]
-        unrecovered = moments(summaries(runs, "unrecovered"), "unrecovered")["unrecovered mean"]
+        failures = mean_and_spread(summaries(runs, "failures"), "failures")["failures mean"]
+        unrecovered = mean_and_spread(summaries(runs, "unrecovered"), "unrecovered")[
+            "unrecovered mean"
+        ]
         rows[method] = {
             "failures": failures,
             "unrecovered": unrecovered,
-            **moments(summaries(runs, "top1"), "top-1"),
-            **moments(summaries(runs, "top5"), "top-5"),
+            **mean_and_spread(summaries(runs, "top1"), "top-1"),
+            **mean_and_spread(summaries(runs, "top5"), "top-5"),
             "n": len(runs),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -49,7 +51,7 @@ def build(study: Study) -> Table:
     Raises:
         MissingRuns: none of the table's methods was run.
     """
-    selections = available(study, "gcp", [*TABLES[5].rows, "gap"])
+    selections = available(study, "gcp", [*PAPER_TABLES[5].rows, "gap"])
     methods = row_methods(5, selections, others=False)
     ours: dict[str, pd.DataFrame] = {}
     cells: dict[str, dict[str, str]] = {}

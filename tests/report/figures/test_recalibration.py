@@ -13,7 +13,7 @@ def test_the_lines_are_means_over_seeds_of_both_accuracies(study: Study) -> None
     data = recalibration.FIGURE.data(study)
     frame = data.frame
     own = frame[frame["method"] == "svd"].set_index("epoch")
-    for column in recalibration.KINDS:
+    for column in recalibration.STATISTICS:
         expected = sum(run.metrics.set_index("epoch")[column] for run in runs) / len(runs)
         assert own[column].to_dict() == pytest.approx(expected.to_dict())
     with theme():

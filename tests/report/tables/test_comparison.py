@@ -9,7 +9,7 @@ from study_factory import write_run, write_study
 
 from orthocond.report.registry import TABLES
 from orthocond.report.study import Study
-from orthocond.report.tables.comparison import is_data_set, moments
+from orthocond.report.tables.comparison import is_data_set, mean_and_spread
 
 OURS = "here: cifar10-jpeg"
 
@@ -93,8 +93,8 @@ def test_table_5_counts_failures_and_has_both_accuracies(study: Study) -> None:
     assert table.frame.at["gap", (group, "n")] == 2
 
 
-def test_moments_leave_out_what_is_missing() -> None:
-    assert moments([1.0, None, 3.0], "x") == {"x mean": 2.0, "x std": pytest.approx(2**0.5)}
-    one = moments([4.0], "x")
+def test_mean_and_spread_leave_out_what_is_missing() -> None:
+    assert mean_and_spread([1.0, None, 3.0], "x") == {"x mean": 2.0, "x std": pytest.approx(2**0.5)}
+    one = mean_and_spread([4.0], "x")
     assert one["x mean"] == 4 and np.isnan(one["x std"])
-    assert np.isnan(moments([], "x")["x mean"])
+    assert np.isnan(mean_and_spread([], "x")["x mean"])

@@ -9,7 +9,7 @@ from study_factory import write_run, write_study
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.tables.comparison import only
 from orthocond.report.tables.overview import of_task
-from orthocond.report.tables.render import FORMATS, render
+from orthocond.report.tables.render import TABLE_FORMATS, render
 
 
 def test_errors_stand_beside_the_ranks_and_condition_numbers_of_late_training(study: Study) -> None:
@@ -67,7 +67,7 @@ def test_the_data_set_with_most_runs_is_shown_unless_another_is_asked_for(tmp_pa
         of_task(study, "dbn", "absent")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", TABLE_FORMATS)
 def test_one_seed_has_an_error_and_no_deviation(tmp_path: Path, format: str) -> None:
     text = render(of_task(Study(write_study(tmp_path, ("svd",), seeds=1)), "dbn"), format)
     assert "27" in text and "nan" not in text

@@ -12,7 +12,7 @@ import pytest
 from orthocond.errors import UserError
 from orthocond.report.registry import TABLES
 from orthocond.report.study import Study
-from orthocond.report.tables.render import FORMATS, render, shown, to_records
+from orthocond.report.tables.render import TABLE_FORMATS, render, shown, to_records
 
 
 def rows_of(markdown: str) -> dict[str, list[str]]:
@@ -22,7 +22,7 @@ def rows_of(markdown: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", ["tab1", "tab2", "tab3", "tab4", "tab5"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", TABLE_FORMATS)
 def test_every_table_has_its_rows_in_every_format(name: str, format: str, study: Study) -> None:
     table = TABLES[name](study)
     text = render(table, format)

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from orthocond.report.ledger.criteria import Compared
-from orthocond.report.ledger.verdicts import ABOVE, BELOW, KAPPA_MARGIN, MARGIN
+from orthocond.report.ledger.verdicts import ABOVE, BELOW, HALF_DECADE, MARGIN
 
 WEIGHTS = ("svd+sn", "svd+ol", "svd+ow")
 HYBRIDS = ("svd+nog+ow", "svd+nog+olr", "svd+ow+olr")
 ALL = "svd+nog+ow+olr"
-WIDE = 11  # pixels; the receptive field of the skew orthogonal convolution is 11 × 11
 
 
 def better(method: str, baseline: str = "svd", **more: Any) -> Compared:
@@ -46,7 +45,7 @@ def ill_conditioned(method: str, baseline: str = "svd", **more: Any) -> Compared
 
 def no_better_conditioned(method: str, baseline: str, **more: Any) -> Compared:
     """Return the criterion that kappa on the support is not smaller by half a decade."""
-    return Compared(method, baseline, "support", ABOVE, bound=-KAPPA_MARGIN, **more)
+    return Compared(method, baseline, "support", ABOVE, bound=-HALF_DECADE, **more)
 
 
 def best(method: str, others: Iterable[str], **more: Any) -> tuple[Compared, ...]:

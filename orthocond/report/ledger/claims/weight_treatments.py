@@ -5,7 +5,6 @@ from __future__ import annotations
 from orthocond.report.ledger import derived_claims
 from orthocond.report.ledger.claims.phrases import (
     WEIGHTS,
-    WIDE,
     best_conditioned,
     better,
     conditioned,
@@ -16,6 +15,7 @@ from orthocond.report.ledger.criteria import Compared, Level
 from orthocond.report.ledger.derived_claims import Derived
 from orthocond.report.ledger.evidence import Claim
 from orthocond.report.ledger.verdicts import ABOVE
+from orthocond.report.statistics import WIDE
 
 CLAIMS = (
     Claim(
