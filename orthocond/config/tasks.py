@@ -16,6 +16,7 @@ class Task:
     Args:
         name: as in a configuration and in the names of run folders.
         label: for figures and tables.
+        short_label: for titles of narrow panels and for sentences with both tasks.
         baseline: method without a spectral layer, which the other methods are compared with.
         pre_svd: name of the layer before the meta-layer; the treatments apply to it.
         meta_layer: name of the layer that decomposes the covariance of its input.
@@ -26,6 +27,7 @@ class Task:
         has_eps: True if the meta-layer adds ``eps`` to the covariance's diagonal.
         wide_stem: True if the network also exists with a wider first convolution
             (``stem_kernel``).
+        first_arguments: arguments of ``orthocond train`` that start a study without earlier runs.
 
     Example:
         >>> TASKS["gcp"].solvers
@@ -34,6 +36,7 @@ class Task:
 
     name: str
     label: str
+    short_label: str
     baseline: str
     pre_svd: str
     meta_layer: str
@@ -42,6 +45,7 @@ class Task:
     running_statistics: bool
     has_eps: bool
     wide_stem: bool
+    first_arguments: tuple[str, ...]
 
     @property
     def solvers(self) -> tuple[str, str, str]:
@@ -52,6 +56,7 @@ class Task:
 DBN = Task(
     name="dbn",
     label="decorrelated BN",
+    short_label="decorrelated BN",
     baseline="bn",
     pre_svd="conv1",
     meta_layer="bn1",
@@ -60,10 +65,12 @@ DBN = Task(
     running_statistics=True,
     has_eps=True,
     wide_stem=True,
+    first_arguments=("--preset", "quick"),
 )
 GCP = Task(
     name="gcp",
     label="global covariance pooling",
+    short_label="GCP",
     baseline="gap",
     pre_svd="avgpool.reduction",
     meta_layer="avgpool.root",
@@ -72,6 +79,7 @@ GCP = Task(
     running_statistics=False,
     has_eps=False,
     wide_stem=False,
+    first_arguments=("--preset", "gcp-cpu", "--data", "folder:PATH"),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in (DBN, GCP)})
 """Name of each task: the task. The first one is the default."""

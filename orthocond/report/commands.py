@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from orthocond.config.assignments import assignments
+from orthocond.config.tasks import find_task
 
 EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist", "imagenet")
 """Data sets that ``--data`` takes by name; any other data set is a folder of images."""
-
-START = {
-    "dbn": ("--preset", "quick"),
-    "gcp": ("--preset", "gcp-cpu", "--data", "folder:PATH"),
-}
-"""Arguments that start a study of a task where no run gives the settings."""
 
 
 def as_ranges(numbers: Iterable[int]) -> str:
@@ -66,7 +61,8 @@ def train_command(
         >>> train_command("dbn", ["svd+nog"], pathlib.Path("runs/a"))
         'orthocond train --preset quick --method nog --seeds 0 --out runs/a'
     """
-    arguments = ["orthocond", "train", *(_like(settings) if settings else START[task])]
+    start = _like(settings) if settings else find_task(task).first_arguments
+    arguments = ["orthocond", "train", *start]
     for method in methods:
         arguments += ["--method", method.removeprefix("svd+")]
     arguments += ["--seeds", as_ranges(seeds), "--out", str(out)]

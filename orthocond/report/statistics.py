@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.config.tasks import TASKS
+from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.study import Selection, Study
 from orthocond.report.style import label
 
@@ -192,7 +192,7 @@ def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run
 
 
 def contrasts(
-    study: Study, task: str = "dbn", data: str | None = None, key: str = "error"
+    study: Study, task: str = DBN.name, data: str | None = None, key: str = "error"
 ) -> pd.DataFrame:
     """Compare every method of a study with its baselines.
 

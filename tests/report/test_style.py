@@ -6,7 +6,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib.colors import to_rgb
 
-from orthocond.report.figures import fig1, fig5, treatment_figures
+from orthocond.config.tasks import TASKS
+from orthocond.report.figures import fig5, treatment_figures
 from orthocond.report.style import STYLES, label, line_style, theme
 
 
@@ -28,7 +29,8 @@ def test_every_line_stands_out_from_its_page(method: str, dark: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "methods", [*fig1.METHODS.values(), *treatment_figures.METHODS.values(), fig5.METHODS]
+    "methods",
+    [*(task.solvers for task in TASKS.values()), *treatment_figures.METHODS.values(), fig5.METHODS],
 )
 def test_lines_of_one_figure_differ_without_their_colours(methods: tuple[str, ...]) -> None:
     styles = {method: STYLES[method] for method in methods}

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.figures.curves import ROWS, curves, draw_rows, rank_text
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.figures.training_figure import (
@@ -22,9 +23,6 @@ from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import COLUMN
 
-METHODS = {"dbn": ("svd", "ns", "bn"), "gcp": ("svd", "ns", "gap")}
-TITLES = {"dbn": "decorrelated BN", "gcp": "GCP"}
-
 
 def data(study: Study) -> Numbers:
     """Return the curves of both tasks, or of the only task that has runs.
@@ -33,13 +31,13 @@ def data(study: Study) -> Numbers:
         MissingRuns: neither task has runs.
     """
     selections = []
-    for task in METHODS:
+    for task in TASKS.values():
         try:
-            selections.append(study.select(task, METHODS[task]))
+            selections.append(study.select(task.name, task.solvers))
         except MissingRuns:
             continue
     if not selections:
-        raise study.missing("dbn", METHODS["dbn"])
+        raise study.missing(DBN.name, DBN.solvers)
     frame = pd.concat([curves(s) for s in selections], ignore_index=True)
     return Numbers(frame, Provenance.of(*selections, how=smoothing(frame).capitalize()))
 
@@ -54,14 +52,14 @@ def draw(data: Numbers) -> Figure:
     """Draw a column of two panels for each task."""
     frame = data.frame
     figure, axes = plt.subplots(2, 2, sharex="col", figsize=(COLUMN, 4.2))
-    for column, task in zip(axes.T, METHODS, strict=True):
-        own = frame[frame["task"] == task]
-        column[0].set_title(TITLES[task])
+    for column, task in zip(axes.T, TASKS.values(), strict=True):
+        own = frame[frame["task"] == task.name]
+        column[0].set_title(task.short_label)
         if own.empty:
             for row in column:
                 _leave_empty(row)
             continue
-        draw_rows(column, own, METHODS[task])
+        draw_rows(column, own, task.solvers)
     for row, name in zip(axes[:, 0], ROWS.values(), strict=True):
         row.set_ylabel(name)
     add_legend(figure, _handles(frame))
@@ -72,7 +70,7 @@ def draw(data: Numbers) -> Figure:
 def _handles(frame: pd.DataFrame) -> list[Line2D]:
     """Return one legend entry per method, with its rank in each task."""
     handles = []
-    for method in dict.fromkeys(m for methods in METHODS.values() for m in methods):
+    for method in dict.fromkeys(solver for task in TASKS.values() for solver in task.solvers):
         own = frame[frame["method"] == method]
         ranks = [rank_text(part, method) for _, part in own.groupby("task")]  # dbn before gcp
         if ranks:

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from orthocond.config.tasks import GCP
 from orthocond.report.figures.curves import curves
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.figures.training_figure import describe, draw_training, smoothing
@@ -35,7 +36,7 @@ def data(study: Study) -> Numbers:
     Raises:
         MissingRuns: none of the methods was run.
     """
-    selection = study.select("gcp", METHODS)
+    selection = study.select(GCP.name, METHODS)
     training, evaluation = curves(selection), curves(selection, "eval")
     training["phase"], evaluation["phase"] = "train", "eval"
     frame = pd.concat([training, evaluation], ignore_index=True)

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from orthocond.config.tasks import DBN
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.figures.training_figure import add_note
 from orthocond.report.provenance import Numbers, Provenance
@@ -28,7 +29,7 @@ def data(study: Study) -> Numbers:
     Raises:
         MissingRuns: none of the methods was run.
     """
-    selection = study.select("dbn", METHODS)
+    selection = study.select(DBN.name, METHODS)
     parts = []
     for method, runs in selection.runs.items():
         metrics = pd.concat([run.metrics for run in runs])

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from orthocond.config.tasks import TASKS
+from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.figures.curves import (
     ROWS,
     curves,
@@ -41,7 +41,7 @@ def training_data(study: Study, methods: Iterable[str]) -> Numbers:
     Raises:
         MissingRuns: none of the methods was run.
     """
-    selection = study.select("dbn", methods)
+    selection = study.select(DBN.name, methods)
     frame = curves(selection)
     return Numbers(frame, Provenance.of(selection, how=smoothing(frame).capitalize()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +15,6 @@ from orthocond.report.commands import train_command
 from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.statistics import PRIMARY, Contrast, Difference, baseline_runs, contrasts
 from orthocond.report.study import MissingRuns, Selection, Study
-from orthocond.report.style import label
 from orthocond.report.tables.comparison import PAPER_PRESETS, is_data_set
 
 ENOUGH = 2  # pairs of runs; fewer pairs give no interval
@@ -160,51 +159,6 @@ class Claim:
     parts: tuple[Criterion, ...]
     evidence: tuple[str, ...]
     reading: str = ""
-
-
-def absent(part: str, reason: object, needs: Iterable[Need]) -> Finding:
-    """Return the finding for a part whose task has no runs."""
-    return Finding(Verdict.ABSENT, part, str(reason), needs=tuple(needs))
-
-
-def too_few(part: str, source: str, own: Selection, needs: Iterable[Need]) -> Finding:
-    """Return the finding for a part with fewer than two pairs of runs.
-
-    Args:
-        part: what is compared, in words.
-        source: study, data set and seeds.
-        own: the runs of the task.
-        needs: all runs that the part requires; methods with enough runs are left out.
-    """
-    needs = [n for n in needs if n.control or len(own.runs.get(n.method, ())) < ENOUGH]
-    found = [f"fewer than {ENOUGH} pairs of runs"]
-    for need in needs:
-        lost = own.diverged.get(need.method)
-        if lost and not need.control:
-            found.append(f"{lost} of {label(need.method)} diverged")
-    text = "; ".join(found)
-    return Finding(Verdict.ABSENT, part, text, source=source, needs=tuple(needs))
-
-
-def judged(
-    bench: Bench,
-    part: str,
-    needs: Sequence[Need],
-    find: Callable[[Selection], Finding | None],
-) -> Finding:
-    """Return the finding from the required runs, or a finding that names the missing ones.
-
-    Args:
-        bench: the study.
-        part: what is compared, in words.
-        needs: all runs that the part requires; the first gives the task and the data set.
-        find: judges the runs; it returns None where there are too few.
-    """
-    try:
-        own = bench.selection(needs[0].task, needs[0].data)
-    except MissingRuns as missing:
-        return absent(part, missing, needs)
-    return find(own) or too_few(part, bench.note(own), own, needs)
 
 
 def numbers(found: Difference, unit: str, p: float | None = None) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orthocond.config.tasks import DBN
 from orthocond.report.ledger.evidence import Bench, Finding
 from orthocond.report.ledger.verdicts import Verdict, in_time, together
 from orthocond.report.study import Study
@@ -53,7 +54,7 @@ def _timed_together(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
     cases: dict[str, dict[str, Mapping[str, Any]]] = {}
     for timing in study.timings:
         data, environment = timing.data, timing.environment
-        if data["task"] == "dbn" and data["model"] == MODEL:
+        if data["task"] == DBN.name and data["model"] == MODEL:
             device = environment.get("device_name") or environment.get("device")
             size = f"batch {data['batch_size']}, {data['image_size']} pixels, {data['precision']}"
             cases.setdefault(f"{MODEL}, {device}, {size}", {})[data["method"]] = data

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from orthocond.config.sources import presets, read_preset, resolve
+from orthocond.config.tasks import DBN
 from orthocond.models.backbones import build_model
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
@@ -109,7 +110,7 @@ def build(study: Study) -> Numbers:
     """
     speeds = _speeds(study)
     if not speeds:
-        raise study.missing("dbn", ["svd"])
+        raise study.missing(DBN.name, ["svd"])
     known = [name for name in presets() if read_preset(name)["data"]["name"] in SETS]
     frame = pd.DataFrame([_row(name, speeds) for name in known])
     measured = ", ".join(f"{task} {rate / 1e9:.0f} GFLOP/s" for task, rate in speeds.items())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pytest
 
-from orthocond.report.figures import fig1, fig5, treatment_figures
+from orthocond.config.tasks import DBN
+from orthocond.report.figures import fig5, treatment_figures
 from orthocond.report.figures.training_figure import add_legend, handle
 from orthocond.report.style import COLUMN, theme
 
 
 @pytest.mark.parametrize(
     "methods",
-    [fig1.METHODS["dbn"], *treatment_figures.METHODS.values(), fig5.METHODS],
+    [DBN.solvers, *treatment_figures.METHODS.values(), fig5.METHODS],
     ids=["fig1", "fig2", "fig3", "fig4", "fig5"],
 )
 def test_the_legend_fits_into_a_column_whatever_the_ranks(methods: tuple[str, ...]) -> None:

@@ -17,8 +17,7 @@ from orthocond.artifacts.timing_artifacts import write_timing
 from orthocond.config.methods import Method
 from orthocond.report.ledger import ledger
 from orthocond.report.ledger.claims import CLAIMS
-from orthocond.report.ledger.criteria import Compared, Level, Often
-from orthocond.report.ledger.cross_task import LessImproved
+from orthocond.report.ledger.criteria import Compared, LessImproved, Level, Often
 from orthocond.report.ledger.derived_claims import Derived
 from orthocond.report.ledger.evidence import Bench
 from orthocond.report.ledger.time_claims import Timed, ratio
