@@ -23,7 +23,7 @@ from orthocond.config.methods import Method
 from orthocond.errors import UserError
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.ledger import ledger
-from orthocond.report.output import plot, save_figure
+from orthocond.report.output import save_figure, write_figure
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
@@ -114,7 +114,7 @@ def study_figure(figure: str | StudyFigure) -> HTML:
     own = FIGURES[figure] if isinstance(figure, str) else figure
 
     def show() -> HTML:
-        drawn = plot(study(), own, FILES, ["svg", "pdf"])
+        drawn = write_figure(study(), own, FILES, ["svg", "pdf"])
         alt = f"{drawn['alt']} {'. '.join([drawn['note'], *drawn['remarks']])}."
         return _element(own.name, _images(own.name, alt), own.caption, (".svg", ".pdf", ".csv"))
 

@@ -27,7 +27,7 @@ def plot(
     """
     import matplotlib
 
-    from orthocond.report.output import FIGURE_FORMATS, draw_all
+    from orthocond.report.output import FIGURE_FORMATS, make_all, write_figure
     from orthocond.report.registry import FIGURES, chosen
     from orthocond.report.study import Study
 
@@ -36,11 +36,16 @@ def plot(
     matplotlib.use("agg")
     names = chosen("figure", figures, FIGURES)
     formats = chosen("format", format or ["all"], FIGURE_FORMATS)
-    results, skipped = draw_all(Study(runs, data), names, out, formats, strict="all" not in figures)
+    study = Study(runs, data)
+    made, skipped = make_all(
+        names,
+        lambda name: write_figure(study, FIGURES[name], out, formats),
+        strict="all" not in figures,
+    )
     if as_json:
-        print_json({"figures": results, "skipped": skipped})
+        print_json({"figures": list(made.values()), "skipped": skipped})
         return 0
-    for result in results:
+    for result in made.values():
         for file in result["files"]:
             typer.echo(file)
         for text in (*result["remarks"], *result["commands"]):

@@ -31,7 +31,7 @@ def table(
     Examples: orthocond table overview --runs runs/cifar10-cpu --method svd --method nog;
     orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex
     """
-    from orthocond.report.output import build_all, write_table
+    from orthocond.report.output import make_all, write_table
     from orthocond.report.registry import TABLES, chosen
     from orthocond.report.study import Study
     from orthocond.report.tables.comparison import only
@@ -40,7 +40,8 @@ def table(
     from .printing import print_json, print_skipped
 
     names = chosen("table", tables, TABLES)
-    built, skipped = build_all(Study(runs, data), names, strict="all" not in tables)
+    study = Study(runs, data)
+    built, skipped = make_all(names, lambda name: TABLES[name](study), strict="all" not in tables)
     if method:
         built = {name: only(table, method) for name, table in built.items()}
     texts = {name: write_table(table, name, out, format) for name, table in built.items()}

@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from orthocond.artifacts.atomic_files import make_folder, write_bytes
-from orthocond.report import registry
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.provenance import Numbers
 from orthocond.report.study import MissingRuns, Study
@@ -69,7 +68,7 @@ def save_figure(
     return paths
 
 
-def plot(
+def write_figure(
     study: Study, figure: StudyFigure, out: Path, formats: Iterable[str] = FIGURE_FORMATS
 ) -> dict[str, Any]:
     """Draw one figure for light and for dark pages, and write its files.
@@ -108,53 +107,22 @@ def plot(
     }
 
 
-def draw_all(
-    study: Study, names: Iterable[str], out: Path, formats: Iterable[str], strict: bool = True
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Draw several figures with ``plot``.
-
-    Args:
-        study: the runs.
-        names: keys of ``FIGURES``.
-        out: the folder.
-        formats: formats of the light figures.
-        strict: True raises an error for a figure without runs; False skips the figure.
-
-    Returns:
-        The results of ``plot``, and for each skipped figure the reason.
-
-    Raises:
-        MissingRuns: a figure has no runs and ``strict`` is True, or no figure has runs.
-    """
-    formats = list(formats)
-    done, skipped = _each(
-        names, lambda name: plot(study, registry.FIGURES[name], out, formats), strict
-    )
-    return list(done.values()), skipped
-
-
-def build_all(
-    study: Study, names: Iterable[str], strict: bool = True
-) -> tuple[dict[str, Table], dict[str, str]]:
-    """Compute several tables.
-
-    Args:
-        study: the runs.
-        names: keys of ``TABLES``.
-        strict: True raises an error for a table without runs; False skips the table.
-
-    Returns:
-        The tables by name, and for each skipped table the reason.
-
-    Raises:
-        MissingRuns: a table has no runs and ``strict`` is True, or no table has runs.
-    """
-    return _each(names, lambda name: registry.TABLES[name](study), strict)
-
-
-def _each(
+def make_all(
     names: Iterable[str], make: Callable[[str], T], strict: bool
 ) -> tuple[dict[str, T], dict[str, str]]:
+    """Make several figures or tables from runs.
+
+    Args:
+        names: their names.
+        make: makes the one with a name; raises ``MissingRuns`` where the study lacks its runs.
+        strict: True raises an error for the first without runs; False skips it.
+
+    Returns:
+        The results by name, and for each skipped name the reason.
+
+    Raises:
+        MissingRuns: one has no runs and ``strict`` is True, or none has runs.
+    """
     done: dict[str, T] = {}
     missing: dict[str, MissingRuns] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Numbers that the paper published, each with its table and cell.
+"""Numbers that the paper published, by table, row and column.
 
 The paper is Song, Sebe, Wang: Improving Covariance Conditioning of the SVD Meta-layer by
 Orthogonality, ECCV 2022. Some cells were lost or garbled in our source text. They are absent here,
@@ -9,35 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
+from orthocond.config.methods import Method
 from orthocond.errors import UserError
 
 ERROR = ("mean", "std", "min")  # statistics of the validation error in percent, over ten runs
 
-_LABELS = {
-    "svd": "SVD",
-    "svd+sn": "SVD + SN",
-    "svd+ol": "SVD + OL",
-    "svd+ow": "SVD + OW",
-    "svd+nog": "SVD + NOG",
-    "svd+olr": "SVD + OLR",
-    "svd+nog+sn": "SVD + NOG + SN",
-    "svd+nog+ol": "SVD + NOG + OL",
-    "svd+nog+ow": "SVD + NOG + OW",
-    "svd+nog+olr": "SVD + NOG + OLR",
-    "svd+ow+olr": "SVD + OW + OLR",
-    "svd+nog+ow+olr": "SVD + NOG + OW + OLR",
-    "ns": "Newton-Schulz iteration",
-}
-_LONG_LABELS = _LABELS | {
+_SHORT = {"ns": "Newton-Schulz iteration"}
+_LONG = _SHORT | {
     "svd+sn": "SVD + Spectral Norm (SN)",
     "svd+ol": "SVD + Orthogonal Loss (OL)",
     "svd+ow": "SVD + Orthogonal Weight (OW)",
     "svd+nog": "SVD + Nearest Orthogonal Gradient (NOG)",
     "svd+olr": "SVD + Optimal Learning Rate (OLR)",
 }
-_COST_LABELS = _LABELS | {
+_COST = {
     "svd+nog+ow+olr": "SVD + OW + NOG + OLR",
     "ns": "Newton-Schulz Iteration",
     "bn": "Vanilla ResNet-50",
@@ -54,39 +40,25 @@ class PublishedTable:
     """One table of the paper.
 
     Args:
-        number: number of the table; 4 is 'Table 4'.
         caption: the paper's caption, shortened to what was run.
         columns: headings; the mean, std and min of an error are three columns.
-        lower_is_better: whether the best number of a column is the smallest.
-        labels: canonical method -> the row's label in the paper, in the paper's order.
-        rows: canonical method -> the row's numbers.
+        rows: canonical method -> the row's numbers, in the paper's order.
+        names: canonical method -> the row's label in the paper, where it is not the method's own.
     """
 
-    number: int
     caption: str
     columns: tuple[str, ...]
-    lower_is_better: bool
-    labels: Mapping[str, str]
     rows: Mapping[str, Row]
+    names: Mapping[str, str]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Canonical method -> the row's label in the paper."""
+        return {m: self.names.get(m) or Method.parse(m).label for m in self.rows}
 
 
-def _table(
-    number: int,
-    caption: str,
-    columns: tuple[str, ...],
-    rows: dict[str, Row],
-    labels: dict[str, str],
-    lower_is_better: bool = True,
-) -> PublishedTable:
-    used = {method: labels[method] for method in rows}
-    return PublishedTable(
-        number, caption, columns, lower_is_better, MappingProxyType(used), MappingProxyType(rows)
-    )
-
-
-_TABLES = (
-    _table(
-        1,
+PAPER_TABLES: Mapping[int, PublishedTable] = {
+    1: PublishedTable(
         "Weight treatments, validation error (%), ResNet-50 on CIFAR100, 10 runs",
         _CIFAR100,
         {
@@ -96,10 +68,9 @@ _TABLES = (
             "svd+ow": (20.06, 0.17, 19.94),
             "ns": (19.45, 0.33, 19.01),
         },
-        _LABELS,
+        _SHORT,
     ),
-    _table(
-        2,
+    2: PublishedTable(
         "Gradient and weight treatments, validation error (%), ResNet-50 on CIFAR100, 10 runs",
         _CIFAR100,
         {
@@ -110,10 +81,9 @@ _TABLES = (
             "svd+nog+ow": (19.22, 0.28, 18.90),
             "ns": (19.45, 0.33, 19.01),
         },
-        _LABELS,
+        _SHORT,
     ),
-    _table(
-        3,
+    3: PublishedTable(
         "Optimal learning rate and hybrids, validation error (%), ResNet-50 on CIFAR100, 10 runs",
         _CIFAR100,
         {
@@ -124,10 +94,9 @@ _TABLES = (
             "svd+nog+ow+olr": (19.05, 0.31, 18.77),
             "ns": (19.45, 0.33, 19.01),
         },
-        _LABELS,
+        _SHORT,
     ),
-    _table(
-        4,
+    4: PublishedTable(
         "Decorrelated BN, validation error (%), ResNet-50 on CIFAR10 and CIFAR100, 10 runs",
         _BOTH,
         {
@@ -141,10 +110,9 @@ _TABLES = (
             "svd+nog+ow+olr": (3.93, 0.09, 3.85, 19.05, 0.31, 18.77),
             "ns": (4.20, 0.11, 4.11, 19.45, 0.33, 19.01),
         },
-        _LONG_LABELS,
+        _LONG,
     ),
-    _table(
-        5,
+    5: PublishedTable(
         "GCP methods: SVD failures in one training, accuracy (%), ResNet-18 on ImageNet",
         ("Failure Times", "Top-1 Acc. (%)", "Top-5 Acc. (%)"),
         {
@@ -158,11 +126,9 @@ _TABLES = (
             "svd+nog+ow+olr": (0, 73.82, 91.57),
             "ns": (0, 73.36, 90.96),
         },
-        _LONG_LABELS,
-        lower_is_better=False,
+        _LONG,
     ),
-    _table(
-        6,
+    6: PublishedTable(
         "Time of forward (FP) and backward pass (BP), ResNet-50 on CIFAR100, one RTX A6000",
         ("FP (ms)", "BP (ms)"),
         {
@@ -174,28 +140,12 @@ _TABLES = (
             "ns": (43, 93),
             "bn": (42, 90),
         },
-        _COST_LABELS,
+        _COST,
     ),
-)
-PAPER_TABLES: Mapping[int, PublishedTable] = MappingProxyType(
-    {table.number: table for table in _TABLES}
-)
+}
 
 
-@dataclass(frozen=True)
-class Published:
-    """One number that the paper prints, with its table, row and column."""
-
-    table: int
-    row: str
-    column: str
-    value: float
-
-    def __str__(self) -> str:
-        return f"{self.value:g} (Table {self.table}, {self.row}, {self.column})"
-
-
-def published(table: int, method: str, column: str) -> Published | None:
+def published(table: int, method: str, column: str) -> float | None:
     """Return a number of the paper, or None where the table has no such row or the cell was lost.
 
     Args:
@@ -207,8 +157,8 @@ def published(table: int, method: str, column: str) -> Published | None:
         UserError: the paper has no such table, or the table has no such column.
 
     Example:
-        >>> print(published(3, "svd+olr", "CIFAR100 mean"))
-        19.5 (Table 3, SVD + OLR, CIFAR100 mean)
+        >>> published(3, "svd+olr", "CIFAR100 mean")
+        19.5
         >>> print(published(2, "svd+nog", "CIFAR100 mean"))
         None
     """
@@ -219,8 +169,7 @@ def published(table: int, method: str, column: str) -> Published | None:
         raise UserError(f"Table {table} has columns {', '.join(source.columns)}, got {column!r}")
     if method not in source.rows:
         return None
-    value = source.rows[method][source.columns.index(column)]
-    return None if value is None else Published(table, source.labels[method], column, value)
+    return source.rows[method][source.columns.index(column)]
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ FIGURES: Mapping[str, StudyFigure] = {
     )
 }
 TABLES: Mapping[str, Callable[[Study], Table]] = {
-    "overview": overview.build,
-    "differences": differences.build,
+    "overview": lambda study: overview.of_task(study, study.main_task),
+    "differences": lambda study: differences.of_task(study, study.main_task),
     "tab1": partial(error_table, 1),
     "tab2": partial(error_table, 2),
     "tab3": partial(error_table, 3),

@@ -9,7 +9,7 @@ unadjusted 95% t intervals and no p-value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -231,11 +231,7 @@ def contrasts(
                 "contrast": contrast.label,
                 "method": contrast.method,
                 "baseline": contrast.baseline,
-                "mean": found.mean,
-                "std": found.std,
-                "n": found.n,
-                "low": found.low,
-                "high": found.high,
+                **asdict(found),
                 "p": found.p if primary else np.nan,
                 "p_holm": np.nan,
                 "detectable": smallest_detectable(found.std, found.n),

@@ -11,7 +11,7 @@ import matplotlib
 from typer.testing import CliRunner
 
 from orthocond.artifacts.atomic_files import write_bytes
-from orthocond.report.output import plot
+from orthocond.report.output import write_figure
 from orthocond.report.registry import FIGURES as STUDY_FIGURES
 from orthocond.report.study import Study
 from orthocond_cli.app import app
@@ -39,7 +39,7 @@ def draw(out: Path) -> list[Path]:
     """Draw each figure that the README names."""
     files = []
     for name, runs in FIGURE.findall(README.read_text()):
-        drawn = plot(Study(ROOT / runs), STUDY_FIGURES[name], out, ["svg"])
+        drawn = write_figure(Study(ROOT / runs), STUDY_FIGURES[name], out, ["svg"])
         files += [Path(file) for file in drawn["files"]]
     return files
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from study_factory import COMMIT
 
 from orthocond.errors import UserError
-from orthocond.report.output import build_all, draw_all, plot, write_table
+from orthocond.report.output import make_all, write_figure, write_table
 from orthocond.report.provenance import Numbers
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
@@ -18,7 +19,7 @@ from orthocond.report.study import MissingRuns, Study
 
 @pytest.fixture(scope="module")
 def files(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    result = plot(study, FIGURES["fig2"], tmp_path_factory.mktemp("figures"))
+    result = write_figure(study, FIGURES["fig2"], tmp_path_factory.mktemp("figures"))
     return {Path(file).name: Path(file) for file in result["files"]}
 
 
@@ -50,7 +51,7 @@ def test_a_file_names_its_runs_commits_and_configurations(
 
 
 def test_equal_runs_give_equal_bytes(files: dict[str, Path], studies: Path, tmp_path: Path) -> None:
-    again = plot(Study(studies), FIGURES["fig2"], tmp_path)
+    again = write_figure(Study(studies), FIGURES["fig2"], tmp_path)
     for file in again["files"]:
         assert Path(file).read_bytes() == files[Path(file).name].read_bytes(), file
 
@@ -63,7 +64,7 @@ def test_the_numbers_of_a_figure_are_computed_once(name: str, study: Study, tmp_
         calls.append(own)
         return FIGURES[name].data(own)
 
-    plot(study, replace(FIGURES[name], data=data), tmp_path, ["svg"])
+    write_figure(study, replace(FIGURES[name], data=data), tmp_path, ["svg"])
     assert calls == [study]
 
 
@@ -71,13 +72,17 @@ def test_figures_without_runs_are_skipped_only_where_all_were_asked_for(
     studies: Path, tmp_path: Path
 ) -> None:
     study = Study(studies / "dbn-study")
-    done, skipped = draw_all(study, ["fig2", "fig5"], tmp_path, ["png"], strict=False)
-    assert [result["name"] for result in done] == ["fig2"]
+
+    def draw(name: str) -> dict[str, Any]:
+        return write_figure(study, FIGURES[name], tmp_path, ["png"])
+
+    done, skipped = make_all(["fig2", "fig5"], draw, strict=False)
+    assert list(done) == ["fig2"]
     assert "orthocond train" in skipped["fig5"]
     with pytest.raises(MissingRuns):
-        draw_all(study, ["fig5"], tmp_path, ["png"], strict=False)
+        make_all(["fig5"], draw, strict=False)
     with pytest.raises(MissingRuns):
-        build_all(study, ["tab1", "tab5"], strict=True)
+        make_all(["tab1", "tab5"], lambda name: TABLES[name](study), strict=True)
 
 
 def test_a_table_is_text_or_a_file(study: Study, tmp_path: Path) -> None:
@@ -91,5 +96,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(study: Study, tmp_path: Pat
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="file"):
-        plot(study, FIGURES["fig2"], blocked / "out", ["png"])
+        write_figure(study, FIGURES["fig2"], blocked / "out", ["png"])
     assert blocked.read_text() == ""

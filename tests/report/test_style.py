@@ -30,7 +30,10 @@ def test_every_line_stands_out_from_its_page(method: str, dark: bool) -> None:
 
 @pytest.mark.parametrize(
     "methods",
-    [*(task.solvers for task in TASKS.values()), *treatment_figures.METHODS.values(), fig5.METHODS],
+    [
+        *(task.solvers for task in TASKS.values()),
+        *(figure.methods for figure in (*treatment_figures.FIGURES, fig5.FIGURE)),
+    ],
 )
 def test_lines_of_one_figure_differ_without_their_colours(methods: tuple[str, ...]) -> None:
     styles = {method: STYLES[method] for method in methods}

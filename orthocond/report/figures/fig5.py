@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
@@ -43,14 +41,11 @@ def data(study: Study) -> Numbers:
     frame = frame[frame["step"] >= LATER * frame["step"].max()]
     # An evaluation has the number of the training step that follows it: "eval" < "train".
     frame = frame.sort_values(["step", "phase"], kind="stable")
-    frame = frame.sort_values("method", key=by_place(METHODS), kind="stable", ignore_index=True)
+    frame = frame.sort_values(
+        "method", key=lambda names: names.map(METHODS.index), kind="stable", ignore_index=True
+    )
     how = f"{smoothing(training).capitalize()}; dotted: evaluations, the median of their batches"
     return Numbers(frame, Provenance.of(selection, how=how))
-
-
-def by_place(order: Sequence[str]) -> Callable[[pd.Series], pd.Series]:
-    """Return a sorting key for pandas that puts names into a given order."""
-    return lambda names: names.map({name: place for place, name in enumerate(order)})
 
 
 def draw(data: Numbers) -> Figure:
@@ -87,4 +82,5 @@ FIGURE = StudyFigure(
     data=data,
     draw=draw,
     alt=alt,
+    methods=METHODS,
 )

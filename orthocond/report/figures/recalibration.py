@@ -91,4 +91,5 @@ FIGURE = StudyFigure(
     data=data,
     draw=draw,
     alt=alt,
+    methods=METHODS,
 )

@@ -23,6 +23,7 @@ class StudyFigure:
         data: computes the numbers; raises ``MissingRuns`` where the study lacks them.
         draw: draws them in the current theme.
         alt: describes in words what the drawing shows, for readers who cannot see it.
+        methods: the methods of a figure with one legend, in its order.
     """
 
     name: str
@@ -30,3 +31,4 @@ class StudyFigure:
     data: Callable[[Study], Numbers]
     draw: Callable[[Numbers], Figure]
     alt: Callable[[Numbers], str]
+    methods: tuple[str, ...] = ()

@@ -14,20 +14,24 @@ def _figure(name: str, caption: str, *methods: str) -> StudyFigure:
         data=lambda study: training_data(study, methods),
         draw=lambda data: draw_training(data, methods),
         alt=lambda data: describe(data.frame),
+        methods=methods,
     )
 
 
-METHODS = {
-    "fig2": ("svd", "svd+sn", "svd+ol", "svd+ow", "ns", "bn"),
-    "fig3": ("svd", "svd+nog", "svd+nog+sn", "svd+nog+ol", "svd+nog+ow", "ns", "bn"),
-    "fig4": ("svd", "svd+olr", "svd+nog+olr", "svd+ow+olr", "svd+nog+ow+olr", "ns", "bn"),
-}
-"""Methods of each figure, in the order of the legend."""
-
-CAPTIONS = {
-    "fig2": "Figure 2: the covariance conditioning of decorrelated BN under the weight treatments.",
-    "fig3": "Figure 3: conditioning with orthogonal gradients, alone and with weight treatments.",
-    "fig4": "Figure 4: conditioning with the optimal learning rate, alone and in hybrids.",
-}
-
-FIGURES = tuple(_figure(name, CAPTIONS[name], *methods) for name, methods in METHODS.items())
+FIGURES = (
+    _figure(
+        "fig2",
+        "Figure 2: the covariance conditioning of decorrelated BN under the weight treatments.",
+        *("svd", "svd+sn", "svd+ol", "svd+ow", "ns", "bn"),
+    ),
+    _figure(
+        "fig3",
+        "Figure 3: conditioning with orthogonal gradients, alone and with weight treatments.",
+        *("svd", "svd+nog", "svd+nog+sn", "svd+nog+ol", "svd+nog+ow", "ns", "bn"),
+    ),
+    _figure(
+        "fig4",
+        "Figure 4: conditioning with the optimal learning rate, alone and in hybrids.",
+        *("svd", "svd+olr", "svd+nog+olr", "svd+ow+olr", "svd+nog+ow+olr", "ns", "bn"),
+    ),
+)

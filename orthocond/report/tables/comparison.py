@@ -67,7 +67,7 @@ def paper_columns(number: int, methods: Iterable[str]) -> pd.DataFrame:
         error = statistic in ("mean", "std", "min")
         column = (f"paper: {data}", f"error {statistic}") if error else ("paper", heading)
         cells = (published(number, method, heading) for method in methods)
-        columns[column] = [np.nan if cell is None else cell.value for cell in cells]
+        columns[column] = [np.nan if cell is None else cell for cell in cells]
     return pd.DataFrame(columns, index=list(methods))
 
 

@@ -61,12 +61,3 @@ def of_task(study: Study, task: str, data: str | None = None) -> Table:
         cells={"": dict.fromkeys(found.index, NOT_RUN)},
         provenance=replace(source, remarks=(REMARK.format(family=family), *source.remarks)),
     )
-
-
-def build(study: Study) -> Table:
-    """Return the contrasts of decorrelated BN, or of the study's only task.
-
-    Raises:
-        MissingRuns: there are no runs.
-    """
-    return of_task(study, study.main_task)

@@ -78,12 +78,3 @@ def _place(method: str) -> int:
     """Return a method's position: the paper's methods in its order, then all others."""
     known = list(STYLES)
     return known.index(method) if method in known else len(known)
-
-
-def build(study: Study) -> Table:
-    """Return the overview of decorrelated BN, or of the study's only task.
-
-    Raises:
-        MissingRuns: there are no runs.
-    """
-    return of_task(study, study.main_task)

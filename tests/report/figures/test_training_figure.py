@@ -13,7 +13,7 @@ from orthocond.report.style import COLUMN, theme
 
 @pytest.mark.parametrize(
     "methods",
-    [DBN.solvers, *treatment_figures.METHODS.values(), fig5.METHODS],
+    [DBN.solvers, *(figure.methods for figure in (*treatment_figures.FIGURES, fig5.FIGURE))],
     ids=["fig1", "fig2", "fig3", "fig4", "fig5"],
 )
 def test_the_legend_fits_into_a_column_whatever_the_ranks(methods: tuple[str, ...]) -> None:

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from study_factory import write_run, write_study
 
+from orthocond.report.registry import TABLES
 from orthocond.report.study import MissingRuns, Study
-from orthocond.report.tables.differences import build, of_task
+from orthocond.report.tables.differences import of_task
 from orthocond.report.tables.render import render
 
 
@@ -21,7 +22,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_a_difference_is_that_of_runs_from_equal_seeds(study: Study) -> None:
-    frame, runs = build(study).frame, study.select("dbn").runs
+    frame, runs = TABLES["differences"](study).frame, study.select("dbn").runs
     nog, svd = ([run.summary["error"] for run in runs[m]] for m in ("svd+nog", "svd"))
     d = np.subtract(nog, svd)
     test = stats.ttest_1samp(d, 0)
@@ -33,14 +34,14 @@ def test_a_difference_is_that_of_runs_from_equal_seeds(study: Study) -> None:
 
 
 def test_a_wide_stem_is_a_baseline_and_counts_as_shown(study: Study) -> None:
-    table = build(study)
+    table = TABLES["differences"](study)
     assert table.frame.at["svd+ow - svd (11×11 stem)", ("", "n")] == 2
     assert not any("left out" in remark for remark in table.provenance.remarks)
     assert len(table.provenance.runs) == 11
 
 
 def test_signs_p_values_and_what_was_not_run_are_legible(study: Study) -> None:
-    text = render(build(study))
+    text = render(TABLES["differences"](study))
     lines = [line.split("|") for line in text.splitlines() if "|" in line]
     rows = {cells[1].strip(): cells for cells in lines}
     nog, olr = rows["SVD + NOG against SVD"], rows["SVD + OLR against SVD"]
@@ -55,6 +56,6 @@ def test_signs_p_values_and_what_was_not_run_are_legible(study: Study) -> None:
 
 def test_the_only_task_of_a_study_is_its_table(tmp_path: Path) -> None:
     write_study(tmp_path, ("svd", "svd+nog"), "gcp", data="tiny-imagenet-100")
-    assert "covariance pooling on tiny-imagenet-100" in build(Study(tmp_path)).title
+    assert "covariance pooling on tiny-imagenet-100" in TABLES["differences"](Study(tmp_path)).title
     with pytest.raises(MissingRuns, match="orthocond train"):
         of_task(Study(tmp_path), "dbn")
