@@ -179,7 +179,9 @@ def test_page_loads_without_an_error(page: str, visit: Callable[[str], Visit]) -
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_asks_no_other_host(page: str, visit: Callable[[str], Visit], base: str) -> None:
+def test_page_loads_nothing_from_other_hosts(
+    page: str, visit: Callable[[str], Visit], base: str
+) -> None:
     seen = visit(page)
     assert base + page in seen.requests
     assert [url for url in seen.requests if not url.startswith((base, "data:", "blob:"))] == []
@@ -209,7 +211,7 @@ def test_page_fits_a_phone(page: str, visit: Callable[[str], Visit]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str, visit: Callable[[str], Visit], base: str) -> None:
+def test_links_have_existing_targets(page: str, visit: Callable[[str], Visit], base: str) -> None:
     lost = []
     for link in visit(page).links:
         address, target = urldefrag(link)

@@ -82,14 +82,14 @@ def test_the_package_declares_what_it_imports_and_nothing_else():
     assert not unused
 
 
-def test_what_a_user_may_add_is_there_for_the_tests():
+def test_optional_packages_are_installed_for_the_tests():
     assert EXTRAS["dev"] >= OPTIONAL
 
 
 @pytest.mark.parametrize(
     ("folder", "extras"), [("tests", ["dev", "book"]), ("benchmarks", []), ("book", ["book"])]
 )
-def test_what_is_not_installed_declares_what_it_imports(folder, extras):
+def test_scripts_outside_the_package_declare_their_imports(folder, extras):
     allowed = DEPENDENCIES.union(*(EXTRAS[extra] for extra in extras))
     siblings = {path.stem for path in (ROOT / folder).rglob("*")}
     found = providers(imported(folder) - siblings)
@@ -136,7 +136,7 @@ def test_the_project_supports_the_pythons_that_are_locked_for():
     assert PYTHONS[0] in SpecifierSet(PROJECT["requires-python"])
 
 
-def test_a_pin_holds_where_its_version_runs():
+def test_a_pin_applies_to_the_pythons_that_its_version_supports():
     assert constraint("Typing_Extensions", "4.1", ">=3.9") == "typing-extensions==4.1"
     assert constraint("torch", "2.14.1+cpu", ">=3.10") == "torch==2.14.1"
     assert constraint("a", "1", None) == constraint("a", "1", "!=3.14.1,>=3.11") == "a==1"

@@ -51,7 +51,7 @@ def test_an_unknown_name_names_what_is_allowed() -> None:
     assert str(error) == "unknown rule 'x': allowed are paper, newton"
 
 
-def test_an_error_goes_to_another_process_whole() -> None:
+def test_an_error_is_pickled_with_all_its_attributes() -> None:
     error = CorruptRun("a", Damage("metrics.csv", "is missing"), "remove it")
     there = pickle.loads(pickle.dumps(error))
     assert isinstance(there, CorruptRun)
@@ -79,7 +79,7 @@ SAYINGS = [  # messages of out-of-memory errors on a CPU and on a GPU
 
 
 @pytest.mark.parametrize("ask", SAYINGS)
-def test_errors_of_short_memory_are_recognised(ask: Callable[[], object]) -> None:
+def test_out_of_memory_errors_are_recognised(ask: Callable[[], object]) -> None:
     with (
         pytest.raises(OutOfMemory, match=r"^out of memory.*: lower --batch-size$") as error,
         memory_short("lower --batch-size"),
@@ -131,7 +131,7 @@ def test_any_other_error_passes_unchanged(error: BaseException) -> None:
         (lambda: Added(torch.zeros(1, 3, 4, 4)), 5),
     ],
 )
-def test_a_size_that_is_wrong_is_named_with_its_flag(network, size: int) -> None:
+def test_a_size_that_the_network_refuses_is_reported_with_its_flag(network, size: int) -> None:
     images = torch.zeros(2, 3, size, size)
     message = rf"images \(2, 3, {size}, {size}\): .*--size than {size}$"
     with pytest.raises(UserError, match=message), images_taken(images.shape):
@@ -143,7 +143,7 @@ def test_a_size_that_is_wrong_is_named_with_its_flag(network, size: int) -> None
     [nn.Conv2d(1, 4, 3), nn.Embedding(4, 2), nn.GroupNorm(2, 4)],
     ids=lambda network: type(network).__name__,
 )
-def test_a_size_that_is_not_wrong_is_not_named(network: nn.Module) -> None:
+def test_other_errors_of_a_network_do_not_blame_the_size(network: nn.Module) -> None:
     images = torch.zeros(2, 3, 32, 32)
     message = r"does not take images \(2, 3, 32, 32\): "
     with pytest.raises(UserError, match=message) as error, images_taken(images.shape):

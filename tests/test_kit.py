@@ -46,9 +46,7 @@ def test_a_figure_has_its_provenance_and_its_files(kit: ModuleType, tmp_path: Pa
         assert (tmp_path / f"files/fig2{suffix}").stat().st_size > 0
 
 
-def test_a_figure_that_is_not_of_the_paper_has_its_own_caption_and_files(
-    kit: ModuleType, tmp_path: Path
-) -> None:
+def test_a_further_figure_has_its_own_caption_and_files(kit: ModuleType, tmp_path: Path) -> None:
     write_study(tmp_path / "runs/mine")
     page = kit.study_figure(recalibration.FIGURE).data
     assert f"<figcaption>{recalibration.FIGURE.caption}" in page
@@ -70,7 +68,7 @@ def test_differences_have_intervals_where_seeds_allow_and_else_say_so(
     assert "<td>1</td>" in ns and "[" not in ns
 
 
-def test_sentences_have_their_numbers_or_the_command_that_makes_them(
+def test_sentences_show_their_numbers_or_the_command_for_missing_runs(
     kit: ModuleType, tmp_path: Path
 ) -> None:
     def rank(runs: Study) -> str:

@@ -186,7 +186,7 @@ def test_removing_follows_no_link(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "..", ".a", "a/b", "/a", "a\n", "a b", "-a", "ä", "a" * 101])
-def test_names_that_lead_elsewhere_are_refused(name):
+def test_names_that_point_outside_the_folder_are_refused(name):
     with pytest.raises(UserError, match=r"^data '.*' can't be part of a folder's name") as caught:
         safe_name("data", name)
     assert "\n" not in str(caught.value)

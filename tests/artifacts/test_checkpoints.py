@@ -33,7 +33,7 @@ def damage(path, run=RUN, config=HASH):
     return caught.value
 
 
-def test_what_was_saved_is_loaded_bit_for_bit(parent):
+def test_a_checkpoint_is_loaded_bit_for_bit(parent):
     loaded, saved = newest(parent, RUN, HASH), checkpoint(2)
     assert loaded.step == 2
     assert loaded.tensors.keys() == saved.tensors.keys()
@@ -53,14 +53,14 @@ def test_tensors_that_share_memory_or_are_not_contiguous_are_saved(tmp_path):
     assert torch.equal(loaded["b"], a.T) and torch.equal(loaded["c"], a[:, 1].detach())
 
 
-def test_the_next_replaces_the_last_also_at_the_same_step(parent):
+def test_a_new_checkpoint_replaces_the_last_even_at_the_same_step(parent):
     for step, name in [(2, "2-2"), (2, "2"), (3, "3"), (1, "1"), (10, "10")]:
         save(parent, checkpoint(step), RUN, HASH)
         assert os.listdir(parent) == [name]
         assert newest(parent, RUN, HASH).step == step
 
 
-def test_newest_means_step_and_then_copy(tmp_path):
+def test_the_newest_checkpoint_has_the_highest_step_and_then_the_highest_copy(tmp_path):
     for name in ("9", "10", "10-2", "10-10", "x", "1.5", "-1", ".11.1.part", "11-"):
         (tmp_path / name).mkdir()
     assert [p.name for p in folders(tmp_path)] == ["10-10", "10-2", "10", "9"]

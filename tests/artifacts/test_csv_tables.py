@@ -32,7 +32,7 @@ ROWS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(ROWS)
 @example([{"phase": "train", "step": 0, "kappa": -0.0}])
-def test_what_is_read_and_written_again_is_the_same_bytes(rows):
+def test_reading_and_writing_a_table_keeps_its_bytes(rows):
     data = to_csv(COLUMNS, rows)
     again = from_csv(COLUMNS, data)
     assert to_csv(COLUMNS, again) == data
@@ -55,7 +55,7 @@ def test_a_rounded_row_is_the_row_that_is_read_back(rows):
         assert repr(rounded(row)["kappa"]) == repr(kappa)  # as text: nan, and the sign of 0
 
 
-def test_the_columns_of_the_conditioning_are_those_of_the_runs_that_there_are():
+def test_the_conditioning_columns_equal_those_of_the_committed_runs():
     # They are made from MEASURED: a field more or less there would be another file format.
     fields = "kappa negative kappa_eps rank kappa_support effective_rank stable_rank lambda_max"
     fields += " kappa_common"
@@ -64,7 +64,7 @@ def test_the_columns_of_the_conditioning_are_those_of_the_runs_that_there_are():
     assert (*expected, "rank_tol", "structural_rank", "common_rank") == CONDITIONING
 
 
-def test_the_format():
+def test_the_csv_format_of_each_kind_of_value():
     rows = [
         {"phase": "train", "step": np.int64(7), "kappa": np.float64(math.pi)},
         {"phase": "eval", "step": True, "kappa": math.inf},

@@ -36,7 +36,7 @@ def holder(path, then=""):
     return process
 
 
-def test_one_holds_it_and_the_file_goes_with_the_lock(tmp_path):
+def test_one_process_holds_the_lock_and_releasing_it_removes_the_file(tmp_path):
     first, second = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
     assert first.acquire() and first.held
     assert not second.acquire() and not second.held
@@ -47,7 +47,7 @@ def test_one_holds_it_and_the_file_goes_with_the_lock(tmp_path):
     second.release()
 
 
-def test_a_living_process_holds_it_and_a_killed_one_does_not(tmp_path):
+def test_a_killed_process_releases_the_lock(tmp_path):
     path = tmp_path / "lock"
     process = holder(path)
     assert not Lock(path).acquire()
@@ -59,7 +59,7 @@ def test_a_living_process_holds_it_and_a_killed_one_does_not(tmp_path):
     lock.release()
 
 
-def test_a_child_that_outlives_its_killed_parent_does_not_hold_it(tmp_path):
+def test_a_child_of_a_killed_process_does_not_hold_the_lock(tmp_path):
     path = tmp_path / "lock"
     process = holder(path, FORK)
     children = f"/proc/{process.pid}/task/{process.pid}/children"
@@ -104,7 +104,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         Lock(tmp_path / "lock").acquire()
 
 
-def test_a_link_in_its_place_is_not_followed(tmp_path):
+def test_a_link_instead_of_the_lock_file_is_not_followed(tmp_path):
     (tmp_path / "lock").symlink_to(tmp_path / "outside")
     with pytest.raises(UserError, match=r"^cannot write '.*lock'"):
         Lock(tmp_path / "lock").acquire()

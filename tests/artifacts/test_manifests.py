@@ -31,7 +31,7 @@ def damage(folder, about=ABOUT):
     return caught.value
 
 
-def test_what_was_sealed_is_read(folder):
+def test_a_folder_with_a_valid_manifest_is_read(folder):
     manifest, files = read_sealed(folder, ABOUT, LIMITS)
     assert files == FILES
     assert manifest["run"] == "a"
@@ -56,7 +56,7 @@ def test_every_flipped_bit_and_every_truncation_is_named(folder, name):
 
 
 @pytest.mark.parametrize("about", [{"run": "b", "step": 3}, {"run": "a", "step": 4}])
-def test_a_manifest_of_something_else_is_refused(folder, about):
+def test_a_manifest_of_another_kind_is_refused(folder, about):
     assert damage(folder, about).file == MANIFEST
 
 

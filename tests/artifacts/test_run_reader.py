@@ -31,7 +31,7 @@ def reseal(run: Run, **changed: bytes) -> None:
     (run.path / MANIFEST).write_bytes(seal({"run": run.name, "config": config}, files))
 
 
-def test_a_complete_run_says_what_was_written(run):
+def test_a_complete_run_is_read_as_it_was_written(run):
     assert run.is_complete and run.status == "complete"
     assert run.name == small_run.NAME
     assert {k: v for k, v in run.config.items() if k != "hash"} == small_run.CONFIG
@@ -48,7 +48,7 @@ def test_a_complete_run_says_what_was_written(run):
     run.verify()
 
 
-def test_no_times_and_no_places_are_in_what_is_compared(tmp_path):
+def test_compared_files_contain_no_times_and_no_paths(tmp_path):
     a = small_run.train(tmp_path / "a" / small_run.NAME)
     b = small_run.train(tmp_path / "b" / small_run.NAME)
     assert small_run.listing(a.path) == small_run.listing(b.path)
@@ -64,7 +64,7 @@ def test_the_hash_is_of_the_settings_and_not_of_their_order(run, tmp_path):
 
 @pytest.mark.parametrize("name", [*LIMITS, MANIFEST])
 @pytest.mark.parametrize("how", ["flipped", "truncated", "missing", "link", "of another run"])
-def test_whatever_is_damaged_is_named_and_nothing_of_the_run_is_read(run, name, how, tmp_path):
+def test_every_damaged_file_is_named_and_the_run_is_not_read(run, name, how, tmp_path):
     path = run.path / name
     data = path.read_bytes()
     if how == "flipped":
@@ -107,13 +107,13 @@ def test_without_its_checkpoint_a_damaged_run_starts_again(run):
         Run(run.path).verify()
 
 
-def test_what_was_verified_is_what_is_read_later(run):
+def test_tables_are_read_from_the_verified_bytes(run):
     run.verify()
     (run.path / "metrics.csv").write_text("nonsense")
     assert run.metrics["step"].tolist() == [2, 4]
 
 
-def test_a_renamed_run_is_not_the_run(run):
+def test_a_renamed_run_is_refused(run):
     moved = run.path.rename(run.path.with_name("dbn-leaves-small-svd-s0"))
     message = r"manifest.json belongs to run 'dbn-leaves-small-svd\+nog-s0'"
     with pytest.raises(CorruptRun, match=message):
@@ -153,7 +153,7 @@ def test_a_file_of_absurd_size_is_refused_before_it_is_read(run):
         Run(run.path).verify()
 
 
-def test_an_incomplete_run_is_its_newest_checkpoint(tmp_path):
+def test_an_incomplete_run_is_read_from_its_newest_checkpoint(tmp_path):
     run = small_run.train(tmp_path / small_run.NAME, last=3, finish=False)
     (run.path / "metrics.csv").write_text("for people to look at")
     assert not run.is_complete and run.has_checkpoint and run.status == "incomplete"
@@ -164,7 +164,7 @@ def test_an_incomplete_run_is_its_newest_checkpoint(tmp_path):
         _ = run.summary
 
 
-def test_what_is_not_there_is_said_so(tmp_path):
+def test_a_missing_run_is_reported(tmp_path):
     run = Run(tmp_path / "absent")
     assert not run.is_complete and not run.has_checkpoint and run.status == "incomplete"
     for read in ("config", "summary", "metrics"):

@@ -16,7 +16,7 @@ from orthocond.artifacts.run_writer import CorruptRun, RunLocked, RunWriter, fin
 from orthocond.errors import UserError
 
 
-def test_names():
+def test_run_names():
     assert run_name("dbn", "leaves", "small", "svd+nog", 0) == small_run.NAME
 
 
@@ -44,7 +44,7 @@ def test_a_resumed_run_ends_in_the_same_bytes(tmp_path, stop):
     assert small_run.listing(path) == small_run.listing(whole.path)
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_a_saved_checkpoint_is_resumed(tmp_path):
     path = tmp_path / small_run.NAME
     with RunWriter(path) as writer:
         writer.begin(small_run.CONFIG, small_run.ENVIRONMENT)
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         small_run.train(tmp_path / "file" / small_run.NAME)
 
 
-def test_resuming_elsewhere_is_said_and_kept(tmp_path):
+def test_resuming_in_another_environment_warns_and_is_recorded(tmp_path):
     run = small_run.train(tmp_path / small_run.NAME, last=3, finish=False)
     elsewhere = small_run.ENVIRONMENT | {"python": "3.12", "threads": 2}
     differences = 'python is "3.11" there and "3.12" here; threads is 1 there and 2 here'

@@ -13,7 +13,7 @@ DATA = {"forward_ms": [1.5, 2.0], "method": "svd"}
 ENVIRONMENT = {"threads": 1}
 
 
-def test_what_was_written_is_found_sorted_by_name(tmp_path):
+def test_written_timings_are_found_sorted_by_name(tmp_path):
     assert find_timings(tmp_path / "absent") == []
     for name in ("svd", "bn"):
         path = write_timing(tmp_path / "study", name, DATA, ENVIRONMENT)
@@ -30,13 +30,13 @@ def test_a_case_is_not_overwritten(tmp_path):
     assert find_timings(tmp_path)[0].data == DATA
 
 
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path):
+def test_a_name_that_points_outside_the_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"^case '\.\./svd' can't be"):
         write_timing(tmp_path, "../svd", DATA, ENVIRONMENT)
 
 
 @pytest.mark.parametrize("name", ["timing.json", "environment.json", "manifest.json"])
-def test_damage_is_named(tmp_path, name):
+def test_a_damaged_timing_is_named(tmp_path, name):
     path = write_timing(tmp_path, "svd", DATA, ENVIRONMENT)
     data = bytearray((path / name).read_bytes())
     data[4] ^= 1
@@ -45,7 +45,7 @@ def test_damage_is_named(tmp_path, name):
         find_timings(tmp_path)
 
 
-def test_a_renamed_case_is_not_the_case(tmp_path):
+def test_a_renamed_timing_is_refused(tmp_path):
     write_timing(tmp_path, "svd", DATA, ENVIRONMENT).rename(tmp_path / "bn")
     with pytest.raises(CorruptRun, match=r"manifest.json belongs to timing 'svd', not 'bn'"):
         find_timings(tmp_path)

@@ -88,7 +88,7 @@ def refused(study: Path, names: list[str], file: str, capsys: pytest.CaptureFixt
         assert listing(study.parent) == before, f"{name} changed something"
 
 
-def test_the_undamaged_run_is_taken_by_every_command(study, capsys):
+def test_an_undamaged_run_is_accepted_by_every_command(study, capsys):
     for name, arguments in commands(study).items():
         if name != "plot all":  # every figure again
             assert run(arguments) == 0, capsys.readouterr()
@@ -127,7 +127,7 @@ def test_a_damaged_configuration_of_an_incomplete_run_is_named(study, capsys):
     refused(study, ["measure", "measure the study", "train", "train dry"], "config.json", capsys)
 
 
-def test_the_remedy_that_the_line_names_works(trained, study, capsys):
+def test_the_remedy_in_the_error_message_works(trained, study, capsys):
     """Remove what it says, train again, and the run is what it was."""
     folder = only_run(study)
     cut(folder / "conditioning.csv")

@@ -35,7 +35,7 @@ def command(*arguments: str, at: str, ignoring: bool = False) -> subprocess.Comp
 
 
 @pytest.mark.parametrize("at", MOMENTS)
-def test_ctrl_c_while_modules_are_imported_is_exit_130_without_a_word(at: str) -> None:
+def test_ctrl_c_during_imports_is_silent_with_exit_code_130(at: str) -> None:
     done = command(*MOMENTS[at], at=at)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 

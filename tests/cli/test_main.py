@@ -16,7 +16,7 @@ def test_help_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.strip() == version("orthocond")
 
@@ -30,7 +30,7 @@ def test_every_command_has_help_with_an_example(
 
 
 @pytest.mark.parametrize("arguments", [["trian"], ["train", "--sed", "1"], ["train", "extra"]])
-def test_wrong_usage_is_one_line_and_exit_2(
+def test_wrong_usage_is_reported_in_one_line_with_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(arguments) == 2

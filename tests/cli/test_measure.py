@@ -51,7 +51,7 @@ def test_runs_are_verified_and_their_conditioning_is_printed(study, measured):
     assert small_run.listing(study) == before
 
 
-def test_a_study_is_all_its_runs_and_an_incomplete_one_its_checkpoint(study, measured):
+def test_a_study_is_measured_by_its_runs_and_the_checkpoints_of_incomplete_ones(study, measured):
     told = json.loads(measured(study, "--json"))
     assert [result["status"] for result in told] == ["complete", "complete", "incomplete"]
     assert told[2]["run"] == small_run.NAME and set(told[2]["phases"]) == {"train"}
@@ -59,7 +59,7 @@ def test_a_study_is_all_its_runs_and_an_incomplete_one_its_checkpoint(study, mea
     assert told == json.loads(measured(study.parent, "--json"))
 
 
-def test_of_several_runs_each_has_a_line(study, measured):
+def test_several_runs_have_one_line_each(study, measured):
     lines = measured(study).splitlines()
     assert lines[0].split() == ["run", "status", "rank", "kappa", "kappa_support", "kappa_eps"]
     told = {line.split()[0]: line.split()[1:] for line in lines[2:5]}
@@ -68,7 +68,7 @@ def test_of_several_runs_each_has_a_line(study, measured):
     assert lines[-1].startswith("3 runs, verified")
 
 
-def test_what_is_not_finite_is_still_json(tmp_path, measured):
+def test_values_that_are_not_finite_are_valid_json(tmp_path, measured):
     from orthocond.artifacts.csv_tables import CONDITIONING
     from orthocond.artifacts.run_writer import RunWriter
 
@@ -233,7 +233,7 @@ WHICH = "name one of: RUNS, --model with --layer, or --timing"
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_and_exit_2(arguments, words, capsys):
+def test_bad_input_is_reported_in_one_line_with_exit_code_2(arguments, words, capsys):
     assert run(["measure", *arguments]) == 2
     said = capsys.readouterr()
     assert words in said.err and said.err.count("\n") == 1 and said.out == ""

@@ -142,7 +142,7 @@ def test_a_folder_that_is_named_like_a_sub_command_needs_its_path(name, folder, 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_one_line_with_what_is_allowed(arguments, message, told):
+def test_wrong_usage_is_reported_in_one_line_with_the_allowed_usage(arguments, message, told):
     code, text, error = told(*arguments)
     assert (code, text) == (2, "")
     assert message in error and error.count("\n") == 1

@@ -46,7 +46,7 @@ def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("count", [10**13, 10**18, 10**20])
-def test_a_batch_beyond_every_machine_names_the_flags(count: int, capsys) -> None:
+def test_a_batch_too_large_for_memory_names_the_flags(count: int, capsys) -> None:
     remedy = "lower --batch-size, --batches or --size\n"
     assert told([*MODEL, "--batch-size", str(count)], capsys).endswith(remedy)
     assert told([*MODEL, "--batches", str(count)], capsys).endswith(remedy)
@@ -54,13 +54,15 @@ def test_a_batch_beyond_every_machine_names_the_flags(count: int, capsys) -> Non
     assert told([*TIMING, "--batch-size", str(count)], capsys).endswith(remedy)
 
 
-def test_images_beyond_every_machine_name_the_flags(capsys) -> None:
+def test_images_too_large_for_memory_name_the_flags(capsys) -> None:
     remedy = "lower --batch-size or --size\n"
     assert told([*TIMING, "--size", "100000000000"], capsys).endswith(remedy)
 
 
 @pytest.mark.parametrize("at", ["forward", "to"])
-def test_a_network_that_does_not_fit_is_not_one_that_takes_no_images(at, monkeypatch, capsys):
+def test_a_network_too_large_for_memory_is_not_reported_as_one_without_images(
+    at, monkeypatch, capsys
+):
     monkeypatch.setattr(f"torchvision.models.SqueezeNet.{at}", raising)
     line = told([*MODEL, "--size", "32", "--batch-size", "2", "--batches", "1"], capsys)
     assert line == (
@@ -78,7 +80,7 @@ def test_any_part_of_a_timed_step_may_be_short_of_memory(at, monkeypatch, capsys
     assert line.endswith("lower --batch-size or --size\n")
 
 
-def test_data_that_do_not_fit_name_their_settings(tmp_path: Path, capsys) -> None:
+def test_data_too_large_for_memory_name_their_settings(tmp_path: Path, capsys) -> None:
     study = tmp_path / "study"
     line = told([*TRAIN, "--set", f"data.train_images={10**15}", "--out", str(study)], capsys)
     assert line.endswith("lower data.train_images, data.test_images or data.size (--set)\n")
@@ -86,7 +88,7 @@ def test_data_that_do_not_fit_name_their_settings(tmp_path: Path, capsys) -> Non
 
 
 @pytest.mark.parametrize("at", ["stepper.cross_entropy", "evaluation.cross_entropy"])
-def test_a_run_that_does_not_fit_names_its_settings_and_keeps_its_state(
+def test_a_run_too_large_for_memory_names_its_settings_and_keeps_its_state(
     at: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     arguments = [*TRAIN, "--out", str(tmp_path), "--set", "checkpoint_every=1"]
@@ -103,7 +105,9 @@ def test_a_run_that_does_not_fit_names_its_settings_and_keeps_its_state(
     assert Run(folder).is_complete
 
 
-def test_a_report_that_does_not_fit_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_report_too_large_for_memory_is_reported_in_one_line(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
     write_study(tmp_path / "study", ("bn",), seeds=1)
     monkeypatch.setattr("orthocond.report.study.find_runs", raising)
     for arguments in (["table", "overview"], ["plot", "fig2", "--out", str(tmp_path / "out")]):
@@ -112,7 +116,7 @@ def test_a_report_that_does_not_fit_is_one_line(tmp_path: Path, monkeypatch, cap
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process is Linux's")
-def test_a_real_allocator_that_refuses_is_one_line(tmp_path: Path) -> None:
+def test_a_refusal_of_the_real_allocator_is_reported_in_one_line(tmp_path: Path) -> None:
     many = ["--set", "batch_size=1024", "--set", "data.train_images=1024", "--set", "data.size=32"]
     arguments = [*TRAIN, *many, "--out", str(tmp_path)]
     done = subprocess.run(

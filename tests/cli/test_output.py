@@ -60,7 +60,7 @@ def commands(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.mark.parametrize(
     "name", ["help", "version", "help of a command", "table", "plot", "measure"]
 )
-def test_a_full_disk_is_one_line_and_exit_1(commands, name: str) -> None:
+def test_a_full_disk_is_reported_in_one_line_with_exit_code_1(commands, name: str) -> None:
     done = command(commands[name], "> /dev/full")
     assert done.returncode == 1
     *others, last = done.stderr.splitlines(keepends=True)
@@ -69,7 +69,7 @@ def test_a_full_disk_is_one_line_and_exit_1(commands, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["help", "version", "table"])
-def test_a_reader_that_has_gone_is_exit_0_and_silent(commands, name: str) -> None:
+def test_a_closed_pipe_is_silent_with_exit_code_0(commands, name: str) -> None:
     done = command(commands[name], "| exec true")
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -87,7 +87,7 @@ def test_an_encoding_without_kappa_gets_a_replacement(commands, capsys) -> None:
     assert done.stdout == text.encode("ascii", errors="replace")
 
 
-def test_a_closed_output_is_one_line_and_exit_1() -> None:
+def test_a_closed_output_is_reported_in_one_line_with_exit_code_1() -> None:
     done = command(["--version"], ">&-")
     assert done.returncode == 1
     assert done.stderr == b"orthocond: cannot write the output: Bad file descriptor\n"
@@ -95,7 +95,7 @@ def test_a_closed_output_is_one_line_and_exit_1() -> None:
 
 
 @pytest.mark.parametrize("redirected", ["2> /dev/full", "2>&-"])
-def test_an_error_that_cannot_be_told_keeps_its_exit_code(redirected: str) -> None:
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(redirected: str) -> None:
     """And is not told in the place of the output."""
     done = command(["tabel"], redirected)
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
@@ -130,7 +130,7 @@ def text_on(descriptor: Descriptor, encoding: str) -> Text:
         ("cp1252", b"a\xffb ? ?"),
     ],
 )
-def test_a_name_goes_out_with_the_bytes_that_it_has(tmp_path, encoding, written) -> None:
+def test_a_name_that_is_not_utf8_is_printed_with_its_bytes(tmp_path, encoding, written) -> None:
     """Those that are no characters: plot prints such a path for another program."""
     with open(tmp_path / "out", "wb") as file:
         text = text_on(Descriptor(file.fileno(), "w", closefd=False), encoding)
@@ -155,7 +155,7 @@ def test_a_pipe_that_does_not_block_is_written_whole() -> None:
     assert process.communicate(timeout=60) == (data, b"None\n")
 
 
-def test_the_first_failure_is_the_one_that_is_told() -> None:
+def test_the_first_failure_of_the_output_is_reported() -> None:
     with open("/dev/full", "wb", buffering=0) as file:
         descriptor = Descriptor(file.fileno(), "w", closefd=False)
         assert descriptor.write(b"abc") == 3

@@ -50,7 +50,7 @@ def test_plot_as_json_says_what_each_figure_shows_and_what_was_skipped(
         (["fig5"], "no runs of task 'gcp'.*: orthocond train "),
     ],
 )
-def test_wrong_usage_is_one_line(
+def test_wrong_usage_is_reported_in_one_line(
     arguments: list[str], message: str, runs: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message) as error:

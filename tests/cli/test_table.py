@@ -63,7 +63,9 @@ def test_table_of_some_methods(runs: Path) -> None:
         (["tab5"], "no runs of task 'gcp'.*: orthocond train "),
     ],
 )
-def test_wrong_usage_is_one_line(arguments: list[str], message: str, runs: Path) -> None:
+def test_wrong_usage_is_reported_in_one_line(
+    arguments: list[str], message: str, runs: Path
+) -> None:
     with pytest.raises(UserError, match=message) as error:
         run(*arguments, "--runs", runs)
     assert "\n" not in str(error.value) and error.value.exit_code == 2

@@ -78,7 +78,7 @@ def no_images(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [break_image, one_class, no_images])
-def test_a_bad_image_folder_is_one_line(
+def test_a_bad_image_folder_is_reported_in_one_line(
     folder: Path, spoil: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(folder)  # type: ignore[operator]
@@ -115,7 +115,7 @@ def test_greyscale_and_transparent_images_are_mixed_in(folder: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_and_exit_2(
+def test_bad_input_is_reported_in_one_line_with_exit_code_2(
     tmp_path: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "study"
@@ -125,7 +125,7 @@ def test_bad_input_is_one_line_and_exit_2(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_one_line(
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tmp_path.chmod(0o500)
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert "cannot" in capsys.readouterr().err
 
 
-def test_a_file_in_the_studys_place_is_one_line(
+def test_a_file_instead_of_the_study_folder_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "study").write_text("mine")
@@ -148,7 +148,7 @@ def processes(count: int, study: Path, *more: str) -> subprocess.CompletedProces
     return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
 
 
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+def test_two_processes_give_the_results_of_one_process(tmp_path: Path) -> None:
     """On the first steps, where rounding has not grown; and twice the same bytes."""
     settings = ["--method", "nog", "--set", "precision=float64"]
     finals = []
@@ -166,7 +166,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     assert first[0]["rank"] == first[1]["rank"]
 
 
-def test_an_error_of_all_processes_is_said_once(tmp_path: Path) -> None:
+def test_an_error_of_all_processes_is_printed_once(tmp_path: Path) -> None:
     done = processes(2, tmp_path / "study", "--data", "folder:/does/not/exist")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.count("/does/not/exist") == 1

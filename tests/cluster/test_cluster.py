@@ -29,7 +29,7 @@ FILES = ("config.json", "metrics.csv", "conditioning.csv", "summary.json")
 
 
 @pytest.mark.parametrize("preset", [None, *presets()])
-def test_a_tasks_arguments_say_all_that_the_grids_settings_said(preset: str | None) -> None:
+def test_the_arguments_of_a_slurm_task_repeat_all_settings_of_the_grid(preset: str | None) -> None:
     grid = resolve(
         preset,
         flags={"methods": ["svd", "bn" if resolve(preset).config.task == "dbn" else "gap"]},
@@ -60,7 +60,7 @@ def test_a_tasks_arguments_say_all_that_the_grids_settings_said(preset: str | No
         (["--cluster", "slurm"], 1, "there is no Slurm on this machine: squeue is missing"),
     ],
 )
-def test_what_slurm_can_not_do_is_one_line(
+def test_unsupported_slurm_options_are_refused_in_one_line(
     arguments: list[str],
     code: int,
     words: str,
@@ -143,7 +143,7 @@ def assert_same_files(ours: Path, expected: Path) -> None:
         assert (ours / file).read_bytes() == (expected / file).read_bytes(), file
 
 
-def test_a_grid_on_slurm_one_task_preempted_is_the_grid_trained_here(
+def test_a_preempted_grid_on_slurm_gives_the_same_runs_as_a_local_grid(
     cluster: dict[str, str], train: Callable[..., str], tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -168,7 +168,7 @@ def test_a_grid_on_slurm_one_task_preempted_is_the_grid_trained_here(
     assert "#SBATCH --array=0-0\n" in again and "0) run=(--method=svd+nog+olr --seeds=0" in again
 
 
-def test_a_run_on_two_nodes_preempted_is_the_run_of_two_processes_here(
+def test_a_preempted_run_on_two_nodes_equals_a_local_run_on_two_processes(
     cluster: dict[str, str], train: Callable[..., str], tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"

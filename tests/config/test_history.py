@@ -74,7 +74,7 @@ def test_another_value_is_another_configuration(
     assert Study(older).select("dbn").set_aside == 1
 
 
-def test_an_older_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
+def test_an_older_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / small_run.NAME
     small_run.train(path, last=1, finish=False)
     stored = (path / CONFIG).read_bytes()
@@ -90,7 +90,7 @@ def test_an_older_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
     ("study", "preset"),
     [("cifar10-cpu", "cifar-cpu"), ("tiny32-cpu", "tiny32-cpu"), ("tiny-imagenet-cpu", "gcp-cpu")],
 )
-def test_a_new_method_stands_beside_the_committed_runs(
+def test_a_new_method_is_selected_together_with_the_committed_runs(
     tmp_path: Path, study: str, preset: str
 ) -> None:
     from orthocond.config.sources import resolve
@@ -118,7 +118,7 @@ def test_a_run_of_a_newer_format_is_refused(tmp_path: Path) -> None:
         _ = Run(path).metrics
 
 
-def test_the_table_names_settings_and_what_they_may_be() -> None:
+def test_historical_values_are_valid_values_of_known_settings() -> None:
     Config.model_validate(dict(HISTORICAL))
     assert reduced(completed({"lr": 0.1})) == {"lr": 0.1}
     assert canonical_json(completed(reduced(HISTORICAL))) == canonical_json(HISTORICAL)

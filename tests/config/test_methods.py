@@ -19,7 +19,7 @@ def test_every_spelling_has_one_canonical_form(spelling: tuple[str, ...], prefix
     assert method == Method("svd", NAMES)
 
 
-def test_the_solver_may_stand_anywhere_and_in_capitals() -> None:
+def test_the_solver_may_be_at_any_place_and_in_capitals() -> None:
     assert Method.parse("NOG + svd") == Method.parse("nog")
 
 
@@ -46,7 +46,7 @@ def test_the_canonical_form_parses_to_itself(text: str) -> None:
         ("nog+nog", "nog"),
     ],
 )
-def test_nonsense_is_refused_in_one_line(text: str, message: str) -> None:
+def test_unknown_methods_are_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         Method.parse(text)
     assert "\n" not in str(error.value)

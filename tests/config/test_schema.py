@@ -24,12 +24,12 @@ def test_later_layers_override_earlier_ones(tmp_path: Path) -> None:
     assert config.data.test_images == read_preset("quick")["data"]["test_images"]
 
 
-def test_methods_are_canonical_and_each_stands_once() -> None:
+def test_methods_are_canonical_and_listed_once() -> None:
     grid = resolve(flags={"methods": ["olr+nog", "svd+nog+olr", "bn"], "seeds": "1"})
     assert [config.method for config in grid] == ["svd+nog+olr", "bn"]
 
 
-def test_the_paper_settings_are_the_papers() -> None:
+def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
     for name in ("paper-dbn-cifar10", "paper-dbn-cifar100"):
         grid = resolve(name)
         config = grid.config
@@ -58,14 +58,14 @@ def test_the_paper_settings_are_the_papers() -> None:
         (["task=gcp", "epochs.x=1"], "epochs: "),
     ],
 )
-def test_a_bad_setting_is_one_line(settings: list[str], words: str) -> None:
+def test_a_bad_setting_is_refused_in_one_line(settings: list[str], words: str) -> None:
     with pytest.raises(UserError) as error:
         resolve(settings=settings)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_names_are_refused_with_the_nearest(tmp_path: Path) -> None:
+def test_unknown_names_are_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown preset 'quik'.*did you mean 'quick'"):
         resolve("quik")
     with pytest.raises(UserError, match="did you mean 'nog'"):
@@ -79,7 +79,7 @@ def test_names_are_refused_with_the_nearest(tmp_path: Path) -> None:
         resolve(file=tmp_path / "missing.toml")
 
 
-def test_an_absurdly_deep_file_answers(tmp_path: Path) -> None:
+def test_an_absurdly_nested_file_is_refused(tmp_path: Path) -> None:
     deep = tmp_path / "deep.toml"
     deep.write_text("a = " + "[" * 100_000 + "]" * 100_000)
     with pytest.raises(UserError):
@@ -97,7 +97,7 @@ def test_bad_seeds_are_refused(text: str) -> None:
 
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=5, unique=True))
 @settings(max_examples=20, deadline=None)
-def test_seeds_read_back(seeds: list[int]) -> None:
+def test_written_seeds_are_parsed_to_the_same_seeds(seeds: list[int]) -> None:
     assert parse_seeds(",".join(map(str, seeds))) == seeds
 
 

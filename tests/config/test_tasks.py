@@ -9,7 +9,7 @@ from orthocond.config.tasks import TASKS, find_task
 from orthocond.errors import UserError
 
 
-def test_a_configuration_takes_the_tasks_that_there_are() -> None:
+def test_a_configuration_accepts_exactly_the_known_tasks() -> None:
     field = Config.model_fields["task"]
     assert get_args(field.annotation) == tuple(TASKS)
     assert field.default == next(iter(TASKS))
@@ -17,7 +17,7 @@ def test_a_configuration_takes_the_tasks_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_solvers_of_a_task_are_methods_and_only_its_own_baseline_is_among_them(
+def test_a_task_accepts_its_own_solvers_and_only_its_own_baseline(
     name: str,
 ) -> None:
     task = TASKS[name]
@@ -30,12 +30,12 @@ def test_the_solvers_of_a_task_are_methods_and_only_its_own_baseline_is_among_th
                 Config(task=name, method=method)
 
 
-def test_an_unknown_task_is_named_with_those_that_there_are() -> None:
+def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"unknown task 'dbm': allowed are dbn, gcp; .*'dbn'"):
         find_task("dbm")
 
 
-def test_a_task_can_not_be_changed() -> None:
+def test_a_task_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         TASKS["dbn"].baseline = "gap"  # type: ignore[misc]
     with pytest.raises(TypeError):

@@ -35,7 +35,7 @@ def test_files_are_sorted_and_labelled_by_class_name(tree):
     assert list_folder(tree, 2)[0] == ["a", "b"]
 
 
-def test_pixels_are_those_of_the_files(tree):
+def test_pixels_equal_those_of_the_files(tree):
     data = load_data(f"folder:{tree}")
     expected = np.asarray(Image.open(tree / "val" / "b" / "2.png"))
     assert torch.equal(
@@ -44,7 +44,7 @@ def test_pixels_are_those_of_the_files(tree):
     assert data.name == "images" and data.size == 16 and data.evaluation.labels[6] == 1
 
 
-def test_the_test_folder_stands_in_for_val(tree):
+def test_a_folder_test_is_used_where_there_is_no_folder_val(tree):
     (tree / "val").rename(tree / "test")
     assert load_data(f"folder:{tree}").eval_count == 12
 
@@ -116,7 +116,7 @@ def spoil(tree, how):
         ("empty", r"cannot read image '.*train/b/x\.png': cannot identify"),
     ],
 )
-def test_a_bad_tree_is_one_line(tree, how, message):
+def test_a_bad_folder_tree_is_reported_in_one_line(tree, how, message):
     spoil(tree, how)
     with pytest.raises(UserError, match=message) as error:
         load_data(f"folder:{tree}")

@@ -17,7 +17,7 @@ def test_an_image_depends_on_its_stream_and_its_position_only():
     assert len(many.images.flatten(1).unique(dim=0)) == CHUNK + 9  # chunks differ
 
 
-def test_they_are_made_from_a_seed_of_their_own():
+def test_leaves_have_their_own_random_stream():
     torch.manual_seed(0)
     first = make_leaves(3, 16, 2, stream=0)
     torch.manual_seed(1)
@@ -31,7 +31,7 @@ def test_sizes_and_classes(size, classes):
     assert leaves.labels.tolist() == [i % classes for i in range(12)]
 
 
-def test_what_makes_a_class_is_seen_in_its_images():
+def test_classes_can_be_told_apart_by_their_images():
     """Check that fine images have more edges than coarse ones, and a hue raises its channel."""
     leaves = make_leaves(200, 32, 10, stream=0)
     names, images = [CLASSES[label] for label in leaves.labels], leaves.images.numpy() / 255
@@ -58,6 +58,6 @@ def test_training_and_evaluation_are_different_images():
         ({"classes": 11}, "leaves has 10 classes, not 11"),
     ],
 )
-def test_what_leaves_do_not_have_is_said(settings, message):
+def test_unsupported_settings_of_leaves_are_refused(settings, message):
     with pytest.raises(UserError, match=f"^{message}$"):
         load_data("leaves", train_images=8, test_images=8, **settings)

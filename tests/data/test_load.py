@@ -14,7 +14,7 @@ def rows(images):
 
 
 @pytest.mark.parametrize("name", ["leaves", "folder"])
-def test_what_is_held_out_is_training_images_that_are_not_trained_on(tmp_path, name):
+def test_held_out_images_are_training_images_that_are_not_trained_on(tmp_path, name):
     if name == "folder":
         name = f"folder:{write_tree(tmp_path / 'images', count=10)}"
     whole = load_data(name, size=16, classes=2, **small(name))
@@ -78,13 +78,13 @@ def test_a_folder_gives_as_many_images_as_asked_for(tmp_path):
         ("folder:/absent/images", r"no such image folder: '/absent/images'"),
     ],
 )
-def test_an_unknown_set_is_one_line_with_the_nearest_one(name, message):
+def test_an_unknown_data_set_is_refused_with_the_nearest_one(name, message):
     with pytest.raises(UserError, match=message) as error:
         load_data(name)
     assert "\n" not in str(error.value)
 
 
-def test_more_classes_than_there_are_is_said(tmp_path):
+def test_more_classes_than_the_data_set_has_are_refused(tmp_path):
     root = write_tree(tmp_path / "images")
     for kind in ("folder", "imagenet"):
         with pytest.raises(UserError, match=r"images' has 2 classes, not 3$"):

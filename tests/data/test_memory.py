@@ -15,7 +15,7 @@ def data() -> InMemoryData:
 
 
 @pytest.mark.parametrize("padding", [0, 2, 4])
-def test_augmenting_a_batch_is_what_torchvision_does_to_each_image(padding):
+def test_augmenting_a_batch_equals_torchvision_on_each_image(padding):
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8, generator=draw)
     offsets = torch.randint(2 * padding + 1, (40, 2), generator=draw)

@@ -8,12 +8,12 @@ import pytest
 from faults import disk, fuzz, hostile, images, integrity, kills, numbers, steps, writers
 
 
-def test_every_step_of_writing_may_fail_or_be_the_last(tmp_path):
+def test_a_run_survives_a_failure_or_kill_at_every_step_of_writing(tmp_path):
     for count in steps.run_steps(tmp_path, stride=41):
         count.require(8)
 
 
-def test_every_step_of_writing_a_timing_may_fail_or_be_the_last(tmp_path):
+def test_a_timing_survives_a_failure_or_kill_at_every_step_of_writing(tmp_path):
     for count in steps.timing_steps(tmp_path):
         count.require(10)
 
@@ -25,7 +25,7 @@ def test_flipped_bits_truncations_and_swapped_files_are_detected(tmp_path):
     integrity.swaps(tmp_path / "swaps").require(20)
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+def test_a_full_disk_is_reported_in_one_line_and_loses_nothing(tmp_path):
     disk.file_size_limits(tmp_path / "limits", stride=256).require(6)
     count = disk.full_disks(tmp_path / "disks", stride=9)
     if not count.tried:
@@ -43,7 +43,7 @@ def test_hostile_files_are_refused(tmp_path, programme):
     programme(tmp_path / "hostile").require(10)
 
 
-def test_a_killed_command_is_called_again_and_ends_in_the_same_bytes(tmp_path):
+def test_a_command_repeated_after_a_kill_ends_in_the_same_bytes(tmp_path):
     kills.stopped(tmp_path, signal.SIGKILL, times=2).require(2)
 
 

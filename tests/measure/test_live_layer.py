@@ -13,7 +13,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5), nn.Flatten(2))
 
 
-def test_a_layers_covariance_is_numpys():
+def test_the_covariance_of_a_layer_agrees_with_numpy():
     model, images = network(), torch.randn(6, 3, 8, 8)
     (record,) = measure_layer(model, "0", [images], "output")
     features = model[0](images).detach().double().movedim(1, 0).flatten(1)
@@ -34,7 +34,7 @@ def test_each_image_has_a_covariance_of_its_own():
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_as_many_batches_as_asked_for_are_taken_and_told():
+def test_the_requested_number_of_batches_is_measured_and_reported():
     told: list[tuple[int, int]] = []
     batches = (torch.randn(2, 3, 8, 8) for _ in range(9))
     records = measure_layer(network(), "0", batches, count=2, report=lambda *p: told.append(p))
@@ -52,13 +52,13 @@ def test_as_many_batches_as_asked_for_are_taken_and_told():
         ("0", "output", [torch.zeros(1, 3, 2, 2)], r"does not take images \(1, 3, 2, 2\): Calcul"),
     ],
 )
-def test_what_can_not_be_measured_is_one_line(layer, side, images, message):
+def test_layers_that_cannot_be_measured_are_refused_in_one_line(layer, side, images, message):
     with pytest.raises(UserError, match=message) as error:
         measure_layer(network(), layer, images, side)
     assert "\n" not in str(error.value)
 
 
-def test_a_layer_that_is_never_reached_is_said_so():
+def test_a_layer_that_is_never_called_is_reported():
     class Part(nn.Module):
         def __init__(self) -> None:
             super().__init__()

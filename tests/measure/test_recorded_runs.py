@@ -34,7 +34,7 @@ def test_runs_are_named_one_by_one_by_study_or_by_a_folder_of_studies(study):
     assert names(study / small_run.NAME) == [small_run.NAME]
 
 
-def test_what_is_no_run_is_said_so(study, tmp_path):
+def test_a_path_that_is_no_run_is_refused(study, tmp_path):
     shutil.copytree(study / SVD, study / "renamed")
     (tmp_path / "file").touch()
     for path, error, message in (

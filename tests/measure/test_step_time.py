@@ -24,7 +24,7 @@ from orthocond.training.stepper import Stepper
 TINY = Config.model_validate({"batch_size": 4, "data": {"size": 8, "classes": 2}})
 
 
-def test_the_spread_is_numpys():
+def test_the_spread_agrees_with_numpy():
     values = np.random.default_rng(0).random(23).tolist()
     found = spread(values)
     assert found["min"] == min(values)
@@ -32,7 +32,7 @@ def test_the_spread_is_numpys():
     assert quartiles == pytest.approx(np.percentile(values, [25, 50, 75]))
 
 
-def test_the_network_without_a_spectral_layer_is_what_others_are_compared_with():
+def test_ratios_are_taken_to_the_network_without_a_spectral_layer():
     def names(task, *methods):
         return [c.method for c in timed_cases(Config(task=task, method="svd"), methods)]
 
@@ -132,7 +132,7 @@ def test_ratios_are_medians_over_the_rounds(monkeypatch):
         ),
     ],
 )
-def test_what_can_not_be_timed_is_one_line(settings, methods, rounds, message):
+def test_cases_that_cannot_be_timed_are_refused_in_one_line(settings, methods, rounds, message):
     config = Config.model_validate(TINY.model_dump() | settings)
     with pytest.raises(UserError, match=message) as error:
         time_cases(timed_cases(config, methods), make_accelerator("float32"), rounds)

@@ -91,7 +91,7 @@ def test_the_last_stage_of_gcp_has_14x14_positions_at_224_pixels(solver):
     assert network.fc.in_features == (256 * 257 // 2 if solver == "svd" else 256)
 
 
-def test_the_small_pools_covariance_is_singular_as_the_papers_is():
+def test_the_covariance_of_the_small_pooling_network_is_singular():
     network = built("gcp", "small", "svd").eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     shapes = []

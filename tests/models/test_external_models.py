@@ -32,7 +32,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_weights_are_those_of_the_file(tmp_path, state, suffix):
+def test_loaded_weights_equal_those_of_the_file(tmp_path, state, suffix):
     path = tmp_path / f"weights{suffix}"
     state = {name: tensor + 1 for name, tensor in state.items()}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
@@ -192,7 +192,7 @@ def test_the_nearest_name_is_torchvisions_where_timm_is_not_asked_for():
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
-def test_weights_for_which_memory_is_short_are_not_called_damaged(tmp_path, state, error):
+def test_a_file_too_large_for_memory_is_not_reported_as_damaged(tmp_path, state, error):
     path = tmp_path / "weights.pt"
     torch.save(state, path)
 

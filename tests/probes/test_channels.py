@@ -66,7 +66,7 @@ LAST = [
     ("layer", "shape", "axis"), [(*case, 1) for case in SECOND] + [(*case, -1) for case in LAST]
 )
 @pytest.mark.parametrize("side", ["input", "output"])
-def test_the_type_tells(layer, shape, axis, side):
+def test_the_channel_dimension_follows_from_the_layer_type(layer, shape, axis, side):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     layer.train(not isinstance(layer, nn.SyncBatchNorm))
     with oc.ConditioningProbe(nn.Sequential(layer), "0", side=side) as probe, torch.no_grad():
@@ -147,7 +147,7 @@ def test_a_subclass_that_keeps_the_forward_keeps_the_channels():
     check(nn.Sequential(Documented(6)), "0", torch.randn(5, 7, 6), -1)
 
 
-def test_what_the_caller_says_wins():
+def test_an_explicit_channel_dim_overrides_the_layer_type():
     pool = nn.Sequential(nn.AvgPool2d(1))  # which a network with channels last may use, too
     x = torch.randn(2, 3, 4, 5)
     for channel_dim, axis in ((None, 1), (2, 2), (-1, 3), (-2, 2), (1, 1)):
@@ -253,7 +253,7 @@ def test_features_are_a_floating_tensor_with_a_batch(values):
         features(nn.Linear(3, 4), values, "input")
 
 
-def test_positions_keep_their_order():
+def test_features_are_flattened_in_the_order_of_positions():
     x = torch.arange(120.0).reshape(2, 3, 4, 5)
     move: Callable[[Tensor], Tensor] = lambda t: t.movedim(1, -1)  # noqa: E731
     first = features(nn.Conv2d(3, 4, 1), (x,), "input")

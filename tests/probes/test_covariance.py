@@ -61,7 +61,7 @@ def test_float32_features_are_not_multiplied_in_float32():
     assert abs(l[0] / l[-1]) < 1e-14
 
 
-def test_one_sample_and_none():
+def test_covariance_of_one_sample_and_of_no_sample():
     assert batch_covariance(torch.ones(1, 3, 1))[0].eq(0).all()
     P, n = batch_covariance(torch.ones(0, 3, 4))
     assert n == 0 and P.eq(0).all()
@@ -74,7 +74,7 @@ def test_nan_stays_nan():
 
 
 @pytest.mark.parametrize("first", [0, 1, 5])
-def test_two_processes_are_one(tmp_path, first):
+def test_two_processes_give_the_result_of_one(tmp_path, first):
     x = features(8, 4, 6, 2, mean=50.0)
     parts = (x[:first], x[first:])
     found = in_forks(lambda rank: batch_covariance(parts[rank]), tmp_path)

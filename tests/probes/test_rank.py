@@ -34,7 +34,7 @@ def test_the_structural_rank_is_reached_by_random_weights(layer, rank):
     assert found.rank == rank
 
 
-def test_the_structural_rank_knows_the_number_of_samples():
+def test_the_structural_rank_is_bounded_by_the_number_of_samples():
     assert structural_rank(nn.Conv2d(512, 256, 1), 196) == 195
     assert structural_rank(nn.Conv2d(512, 256, 1), 1) == 0
     assert structural_rank(nn.Conv2d(512, 256, 1), np.int64(196)) == 195

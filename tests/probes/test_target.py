@@ -125,7 +125,7 @@ def test_a_probe_attached_afterwards_warns_once_and_resetting_makes_it_record(ma
     assert len(rows(model, probe, 3)) == 3
 
 
-def test_the_original_module_is_recorded():
+def test_calls_of_the_uncompiled_module_are_recorded():
     model = network()
     run = compiled(model)
     run(images())

@@ -45,16 +45,16 @@ def test_a_command_repeats_the_settings_that_are_not_the_defaults() -> None:
     assert parsed(command) == config
 
 
-def test_without_a_run_to_follow_a_command_starts_from_a_preset() -> None:
+def test_without_an_existing_run_a_command_starts_from_a_preset() -> None:
     assert parsed(train_command("dbn", ["ns"], Path("runs/x"))).method == "ns"
 
 
-def test_a_folder_of_images_is_named_without_its_place() -> None:
+def test_a_command_names_a_folder_of_images_without_its_location() -> None:
     stored = Config().model_dump() | {"data": {"name": "cifar10-jpeg", "fingerprint": "f"}}
     assert "--data folder:PATH/cifar10-jpeg" in train_command("dbn", ["svd"], Path("r"), stored)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sets(st.integers(0, 60), min_size=1))
-def test_seeds_are_written_as_train_reads_them(seeds: set[int]) -> None:
+def test_train_reads_back_the_seeds_of_a_command(seeds: set[int]) -> None:
     assert parse_seeds(as_ranges(seeds)) == sorted(seeds)

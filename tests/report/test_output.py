@@ -23,7 +23,7 @@ def files(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     return {Path(file).name: Path(file) for file in result["files"]}
 
 
-def test_a_figure_comes_for_light_and_dark_pages_with_its_data(files: dict[str, Path]) -> None:
+def test_a_figure_has_light_and_dark_files_and_its_data(files: dict[str, Path]) -> None:
     light = ["fig2.png", "fig2.svg", "fig2.pdf", "fig2.csv"]
     assert list(files) == [*light, "fig2-dark.png", "fig2-dark.svg"]
     with Image.open(files["fig2.png"]) as image, Image.open(files["fig2-dark.png"]) as dark:
@@ -68,9 +68,7 @@ def test_the_numbers_of_a_figure_are_computed_once(name: str, study: Study, tmp_
     assert calls == [study]
 
 
-def test_figures_without_runs_are_skipped_only_where_all_were_asked_for(
-    studies: Path, tmp_path: Path
-) -> None:
+def test_figures_without_runs_are_skipped_only_if_not_strict(studies: Path, tmp_path: Path) -> None:
     study = Study(studies / "dbn-study")
 
     def draw(name: str) -> dict[str, Any]:
@@ -85,14 +83,16 @@ def test_figures_without_runs_are_skipped_only_where_all_were_asked_for(
         make_all(["tab1", "tab5"], lambda name: TABLES[name](study), strict=True)
 
 
-def test_a_table_is_text_or_a_file(study: Study, tmp_path: Path) -> None:
+def test_a_table_is_returned_as_text_or_written_to_a_file(study: Study, tmp_path: Path) -> None:
     table = TABLES["tab1"](study)
     text = write_table(table, "tab1", None, "latex")
     path = write_table(table, "tab1", tmp_path / "new", "latex")
     assert path.endswith("new/tab1.tex") and Path(path).read_text() == text
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(study: Study, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(
+    study: Study, tmp_path: Path
+) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="file"):

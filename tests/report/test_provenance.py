@@ -8,7 +8,7 @@ from orthocond.report.provenance import Provenance
 from orthocond.report.study import Study
 
 
-def test_provenance_names_the_runs_and_what_is_missing_with_its_command(study: Study) -> None:
+def test_provenance_names_the_runs_and_the_command_for_missing_ones(study: Study) -> None:
     selection = study.select("dbn", ["svd", "svd+nog", "svd+ol"])
     provenance = Provenance.of(selection, how="Not smoothed", more=["A last remark"])
     assert provenance.note == f"{selection.note}. Not smoothed"
@@ -23,7 +23,7 @@ def test_provenance_names_the_runs_and_what_is_missing_with_its_command(study: S
     assert provenance.text().count(COMMIT) == 4
 
 
-def test_means_of_different_seeds_are_said_to_be(tmp_path: Path) -> None:
+def test_a_remark_says_that_methods_have_different_seeds(tmp_path: Path) -> None:
     write_study(tmp_path, ("svd", "bn"), seeds=3)
     assert Provenance.of(Study(tmp_path).select("dbn"), how="").remarks == ()
     write_run(tmp_path, "dbn", "ns", 1)

@@ -15,7 +15,7 @@ CURVES = [name for name in FIGURES if name not in ("fig6", "fig7")]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_draws_describes_itself_and_has_its_data(name: str, study: Study) -> None:
+def test_every_figure_has_data_a_drawing_and_an_alt_text(name: str, study: Study) -> None:
     own = FIGURES[name]
     assert own.name == name and own.caption.startswith(f"Figure {name[3:]}: ")
     data = own.data(study)
@@ -29,7 +29,7 @@ def test_every_figure_draws_describes_itself_and_has_its_data(name: str, study: 
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_a_conditioning_figure_has_kappa_on_the_support_below_kappa(
+def test_a_conditioning_figure_has_a_second_panel_for_kappa_on_the_support(
     name: str, study: Study
 ) -> None:
     with theme():
@@ -41,7 +41,7 @@ def test_a_conditioning_figure_has_kappa_on_the_support_below_kappa(
 
 
 @pytest.mark.parametrize("name", [*CURVES, *TABLES])
-def test_without_runs_the_message_is_a_command(name: str, tmp_path: Path) -> None:
+def test_without_runs_the_error_names_the_command(name: str, tmp_path: Path) -> None:
     make = FIGURES[name].data if name in FIGURES else TABLES[name]
     with pytest.raises(MissingRuns, match=r"orthocond (train|measure) "):
         make(Study(tmp_path))
@@ -62,7 +62,7 @@ def test_figure_5_shows_the_later_half_and_marks_the_evaluations(study: Study) -
     assert "times that of training" in FIGURES["fig5"].alt(data)
 
 
-def test_names_are_read_once_each_and_unknown_ones_refused() -> None:
+def test_requested_names_are_taken_once_and_unknown_ones_refused() -> None:
     assert chosen("figure", ["all", "fig1"], ["fig1", "fig2"]) == ["fig1", "fig2"]
     with pytest.raises(UserError, match=r"unknown figure 'fig22': allowed are .*, all; did you"):
         chosen("figure", ["fig22"], FIGURES)

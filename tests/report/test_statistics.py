@@ -51,7 +51,7 @@ def test_too_few_pairs_have_no_interval(values: list[float]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float]) -> None:
+def test_holm_agrees_with_the_step_down_procedure(p: list[float]) -> None:
     adjusted = holm(p)
     for level in (0.01, 0.05, 0.2):
         rejected: set[int] = set()
@@ -62,11 +62,11 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float]) -> No
         assert {i for i, value in enumerate(adjusted) if value <= level} == rejected
 
 
-def test_holm_does_not_count_what_was_not_tested() -> None:
+def test_holm_ignores_undefined_p_values() -> None:
     assert holm([0.02, float("nan"), 0.04])[::2] == [0.04, 0.04]
 
 
-def test_a_detectable_difference_is_detected_with_its_power() -> None:
+def test_the_smallest_detectable_difference_is_detected_with_the_stated_power() -> None:
     size, rng = smallest_detectable(2.0, 5), np.random.default_rng(0)
     samples = rng.normal(size, 2.0, size=(4000, 5))
     power = (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean()
@@ -83,7 +83,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(folder)
 
 
-def test_the_primary_family_comes_first_and_alone_has_p_values(study: Study) -> None:
+def test_only_the_primary_family_has_p_values_and_it_comes_first(study: Study) -> None:
     table = contrasts(study)
     assert list(table["family"]) == ["primary"] * 4 + ["exploratory"] * 3
     assert list(table["contrast"][:3]) == [
@@ -99,7 +99,7 @@ def test_the_primary_family_comes_first_and_alone_has_p_values(study: Study) -> 
     assert list(tested["p_holm"]) == holm(tested["p"].to_list())
 
 
-def test_a_contrast_pairs_equal_seeds_and_takes_the_control_it_names(study: Study) -> None:
+def test_a_contrast_pairs_equal_seeds_of_the_method_and_its_control(study: Study) -> None:
     table = contrasts(study, key="recalibrated_error").set_index("contrast")
     runs = study.select("dbn").runs
     expected = [
@@ -112,7 +112,7 @@ def test_a_contrast_pairs_equal_seeds_and_takes_the_control_it_names(study: Stud
     assert table.at["SVD + OLR against SVD", "n"] == 0
 
 
-def test_a_control_that_differs_in_more_than_its_stem_is_none(tmp_path: Path) -> None:
+def test_runs_that_differ_in_more_than_the_stem_are_no_control(tmp_path: Path) -> None:
     write_study(tmp_path, ("svd", "svd+ow"), seeds=2)
     for seed in range(2):
         write_run(tmp_path, "dbn", "svd", seed, stem_kernel=11, lr=0.05)
@@ -120,7 +120,7 @@ def test_a_control_that_differs_in_more_than_its_stem_is_none(tmp_path: Path) ->
     assert table.at["SVD + OW against SVD (11×11 stem)", "n"] == 0
 
 
-def test_what_the_seeds_can_show_is_said_in_words(study: Study) -> None:
+def test_a_remark_states_the_smallest_detectable_difference(study: Study) -> None:
     text = detectable_remark(study.select("dbn"), "error")
     pooled = np.sqrt((contrasts(study).query("baseline == 'svd' and n == 3")["std"] ** 2).mean())
     size = smallest_detectable(pooled, 3)
@@ -128,7 +128,7 @@ def test_what_the_seeds_can_show_is_said_in_words(study: Study) -> None:
     assert detectable_remark(study.select("dbn", ["svd"]), "error") is None
 
 
-def test_methods_with_more_seeds_weigh_more_in_how_far_differences_vary(study: Study) -> None:
+def test_the_pooled_deviation_is_weighted_by_the_number_of_seeds(study: Study) -> None:
     errors = {"svd": [30, 30, 30, 30], "svd+nog": [29, 31], "svd+ow": [30, 31, 32, 33]}
     runs: Any = {
         method: [SimpleNamespace(summary={"seed": s, "error": e}) for s, e in enumerate(values)]

@@ -41,14 +41,14 @@ def test_runs_of_another_configuration_are_set_aside(tmp_path: Path) -> None:
     assert len(selection.runs["svd"]) == 1
 
 
-def test_where_there_are_no_runs_the_message_is_the_command(study: Study, tmp_path: Path) -> None:
+def test_a_selection_without_runs_names_the_command(study: Study, tmp_path: Path) -> None:
     with pytest.raises(MissingRuns, match=r"orthocond train --preset quick --method svd --seeds 0"):
         Study(tmp_path).select("dbn")
     with pytest.raises(MissingRuns, match=r"--task dbn --data folder:PATH/cifar10-jpeg .*stiefel"):
         study.select("dbn", ["svd+ow-stiefel"])
 
 
-def test_one_data_set_can_be_asked_for(studies: Path) -> None:
+def test_a_study_can_be_limited_to_one_data_set(studies: Path) -> None:
     assert Study(studies, "tiny-imagenet-100").select("gcp").data == "tiny-imagenet-100"
     with pytest.raises(MissingRuns):
         Study(studies, "tiny-imagenet-100").select("dbn")
@@ -56,7 +56,7 @@ def test_one_data_set_can_be_asked_for(studies: Path) -> None:
         Study(studies, "cifar10")
 
 
-def test_no_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder of runs '.*nowhere'"):
         Study(tmp_path / "nowhere")
 

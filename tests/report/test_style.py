@@ -23,7 +23,7 @@ def contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("method", STYLES)
-def test_every_line_stands_out_from_its_page(method: str, dark: bool) -> None:
+def test_every_line_has_contrast_with_its_page(method: str, dark: bool) -> None:
     with theme(dark):
         assert contrast(line_style(method)["color"], mpl.rcParams["figure.facecolor"]) >= 3
 
@@ -35,7 +35,7 @@ def test_every_line_stands_out_from_its_page(method: str, dark: bool) -> None:
         *(figure.methods for figure in (*treatment_figures.FIGURES, fig5.FIGURE)),
     ],
 )
-def test_lines_of_one_figure_differ_without_their_colours(methods: tuple[str, ...]) -> None:
+def test_lines_of_one_figure_differ_in_dashes_or_markers(methods: tuple[str, ...]) -> None:
     styles = {method: STYLES[method] for method in methods}
     for a, b in combinations(styles.values(), 2):
         assert (a.dashes, a.marker) != (b.dashes, b.marker)
@@ -46,7 +46,7 @@ def test_a_method_without_a_style_of_its_own_can_be_drawn() -> None:
     assert label("svd+new") == "SVD + NEW"
 
 
-def test_the_theme_ends_with_its_block() -> None:
+def test_the_theme_is_reset_after_its_block() -> None:
     before = mpl.rcParams["text.color"]
     with theme(dark=True):
         assert mpl.rcParams["text.color"] != before

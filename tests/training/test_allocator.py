@@ -14,7 +14,7 @@ def faults_of_fresh_tensors(count: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def test_kept_memory_is_not_paged_in_again() -> None:
+def test_freed_memory_is_reused_without_new_page_faults() -> None:
     keep_memory()
     faults_of_fresh_tensors(4)
     assert faults_of_fresh_tensors(4) < 1000

@@ -5,7 +5,7 @@ from torch import nn
 from orthocond.training.evaluation import buffers_restored, evaluate
 
 
-def test_figures_are_those_of_all_images_whatever_the_batches() -> None:
+def test_results_of_an_evaluation_do_not_depend_on_the_batch_size() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(50, 10), torch.randint(10, (50,))
     loss = nn.functional.cross_entropy(logits.double(), labels).item()
@@ -17,12 +17,12 @@ def test_figures_are_those_of_all_images_whatever_the_batches() -> None:
     assert result == pytest.approx({"loss": loss, "top1": top1, "top5": top5}, rel=1e-6)
 
 
-def test_no_image_is_an_error() -> None:
+def test_an_evaluation_without_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
         evaluate(nn.Identity(), [])
 
 
-def test_buffers_come_back_also_after_an_error() -> None:
+def test_buffers_are_restored_even_after_an_error() -> None:
     model = nn.BatchNorm2d(3)
     before = {name: b.clone() for name, b in model.named_buffers()}
     with pytest.raises(RuntimeError, match="inside"), buffers_restored(model):

@@ -66,7 +66,9 @@ def test_a_loss_scale_changes_no_run(scaled: None, tmp_path: Path) -> None:
         assert (ours.path / file).read_bytes() == (plain.path / file).read_bytes(), file
 
 
-def test_each_run_of_a_grid_starts_at_the_first_scale(scaled: None, tmp_path: Path) -> None:
+def test_each_run_of_a_grid_starts_with_the_initial_loss_scale(
+    scaled: None, tmp_path: Path
+) -> None:
     scales = []
 
     def watch(session: Session, step: int) -> None:
@@ -79,7 +81,7 @@ def test_each_run_of_a_grid_starts_at_the_first_scale(scaled: None, tmp_path: Pa
     assert [scale(run) for run in runs] == [OTHER, OTHER]
 
 
-def test_a_run_that_is_stopped_resumes_at_its_scale(scaled: None, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_with_its_loss_scale(scaled: None, tmp_path: Path) -> None:
     def stop(session: Session, step: int) -> None:
         to_another_scale(session, step)
         session.stop.signum = 15 if step == 2 else 0

@@ -64,7 +64,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_launchers_that_meet_train_what_one_process_trains(alone: Path, tmp_path: Path) -> None:
+def test_launchers_on_several_machines_give_the_results_of_one_process(
+    alone: Path, tmp_path: Path
+) -> None:
     meet = ["--nodes", 2, "--rendezvous", f"localhost:{free_port()}"]
     on_each_machine(2, *TRAIN, "--method", "svd", "--out", tmp_path, *meet)
     (ours,) = (Run(path) for path in tmp_path.iterdir())
@@ -101,7 +103,7 @@ def test_commands_on_one_folder_share_its_runs(alone: Path, tmp_path: Path) -> N
         (["--nodes", "0"], 2, "--nodes"),
     ],
 )
-def test_machines_that_can_not_meet_are_one_line(
+def test_machines_that_cannot_connect_are_reported_in_one_line(
     arguments: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", "--out", str(tmp_path / "study"), *arguments]) == code
@@ -110,7 +112,7 @@ def test_machines_that_can_not_meet_are_one_line(
     assert not (tmp_path / "study").exists()
 
 
-def test_a_machine_that_never_comes_is_one_line(
+def test_a_machine_that_never_connects_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     meet = ["--nodes", "2", "--rendezvous", f"localhost:{free_port()}", "--timeout", "1"]

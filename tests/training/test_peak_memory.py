@@ -14,14 +14,14 @@ STATM = Path("/proc/self/statm")
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="the memory held now is read from /proc")
-def test_the_peak_of_a_cpu_lies_between_what_is_held_and_what_there_is() -> None:
+def test_peak_memory_on_a_cpu_is_between_the_memory_held_and_the_memory_installed() -> None:
     page = os.sysconf("SC_PAGE_SIZE") / 2**20
     held = int(STATM.read_text().split()[1]) * page
     assert 0.9 * held < peak_memory_mb(torch.device("cpu")) < os.sysconf("SC_PHYS_PAGES") * page
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_the_peak_of_a_gpu_is_of_what_came_after_it_was_forgotten() -> None:
+def test_peak_memory_on_a_gpu_counts_from_the_last_reset() -> None:
     device = torch.device("cuda")
     large = torch.empty(2**28, dtype=torch.uint8, device=device)  # 256 MB
     assert peak_memory_mb(device) >= 256

@@ -79,7 +79,7 @@ def assert_equal_up_to_rounding(run: Run, reference: Run) -> None:
     ("launcher", "task"),
     [("flag", "dbn"), ("flag", "gcp"), ("torchrun", "dbn"), ("accelerate", "dbn")],
 )
-def test_two_processes_train_what_one_trains(
+def test_two_processes_give_the_results_of_one_process(
     one: Path, tmp_path: Path, launcher: str, task: str
 ) -> None:
     study, written = tmp_path / "two", tmp_path / "written"
@@ -112,7 +112,7 @@ def wait_for_state(process: subprocess.Popen[str], run: Run) -> None:
     ],
     ids=["killed", "writer-killed", "hung"],
 )
-def test_a_lost_process_is_named_and_one_process_goes_on_alone(
+def test_a_lost_process_is_named_and_one_process_can_resume_the_run(
     one: Path, tmp_path: Path, signum: signal.Signals, rank: int, line: str
 ) -> None:
     train = [sys.executable, *TRAIN, "--method", "svd", "--out", tmp_path]
@@ -136,7 +136,7 @@ def test_a_lost_process_is_named_and_one_process_goes_on_alone(
     assert_equal_up_to_rounding(Run(run.path), Run(one / run.name))
 
 
-def test_two_processes_go_on_from_what_one_began(one: Path, tmp_path: Path) -> None:
+def test_two_processes_resume_a_run_that_one_began(one: Path, tmp_path: Path) -> None:
     train = [sys.executable, *TRAIN, "--method", "svd", "--out", tmp_path]
     process, run = command(*train), Run(tmp_path / "dbn-leaves-small-svd-s0")
     wait_for_state(process, run)

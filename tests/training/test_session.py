@@ -12,7 +12,7 @@ from orthocond.data import load_data
 from orthocond.training.session import plan, resolved, run_folder
 
 
-def test_a_complete_run_is_skipped_with_a_word_on_its_damaged_state(tmp_path: Path) -> None:
+def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path) -> None:
     grid = resolve(settings=["data.train_images=10", "data.test_images=10"])
     data = load_data(**grid.config.data.model_dump())
     with RunWriter(run_folder(tmp_path, grid.config, data)) as writer:

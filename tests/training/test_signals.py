@@ -6,7 +6,7 @@ from orthocond.training.signals import Interrupted, StopSignal
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_remembered_and_a_ctrl_c_after_it_acts(signum: signal.Signals) -> None:
+def test_the_first_signal_is_recorded_and_a_later_ctrl_c_interrupts(signum: signal.Signals) -> None:
     before = signal.getsignal(signum)
     with StopSignal().installed() as stop:
         signal.raise_signal(signum)

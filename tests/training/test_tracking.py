@@ -42,7 +42,7 @@ def expected(study: Path) -> Shown:
     }
 
 
-def test_each_epoch_is_shown_as_it_ends_and_once(tmp_path: Path) -> None:
+def test_each_epoch_is_logged_once_when_it_ends(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
 
     def train(last_step: int) -> str:
@@ -66,7 +66,7 @@ def test_each_epoch_is_shown_as_it_ends_and_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--cluster", "slurm"], ["--num-processes", "2"]], ids=str)
-def test_a_missing_package_is_said_before_anything_is_trained(
+def test_a_missing_tracking_package_is_reported_before_training(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

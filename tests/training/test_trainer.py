@@ -57,7 +57,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study / result.name
 
 
-def test_a_run_has_the_columns_and_figures_that_it_promises(uninterrupted: Path) -> None:
+def test_a_run_has_the_documented_columns_and_summary(uninterrupted: Path) -> None:
     run = Run(uninterrupted)
     assert tuple(run.metrics.columns) == METRICS
     assert tuple(run.timings.columns) == TIMINGS
@@ -121,7 +121,7 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bytes(
     assert content(tmp_path / resumed.name) == content(uninterrupted)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
     grid = tiny("nog+ow+olr").model_copy(update={"seeds": "0-1"})
@@ -145,7 +145,7 @@ def test_another_configuration_is_refused_key_by_key(uninterrupted: Path) -> Non
         train(grid, uninterrupted.parent)
 
 
-def test_a_run_that_diverges_is_kept_and_the_grid_goes_on(tmp_path: Path) -> None:
+def test_a_diverged_run_is_kept_and_the_grid_continues(tmp_path: Path) -> None:
     original = torch.nn.utils.get_total_norm
     calls = iter(range(1000))
     with pytest.MonkeyPatch.context() as patch:
@@ -177,7 +177,7 @@ def poison(patch: pytest.MonkeyPatch, moment: int) -> None:
 
 
 @pytest.mark.parametrize("moment", [0, 4, 5])
-def test_the_failure_that_a_run_diverged_by_is_counted_once_whatever_is_killed(
+def test_the_last_failure_of_a_diverged_run_is_counted_once_even_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
     poison(monkeypatch, moment)
@@ -234,7 +234,7 @@ def test_precisions_and_accumulation_train(tmp_path: Path, settings: tuple[str, 
     assert result.status == "complete"
 
 
-def test_the_covariance_pool_trains_and_has_no_recalibrated_figures(tmp_path: Path) -> None:
+def test_covariance_pooling_trains_and_has_no_recalibrated_results(tmp_path: Path) -> None:
     settings = ("task=gcp", "epochs=1", "data.size=64", "data.train_images=32")
     methods = ("gap", "ns", "nog+ow+olr")
     for result in train(tiny(*methods, settings=settings), tmp_path):
@@ -254,7 +254,7 @@ def test_the_covariance_pool_trains_and_has_no_recalibrated_figures(tmp_path: Pa
         (("precision=float16",), "precision float16 needs a GPU"),
     ],
 )
-def test_what_does_not_fit_is_one_line(
+def test_settings_that_do_not_fit_together_are_refused_in_one_line(
     tmp_path: Path, settings: tuple[str, ...], words: str
 ) -> None:
     if "float16" in settings[0] and torch.cuda.is_available():

@@ -58,7 +58,7 @@ def singular_values(layer: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("treatments", ["nog+sn", "nog+ow-stiefel", "nog+ow 1x1", "nog+ow"])
-def test_an_average_is_what_the_treatment_promises(treatments: str) -> None:
+def test_averaged_weights_keep_the_property_of_the_treatment(treatments: str) -> None:
     """Allow float32's rounding only; with the averaged u and v, sn had 2.9 and ow 0.99."""
     layers, treated = averaged(treatments)
     for layer in layers:

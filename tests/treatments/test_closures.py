@@ -36,7 +36,7 @@ ONCE: dict[str, Callable[..., Optimizer]] = {
 @every
 @pytest.mark.parametrize("build", ONCE.values(), ids=ONCE)
 @pytest.mark.parametrize("keyword", [False, True], ids=["position", "keyword"])
-def test_a_closure_is_a_step_without_one(
+def test_a_step_with_a_closure_equals_one_without(
     treatments: str, build: Callable[..., Optimizer], keyword: bool
 ) -> None:
     plain, closed = Toy(treatments, build), Toy(treatments, build)
@@ -89,7 +89,7 @@ def test_lbfgs_is_refused_at_bind(treatments: str) -> None:
 
 
 @pytest.mark.parametrize("treatments", ["ow", "ow-stiefel", "ol", "sn"])
-def test_what_needs_no_hook_takes_lbfgs(treatments: str) -> None:
+def test_treatments_without_a_step_hook_accept_lbfgs(treatments: str) -> None:
     toy = Toy(treatments)
     toy.optimizer = LBFGS(toy.model.parameters(), lr=0.1, max_iter=3)
     toy.treated.bind(toy.optimizer)
@@ -155,7 +155,7 @@ def test_a_closure_that_is_never_called_is_noticed(treatments: str) -> None:
 
 
 @pytest.mark.parametrize("treatments", HOOKED)
-def test_an_error_in_the_closure_leaves_nothing_behind(treatments: str) -> None:
+def test_an_error_in_the_closure_leaves_no_state_behind(treatments: str) -> None:
     toy, twin = Toy(treatments), Toy(treatments)
 
     def broken() -> float:
@@ -204,7 +204,7 @@ LIGHTNING = ["nog+olr", "nog+ow+olr", "nog+sn+ol+olr-exact", "ow-stiefel+rescale
 @pytest.mark.parametrize("treatments", LIGHTNING)
 @pytest.mark.parametrize("automatic", [True, False], ids=["automatic", "manual"])
 @pytest.mark.parametrize("build", [partial(SGD, lr=0.1, momentum=0.9), partial(AdamW, lr=0.01)])
-def test_a_run_of_lightning_is_a_plain_loop(
+def test_training_with_lightning_equals_a_plain_loop(
     treatments: str, automatic: bool, build: Callable[..., Optimizer], tmp_path: Path
 ) -> None:
     lightning = pytest.importorskip("lightning")

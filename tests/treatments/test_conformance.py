@@ -62,7 +62,7 @@ def test_trains(treatments: str) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_every_sum_that_makes_sense_trains() -> None:
+def test_every_allowed_combination_of_treatments_trains() -> None:
     for treatments in SUMS:
         toy = Toy(treatments)
         first = toy.step()
@@ -120,7 +120,7 @@ def test_remove_leaves_a_plain_layer_of_the_same_map(treatments: str) -> None:
 
 
 @every
-def test_two_micro_batches_are_one_batch(treatments: str) -> None:
+def test_two_micro_batches_give_the_step_of_one_batch(treatments: str) -> None:
     whole, split = Toy(treatments), Toy(treatments)
     whole.model.eval()  # in training each forward pass moves a power iteration by one
     split.model.eval()
@@ -134,7 +134,7 @@ def test_two_micro_batches_are_one_batch(treatments: str) -> None:
 
 
 @every
-def test_sees_the_clipped_gradient(treatments: str) -> None:
+def test_treatment_is_applied_to_the_clipped_gradient(treatments: str) -> None:
     clipped, smaller = Toy(treatments), Toy(treatments)
     clipped.backward()
     norm = nn.utils.clip_grad_norm_(clipped.model.parameters(), 1e-2)
@@ -206,7 +206,7 @@ def test_an_overflow_skips_the_step(treatments: str, fused: bool) -> None:
 
 @every
 @optimizers
-def test_a_step_is_one_at_the_recorded_rate(treatments: str, build: Build) -> None:
+def test_a_step_equals_a_plain_step_at_the_recorded_rate(treatments: str, build: Build) -> None:
     """Compare with a run that sets the recorded rates in its parameter group, with a scheduler."""
     toy = Toy(treatments, build)
     others = [name for name in toy.treated.treatments if TREATMENTS[name].acts_on != "step"]
@@ -242,7 +242,7 @@ def test_groups_and_accelerate_change_nothing(treatments: str, build: Build) -> 
     assert_same(one.state(), wrapped.state())
 
 
-def test_two_processes_are_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     """Run DDP with another seed in each process: it takes rank 0's weights and mean gradients."""
     first, second = in_processes(tmp_path, treated_steps, EACH)
     for treatments in EACH:

@@ -66,7 +66,7 @@ def test_slow_is_a_tenth_of_the_rate() -> None:
 
 
 @pytest.mark.parametrize(("rule", "name"), [("paper", "olr"), ("newton", "olr-newton")])
-def test_the_guard_of_olr(rule: str, name: str) -> None:
+def test_olr_uses_its_rate_only_between_zero_and_the_learning_rate(rule: str, name: str) -> None:
     """Check that eta is used if 0 < eta < lr, and recorded in either case."""
     branches = set()
     for seed in range(6):
@@ -107,7 +107,7 @@ def test_olr_exact_leaves_the_rate_where_none_below_it_is_better() -> None:
         assert step.eta == pytest.approx(rate or lr) and step.rate == pytest.approx(rate)
 
 
-def test_last_tells_the_gradients_condition_numbers() -> None:
+def test_the_step_record_has_condition_numbers_of_the_gradient() -> None:
     toy = Toy("nog", PLAIN)
     assert toy.treated.last is None
     toy.backward()

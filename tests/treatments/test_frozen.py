@@ -23,7 +23,7 @@ def weight_of(toy: Toy) -> torch.Tensor:
 
 
 @every
-def test_frozen_before_backward_nothing_moves_and_thawed_it_is_treated_again(
+def test_a_layer_frozen_before_backward_keeps_its_weight_until_it_is_thawed(
     treatments: str,
 ) -> None:
     toy, twin = Toy(treatments), Toy(treatments)
@@ -49,7 +49,7 @@ def test_frozen_before_backward_nothing_moves_and_thawed_it_is_treated_again(
 
 
 @every
-def test_frozen_between_backward_and_step_it_has_a_plain_step(treatments: str) -> None:
+def test_a_layer_frozen_between_backward_and_step_gets_a_plain_step(treatments: str) -> None:
     """Freeze after backward: torch's optimizers step every gradient, here without treatment."""
     weights = [n for n in Toy(treatments).treated.treatments if TREATMENTS[n].acts_on == "weight"]
     toy, plain = Toy(treatments), Toy(weights)

@@ -64,7 +64,7 @@ def step(model: nn.Sequential, treated: oc.Treated, x: Tensor) -> tuple[Tensor, 
 
 @kinds
 @pytest.mark.parametrize("treatment", ["nog", "rescale"])
-def test_a_gradient_treatment_is_of_the_matrix(kind: str, treatment: str) -> None:
+def test_a_gradient_treatment_acts_on_the_weight_as_a_matrix(kind: str, treatment: str) -> None:
     model, treated, x = build(kind, treatment)
     W, G = step(model, treated, x)
     M = matrix(kind, G)
@@ -81,7 +81,7 @@ def test_a_gradient_treatment_is_of_the_matrix(kind: str, treatment: str) -> Non
 @kinds
 @pytest.mark.parametrize("rule", ["olr", "olr-newton", "olr-exact", "slow"])
 @pytest.mark.parametrize("target", ["parameter", "weight"])
-def test_a_step_treatment_is_of_the_matrix(kind: str, rule: str, target: str) -> None:
+def test_a_step_treatment_acts_on_the_weight_as_a_matrix(kind: str, rule: str, target: str) -> None:
     model, treated, x = build(kind, rule, target=target)
     W, G = step(model, treated, x)
     A, B = (torch.from_numpy(matrix(kind, t)) for t in (W, G))
@@ -94,7 +94,7 @@ def test_a_step_treatment_is_of_the_matrix(kind: str, rule: str, target: str) ->
 
 
 @kinds
-def test_the_loss_is_of_the_matrix(kind: str) -> None:
+def test_the_orthogonal_loss_is_computed_from_the_weight_as_a_matrix(kind: str) -> None:
     model, treated, _ = build(kind, "ol", ol_weight=1.0)
     M = matrix(kind, model[0].weight)
     expected = np.linalg.norm(M @ M.T - np.eye(len(M)))
@@ -107,7 +107,9 @@ def test_the_loss_is_of_the_matrix(kind: str) -> None:
 @kinds
 @pytest.mark.parametrize("treatment", ["sn", "ow-stiefel"])
 @pytest.mark.parametrize("others", ["", "nog+ol+olr"])
-def test_a_weight_treatment_is_of_the_matrix(kind: str, treatment: str, others: str) -> None:
+def test_a_weight_treatment_acts_on_the_weight_as_a_matrix(
+    kind: str, treatment: str, others: str
+) -> None:
     model, treated, x = build(kind, f"{treatment}+{others}".strip("+"), target="weight")
     step(model, treated, x)
     M = matrix(kind, model.eval()[0].weight)
@@ -133,7 +135,7 @@ def test_ow_takes_a_square_conv2d_only(kind: str) -> None:
 
 
 @kinds
-def test_sn_is_torchs_in_training(kind: str) -> None:
+def test_sn_equals_spectral_norm_of_torch_in_training(kind: str) -> None:
     layer, _ = RIGHT[kind]
     torch.manual_seed(0)
     plain = nn.Sequential(layer())
@@ -233,7 +235,7 @@ class Subclass(nn.Conv2d):
     """A subclass like the standardised convolutions of timm."""
 
 
-def test_a_subclass_counts() -> None:
+def test_a_subclass_of_a_supported_layer_is_treated() -> None:
     model = nn.Sequential(Subclass(3, 4, 3, padding=1))
     oc.treat(model, "0", "nog+ol+olr")
     oc.treat(model, "0", "ow-stiefel")

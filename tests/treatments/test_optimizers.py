@@ -15,7 +15,7 @@ from orthocond.errors import UserError
 from orthocond.treatments.step.optimizers import unwrapped
 
 
-def test_wrappers_are_taken_off() -> None:
+def test_optimizer_and_model_wrappers_are_unwrapped() -> None:
     toy = Toy("nog")
     inner = SGD(toy.model.parameters(), lr=0.1)
     wrapped = [Accelerator(cpu=True).prepare(inner)]
@@ -44,7 +44,7 @@ class Scaled(Optimizer):
 
 
 @pytest.mark.parametrize("treatments", ["nog", "rescale", "ol", "sn", "ow", "ow-stiefel", "nog+ow"])
-def test_what_needs_no_rate_takes_an_optimizer_without_one(treatments: str) -> None:
+def test_treatments_without_a_rate_accept_an_optimizer_without_lr(treatments: str) -> None:
     toy, plain = Toy(treatments, Scaled), Toy(treatments, partial(SGD, lr=0.1))
     for _ in range(2):
         assert toy.step() == plain.step()
@@ -52,7 +52,7 @@ def test_what_needs_no_rate_takes_an_optimizer_without_one(treatments: str) -> N
 
 
 @pytest.mark.parametrize("treatment", ["olr", "olr-newton", "olr-exact", "slow"])
-def test_what_scales_the_step_needs_a_rate(treatment: str) -> None:
+def test_treatments_that_scale_the_step_need_an_optimizer_with_lr(treatment: str) -> None:
     message = rf"^{treatment} scales the step by the learning rate, but .* has none \(lr=None\): g"
     with pytest.raises(UserError, match=message):
         Toy(treatment, Scaled)

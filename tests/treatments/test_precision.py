@@ -92,7 +92,7 @@ def test_a_state_dict_round_trip(case: str, dtype: torch.dtype) -> None:
 
 @weights
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-def test_the_weight_is_float32s_before_it_is_rounded(case: str, dtype: torch.dtype) -> None:
+def test_the_weight_is_computed_in_float32_and_then_rounded(case: str, dtype: torch.dtype) -> None:
     """Compare with float64 arithmetic on the same rounded parameters and buffers."""
     _, treated = made(case, dtype, True)
     rounded = treated.weight()

@@ -4,7 +4,7 @@ from orthocond.errors import UserError
 from orthocond.treatments import TREATMENTS, parse_treatments
 
 
-def test_order_does_not_matter_and_one_order_comes_back() -> None:
+def test_treatments_in_any_order_are_stored_in_one_order() -> None:
     assert parse_treatments("olr+ow+nog") == ("nog", "ow", "olr")
     assert parse_treatments("") == ()
     for name in TREATMENTS:
@@ -23,6 +23,6 @@ def test_order_does_not_matter_and_one_order_comes_back() -> None:
         ("olr+slow", "olr and slow exclude each other"),
     ],
 )
-def test_a_sum_that_makes_no_sense_is_refused_with_the_reason(text: str, words: str) -> None:
+def test_a_contradictory_combination_is_refused_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         parse_treatments(text)

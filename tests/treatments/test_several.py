@@ -50,7 +50,9 @@ def steps(model: nn.Module, treated: list[Treated] | TreatedLayers, closed: bool
 
 @every
 @pytest.mark.parametrize("closed", [False, True], ids=["plain", "closure"])
-def test_one_handle_is_one_for_each_layer(treatments: str, closed: bool) -> None:
+def test_one_handle_for_several_layers_equals_one_handle_each(
+    treatments: str, closed: bool
+) -> None:
     one, many = model_of_two(), model_of_two()
     torch.manual_seed(1)
     treated = oc.treat(one, NAMES, treatments, ol_weight=0.05)
@@ -77,7 +79,7 @@ def test_one_handle_is_one_for_each_layer(treatments: str, closed: bool) -> None
     assert all(one.get_submodule(name) is layer for name, layer in layers.items())
 
 
-def test_any_iterable_of_names_will_do() -> None:
+def test_layer_names_may_be_any_iterable() -> None:
     for names in (tuple(NAMES), dict.fromkeys(NAMES), (name for name in NAMES)):
         assert list(oc.treat(model_of_two(), names, ["nog", "olr"])) == NAMES
     assert list(oc.treat(model_of_two(), ["1.0"], "nog")) == ["1.0"]

@@ -32,7 +32,7 @@ def derivative(toy: Toy, direction: Tensor, h: float = 1e-5) -> Tensor:
 
 
 @pytest.mark.parametrize("treatment", WEIGHTS)
-def test_the_derivative_is_that_of_central_differences(treatment: str) -> None:
+def test_the_derivative_agrees_with_central_differences(treatment: str) -> None:
     toy = Toy(treatment)
     torch.manual_seed(3)
     direction = torch.randn_like(toy.treated.parameter)
@@ -47,7 +47,7 @@ def test_the_derivative_is_that_of_central_differences(treatment: str) -> None:
 
 @pytest.mark.parametrize("treatment", WEIGHTS)
 @pytest.mark.parametrize("rule", RULES)
-def test_the_rule_is_asked_of_the_effective_weight(treatment: str, rule: str) -> None:
+def test_the_learning_rate_rule_uses_the_effective_weight(treatment: str, rule: str) -> None:
     toy = Toy(f"nog+{treatment}+{rule}", target="weight")
     toy.backward()
     W = toy.treated.weight()
@@ -61,7 +61,7 @@ def test_the_rule_is_asked_of_the_effective_weight(treatment: str, rule: str) ->
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("others", ["", "nog", "ol"])
-def test_without_a_weight_treatment_the_two_are_one(rule: str, others: str) -> None:
+def test_without_a_weight_treatment_both_targets_give_the_same_rate(rule: str, others: str) -> None:
     names = [*others.split(), rule]
     parameter, weight = Toy(names), Toy(names, target="weight")
     for _ in range(3):
@@ -92,7 +92,7 @@ def test_an_orthogonal_weight_needs_no_step(treatment: str) -> None:
     assert abs(oc.optimal_lr(W, G, "paper")) < 1e-13
 
 
-def test_the_two_readings_differ_under_a_weight_treatment() -> None:
+def test_with_a_weight_treatment_the_two_targets_give_different_rates() -> None:
     parameter, weight = (Toy("nog+ow+olr", target=target) for target in ("parameter", "weight"))
     parameter.step(), weight.step()
     assert parameter.treated.last.eta != pytest.approx(weight.treated.last.eta, rel=0.01)

@@ -65,7 +65,7 @@ def test_ow_refuses_what_a_skew_convolution_can_not_be(layer: nn.Module, words: 
 
 
 @pytest.mark.parametrize("treatments", ["nog", "olr", "rescale+olr-exact"])
-def test_what_an_optimizer_hides_is_refused(treatments: str) -> None:
+def test_an_optimizer_without_the_parameter_of_the_layer_is_refused(treatments: str) -> None:
     toy = Toy(treatments)
     with pytest.raises(UserError, match="does not hold the parameter of layer '0': call treat bef"):
         toy.treated.bind(SGD(toy.model[4].parameters(), lr=0.1))

@@ -70,7 +70,7 @@ def test_a_forgotten_bind_is_warned_about(treatments: str) -> None:
 
 
 @pytest.mark.parametrize("treatments", ["sn", "ow", "ol", "ow-stiefel", ""])
-def test_what_needs_no_bind_is_not_warned_about(treatments: str, silence: None) -> None:
+def test_treatments_that_need_no_bind_are_not_warned_about(treatments: str, silence: None) -> None:
     model = network()
     oc.treat(model, "0", treatments)
     optimizer = SGD(model.parameters(), lr=0.1)
@@ -143,7 +143,7 @@ EVENTS = [load, swap, initialise, move, average, accumulate, clip, freeze, prepa
 
 @HOOKED
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-def test_no_false_alarm(treatments: str, event: Any, silence: None) -> None:
+def test_no_warning_where_every_step_is_treated(treatments: str, event: Any, silence: None) -> None:
     toy = Toy(treatments, partial(SGD, lr=0.01))
     event(toy)
     for _ in range(3):
@@ -156,7 +156,7 @@ def test_no_false_alarm(treatments: str, event: Any, silence: None) -> None:
 
 
 @HOOKED
-def test_no_alarm_after_remove(treatments: str, silence: None) -> None:
+def test_a_removed_treatment_is_not_warned_about(treatments: str, silence: None) -> None:
     toy = Toy(treatments)
     toy.step()
     toy.treated.remove()

@@ -31,7 +31,7 @@ MEASURED = {"rows": [row(1, 128, 1.38), row(1, 64, 0.74), row(2, 128, 0.8, meta=
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
-def test_bytes_on_the_ring_are_those_of_a_ring_that_is_played_through(processes: int) -> None:
+def test_bytes_on_the_ring_agree_with_a_simulated_ring(processes: int) -> None:
     """Each process holds p parts of a vector: p - 1 rounds add them up, p - 1 hand the sums on."""
     p, size = processes, 840
     held = [[float(rank + part) for part in range(p)] for rank in range(p)]
@@ -49,7 +49,7 @@ def test_bytes_on_the_ring_are_those_of_a_ring_that_is_played_through(processes:
     assert sent == pytest.approx([on_the_ring(size, p)] * p)
 
 
-def test_one_process_and_a_free_network_need_what_was_measured() -> None:
+def test_one_process_or_an_infinitely_fast_network_needs_the_measured_time() -> None:
     table = build(MEASURED, FREE).set_index("processes")
     assert table["images/s modelled"].tolist() == pytest.approx([p * 64 / 0.74 for p in PROCESSES])
     assert table["of p alone"].tolist() == pytest.approx([1.0] * len(PROCESSES))

@@ -20,7 +20,7 @@ def test_the_diagram_has_every_layer_of_the_model(task: str, model: str) -> None
     assert frame["layer"].iloc[0] == "conv1" and frame["output"].iloc[-1] == "7"
 
 
-def test_figure_6_has_the_papers_stem_and_figure_7_its_covariance(study: Study) -> None:
+def test_figure_6_shows_the_stem_of_the_paper_and_figure_7_its_covariance(study: Study) -> None:
     stem = FIGURES["fig6"].data(study).frame.iloc[1]
     assert stem["step"] == "3×3 convolution, 3 → 64, stride 1"
     assert stem["output"] == "64 × 32 × 32"

@@ -19,7 +19,7 @@ from orthocond.report.study import Study
 
 
 @pytest.mark.parametrize("records", [0, 1, 10, 49, 50, 100, 1000])
-def test_the_window_is_odd_and_a_small_part_of_the_records(records: int) -> None:
+def test_the_smoothing_window_is_odd_and_small(records: int) -> None:
     assert window(records) % 2 == 1
     assert window(records) <= max(1, records / WINDOWS + 1)
 
@@ -38,7 +38,7 @@ def test_a_curve_is_the_median_over_seeds_of_running_medians(study: Study) -> No
     assert (frame["n"] == 2).all()
 
 
-def test_evaluations_are_one_row_each(study: Study) -> None:
+def test_each_evaluation_is_one_row(study: Study) -> None:
     frame = curves(study.select("gcp", ["svd"]), "eval")
     assert list(frame["step"]) == [30, 60, 90, 120]
 
@@ -55,7 +55,7 @@ def test_an_infinite_kappa_stays_infinite_and_is_drawn_at_the_top(
     assert set(axes.lines[0].get_ydata()) == {axes.get_ylim()[1]}
 
 
-def test_what_the_paper_states_is_drawn_beside_the_axes_as_the_methods_line_is(
+def test_magnitudes_from_the_paper_are_drawn_beside_the_axes_in_the_style_of_their_method(
     study: Study,
 ) -> None:
     frame = curves(study.select("dbn", ["svd", "ns"]))
@@ -71,7 +71,7 @@ def test_what_the_paper_states_is_drawn_beside_the_axes_as_the_methods_line_is(
         assert mark.get_window_extent().x0 > axes.bbox.x1
 
 
-def test_the_end_of_training_is_its_last_tenth() -> None:
+def test_late_values_are_medians_over_the_last_tenth_of_training() -> None:
     frame = pd.DataFrame(
         {"method": ["a"] * 4 + ["b"], "step": [0, 50, 95, 100, 100], "kappa": [9, 9, 2, 4, 7.0]}
     )

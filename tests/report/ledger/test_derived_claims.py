@@ -21,7 +21,7 @@ HOLD = {
 """What the book derives; of the others it derives the contrary."""
 
 
-def test_every_witness_says_what_the_book_derives() -> None:
+def test_every_witness_agrees_with_the_derivation_in_the_book() -> None:
     checks = {
         part.check.__name__: part.check()
         for claim in CLAIMS

@@ -57,7 +57,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
     ("shift", "noise", "verdict"),
     [(-1.0, 0.2, HOLDS), (1.0, 0.2, FAILS), (-0.1, 3.0, OPEN)],
 )
-def test_the_claimed_effect_is_there_or_reversed_or_lost_in_noise(
+def test_an_effect_holds_fails_or_stays_undecided_as_simulated(
     written: Written, shift: float, noise: float, verdict: Verdict
 ) -> None:
     base, own = 30 + NOISE, 30 + shift + NOISE + noise * np.array([1, -1, 2, -1.5, 0])
@@ -71,7 +71,7 @@ def test_the_claimed_effect_is_there_or_reversed_or_lost_in_noise(
     assert "recalibrated" in found.beside
 
 
-def test_what_seeds_could_show_stands_where_they_show_nothing(written: Written) -> None:
+def test_undecided_claims_state_the_smallest_detectable_difference(written: Written) -> None:
     bench = written({"svd": 30 + NOISE, "svd+sn": 30 - 2 * NOISE})
     found = Compared("svd+sn").judge(bench)
     deviation = np.std(3 * NOISE, ddof=1)
@@ -81,7 +81,7 @@ def test_what_seeds_could_show_stands_where_they_show_nothing(written: Written) 
     assert stats.nct.sf(critical, 4, shift) == pytest.approx(0.8)
 
 
-def test_the_primary_family_is_adjusted_and_others_are_not(written: Written) -> None:
+def test_only_the_primary_family_has_adjusted_p_values(written: Written) -> None:
     own = 29.77 + NOISE[::-1]
     bench = written({"svd": 30 + NOISE, "svd+nog": own, "svd+olr": own, "svd+sn": own})
     raw = stats.ttest_rel(own, 30 + NOISE).pvalue
@@ -92,7 +92,7 @@ def test_the_primary_family_is_adjusted_and_others_are_not(written: Written) -> 
 
 
 @pytest.mark.parametrize("seeds", [1, 0])
-def test_too_few_runs_name_the_command(written: Written, seeds: int) -> None:
+def test_with_too_few_runs_the_finding_names_the_command(written: Written, seeds: int) -> None:
     bench = written({"svd": 30 + NOISE, "svd+nog+sn": 29 + NOISE[:seeds]})
     found = Compared("svd+nog+sn").judge(bench)
     (command,) = bench.commands(found.needs)
@@ -106,7 +106,7 @@ def test_runs_that_diverged_are_told_from_missing_ones(written: Written) -> None
     assert "2 of SVD + OL diverged" in Compared("svd+ol").judge(bench).found
 
 
-def test_a_control_with_the_wide_stem_is_what_ow_is_compared_with(written: Written) -> None:
+def test_ow_is_compared_with_the_control_that_has_a_wide_stem(written: Written) -> None:
     written({"svd": 32 + NOISE, "svd+ow": 30 - NOISE})
     wide = Compared("svd+ow", control=11)
     bench = Bench(Study(written({}).study.folder))
@@ -152,7 +152,9 @@ def needs(part: object) -> tuple[object, ...]:
     return part.needs if isinstance(part, Compared) else ()
 
 
-def test_conditioning_is_judged_on_the_support_with_raw_kappa_beside(full: Study) -> None:
+def test_conditioning_is_judged_by_kappa_on_the_support_and_shows_raw_kappa_too(
+    full: Study,
+) -> None:
     bench = Bench(full)
     found = Compared("svd+nog", measure="support").judge(bench)
     assert found.verdict == HOLDS  # made so: 5.3 against 6.2
@@ -163,7 +165,7 @@ def test_conditioning_is_judged_on_the_support_with_raw_kappa_beside(full: Study
     assert "rounding" not in regular.beside
 
 
-def test_a_level_is_that_of_the_papers_kappa(full: Study) -> None:
+def test_a_claimed_level_is_compared_with_log10_of_raw_kappa(full: Study) -> None:
     bench = Bench(full)
     found = Level("svd", 16, task="gcp").judge(bench)
     logs = [
@@ -175,7 +177,7 @@ def test_a_level_is_that_of_the_papers_kappa(full: Study) -> None:
     assert Level("svd", 0, "spike", ABOVE).judge(bench).verdict == HOLDS  # made half a decade
 
 
-def test_failures_must_happen_in_most_runs(written: Written) -> None:
+def test_often_holds_only_if_most_runs_have_a_failure(written: Written) -> None:
     bench = written({"ns": NOISE + 30, "svd+nog": NOISE[:4] + 30})
     assert Often("ns", task="dbn").judge(bench).verdict == FAILS  # 0 of 5
     assert Often("svd+nog", task="dbn").judge(bench).verdict == OPEN  # 0 of 4 is too few
@@ -186,7 +188,7 @@ def test_two_tasks_are_compared_by_their_intervals(full: Study) -> None:
     assert LessImproved("svd+nog").judge(Bench(full)).verdict == OPEN
 
 
-def test_a_median_has_the_error_of_a_sample(tmp_path: Path) -> None:
+def test_the_interval_of_a_ratio_of_medians_covers_simulated_samples(tmp_path: Path) -> None:
     draws = np.random.default_rng(0).normal([[[10.0]], [[11.0]]], 0.5, size=(2, 2000, 20))
     covered = 0
     for own, base in zip(draws[1], draws[0], strict=True):
@@ -212,7 +214,7 @@ def test_a_time_is_judged_by_the_ratio_to_plain_svd(
     assert found.verdict == verdict and "A CPU" in found.source
 
 
-def test_without_runs_only_mathematics_decides(tmp_path: Path) -> None:
+def test_without_runs_only_derived_claims_are_decided(tmp_path: Path) -> None:
     table = ledger.build(Study(tmp_path)).frame
     derived = [all(isinstance(part, Derived) for part in claim.parts) for claim in CLAIMS]
     claims = table.drop_duplicates("number")
@@ -225,7 +227,7 @@ def test_without_runs_only_mathematics_decides(tmp_path: Path) -> None:
     assert (claims["command"] != "").sum() == (~np.array(derived)).sum()
 
 
-def test_with_every_run_every_claim_is_decided_or_lacks_seeds_data_or_times(
+def test_with_runs_of_every_method_only_data_sets_and_timings_are_missing(
     judged: Numbers,
 ) -> None:
     table = judged.frame
@@ -238,7 +240,7 @@ def test_with_every_run_every_claim_is_decided_or_lacks_seeds_data_or_times(
     assert len(names) == len(judged.provenance.runs) > 40
 
 
-def test_the_page_has_every_claim_with_its_links(table: pd.DataFrame) -> None:
+def test_the_ledger_page_shows_every_claim_with_its_links(table: pd.DataFrame) -> None:
     page = ledger.to_html(table, lambda name: f"[{name}]")
     assert re.findall(r'id="claim-(\d+)"', page) == [str(n + 1) for n in range(len(CLAIMS))]
     assert "[eq-20b]" in page and "&lt; 0" in page and "<b>does not hold</b>" in page
@@ -275,7 +277,7 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not part of the project")
-def test_every_quote_is_the_papers() -> None:
+def test_every_quote_occurs_in_the_paper() -> None:
     paper = plain(PAPER.read_text().replace("}{", "}/{"))
     absent = [c.quote for c in CLAIMS for q in c.quote.split("…") if plain(q) not in paper]
     assert absent == []

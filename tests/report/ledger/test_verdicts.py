@@ -65,18 +65,20 @@ def test_the_primary_family_is_decided_by_the_adjusted_p() -> None:
         (math.nan, math.nan, OPEN),
     ],
 )
-def test_a_size_must_be_there_and_be_reached(low: float, high: float, verdict: Verdict) -> None:
+def test_a_claimed_size_needs_an_effect_that_may_be_that_large(
+    low: float, high: float, verdict: Verdict
+) -> None:
     assert of_size(interval(low, high), BELOW, 0.6) == verdict
     assert of_size(interval(-high, -low), ABOVE, 0.6) == verdict
 
 
-def test_a_level_is_an_order_of_magnitude() -> None:
+def test_a_claimed_level_is_met_within_half_a_decade() -> None:
     assert near(interval(-0.3, 0.4)) == HOLDS
     assert near(interval(-0.3, 0.7)) == OPEN
     assert near(interval(0.6, 0.7)) == near(interval(-3, -2)) == FAILS
 
 
-def test_what_happens_often_is_decided_by_a_binomial_test() -> None:
+def test_often_is_decided_by_a_binomial_test() -> None:
     for runs in (2, 5, 8):
         for times in range(runs + 1):
             above = stats.binomtest(times, runs, 0.5, "greater").pvalue < 0.05
@@ -98,7 +100,7 @@ def test_a_claim_is_as_strong_as_its_weakest_part() -> None:
     assert together([ABSENT, FAILS, HOLDS]) == FAILS
 
 
-def test_without_an_effect_a_side_is_found_wrong_in_one_case_of_forty() -> None:
+def test_without_an_effect_each_wrong_verdict_has_probability_one_in_forty() -> None:
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(2000, 5))
     found = [on_side(difference(draw, np.zeros(5)), BELOW) for draw in draws]

@@ -38,7 +38,7 @@ def test_the_rows_are_the_values_of_the_one_setting_that_differs(settings):
     assert "10% of the training images of cifar10-jpeg" in choices.provenance.note
 
 
-def test_a_diverged_run_is_no_choice(settings):
+def test_diverged_runs_are_not_compared(settings):
     write_run(settings / "eps-1", "dbn", "svd", 0, eps=1.0, holdout=0.1, status="diverged")
     assert 1.0 not in set(chosen_settings.build(Study(settings), "dbn").frame["value"])
 
@@ -50,13 +50,13 @@ def test_methods_whose_runs_differ_in_no_setting_or_in_two_are_left_out(settings
     assert set(chosen_settings.build(Study(settings), "dbn").frame["method"]) == {"SVD"}
 
 
-def test_no_comparison_is_said(tmp_path):
+def test_runs_without_a_varied_setting_are_an_error(tmp_path):
     write_run(tmp_path, "dbn", "svd", 0)
     with pytest.raises(MissingRuns, match="differ in one setting"):
         chosen_settings.build(Study(tmp_path), "dbn")
 
 
-def test_pooling_has_a_choice_of_its_own(settings):
+def test_settings_of_pooling_are_compared_without_recalibrated_errors(settings):
     for seed, weight in enumerate((0.1, 0.2)):
         write_run(settings / f"ol-{weight}", "gcp", "svd+ol", seed, ol_weight=weight, holdout=0.1)
     frame = chosen_settings.build(Study(settings), "gcp").frame
@@ -65,7 +65,7 @@ def test_pooling_has_a_choice_of_its_own(settings):
 
 
 @pytest.mark.parametrize("preset", ["cifar-cpu", "tiny32-cpu", "gcp-cpu"])
-def test_the_presets_have_what_was_chosen(preset):
+def test_presets_have_the_chosen_settings(preset):
     folder = Path(__file__).parents[3] / "runs/settings"
     if not folder.is_dir():
         pytest.skip("the study of the settings is not here")

@@ -14,7 +14,7 @@ from orthocond.report.tables.comparison import is_data_set, mean_and_spread
 OURS = "here: cifar10-jpeg"
 
 
-def test_our_numbers_are_those_of_the_runs(study: Study) -> None:
+def test_our_numbers_are_computed_from_the_runs(study: Study) -> None:
     table = TABLES["tab1"](study)
     for suffix, key in (("", "error"), (", recalibrated", "recalibrated_error")):
         values = [run.summary[key] for run in study.select("dbn", ["svd"]).runs["svd"]]
@@ -29,7 +29,7 @@ def test_our_numbers_are_those_of_the_runs(study: Study) -> None:
     assert table.frame.at["svd", (OURS, "n")] == 2
 
 
-def test_the_papers_numbers_stand_beside_them(study: Study) -> None:
+def test_numbers_of_the_paper_are_shown_beside_ours(study: Study) -> None:
     table = TABLES["tab2"](study)
     assert table.frame.at["svd+nog", ("paper: CIFAR100", "error min")] == 19.15
     assert np.isnan(table.frame.at["svd+nog", ("paper: CIFAR100", "error mean")])
@@ -37,7 +37,7 @@ def test_the_papers_numbers_stand_beside_them(study: Study) -> None:
     assert table.cells["paper: CIFAR100"]["bn"] == ""  # the paper has no such row
 
 
-def test_what_was_not_run_says_so(study: Study) -> None:
+def test_methods_and_data_sets_without_runs_are_marked_and_have_a_command(study: Study) -> None:
     table = TABLES["tab1"](study)
     assert set(table.cells["here: CIFAR100"].values()) == {"not run here"}
     assert table.frame[("here: CIFAR100", "error mean")].isna().all()
@@ -47,7 +47,7 @@ def test_what_was_not_run_says_so(study: Study) -> None:
     assert "--method sn --method ol" in table.provenance.commands[0]
 
 
-def test_a_data_set_that_the_paper_does_not_have_is_called_a_stand_in(tmp_path: Path) -> None:
+def test_another_data_set_than_those_of_the_paper_is_called_a_stand_in(tmp_path: Path) -> None:
     write_study(tmp_path / "a", ("svd", "bn"))
     write_study(tmp_path / "b", ("svd",), seeds=1, data="tiny-imagenet-100")
     table = TABLES["tab4"](Study(tmp_path))
@@ -93,7 +93,7 @@ def test_table_5_counts_failures_and_has_both_accuracies(study: Study) -> None:
     assert table.frame.at["gap", (group, "n")] == 2
 
 
-def test_mean_and_spread_leave_out_what_is_missing() -> None:
+def test_mean_and_spread_ignore_missing_values() -> None:
     assert mean_and_spread([1.0, None, 3.0], "x") == {"x mean": 2.0, "x std": pytest.approx(2**0.5)}
     one = mean_and_spread([4.0], "x")
     assert one["x mean"] == 4 and np.isnan(one["x std"])

@@ -21,7 +21,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(folder)
 
 
-def test_a_difference_is_that_of_runs_from_equal_seeds(study: Study) -> None:
+def test_a_difference_is_taken_between_runs_with_equal_seeds(study: Study) -> None:
     frame, runs = TABLES["differences"](study).frame, study.select("dbn").runs
     nog, svd = ([run.summary["error"] for run in runs[m]] for m in ("svd+nog", "svd"))
     d = np.subtract(nog, svd)
@@ -33,14 +33,14 @@ def test_a_difference_is_that_of_runs_from_equal_seeds(study: Study) -> None:
     assert row["p (Holm)"] >= test.pvalue
 
 
-def test_a_wide_stem_is_a_baseline_and_counts_as_shown(study: Study) -> None:
+def test_runs_with_a_wide_stem_are_a_baseline_and_not_set_aside(study: Study) -> None:
     table = TABLES["differences"](study)
     assert table.frame.at["svd+ow - svd (11×11 stem)", ("", "n")] == 2
     assert not any("left out" in remark for remark in table.provenance.remarks)
     assert len(table.provenance.runs) == 11
 
 
-def test_signs_p_values_and_what_was_not_run_are_legible(study: Study) -> None:
+def test_signs_p_values_and_missing_contrasts_are_shown_in_markdown(study: Study) -> None:
     text = render(TABLES["differences"](study))
     lines = [line.split("|") for line in text.splitlines() if "|" in line]
     rows = {cells[1].strip(): cells for cells in lines}
@@ -54,7 +54,7 @@ def test_signs_p_values_and_what_was_not_run_are_legible(study: Study) -> None:
     assert "best" not in text  # of differences none is
 
 
-def test_the_only_task_of_a_study_is_its_table(tmp_path: Path) -> None:
+def test_a_study_with_one_task_shows_that_task(tmp_path: Path) -> None:
     write_study(tmp_path, ("svd", "svd+nog"), "gcp", data="tiny-imagenet-100")
     assert "covariance pooling on tiny-imagenet-100" in TABLES["differences"](Study(tmp_path)).title
     with pytest.raises(MissingRuns, match="orthocond train"):

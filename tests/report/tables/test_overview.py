@@ -12,7 +12,9 @@ from orthocond.report.tables.overview import of_task
 from orthocond.report.tables.render import TABLE_FORMATS, render
 
 
-def test_errors_stand_beside_the_ranks_and_condition_numbers_of_late_training(study: Study) -> None:
+def test_the_overview_shows_errors_ranks_and_condition_numbers_of_late_training(
+    study: Study,
+) -> None:
     frame = of_task(study, "dbn").frame
     runs = study.select("dbn").runs["svd"]
     errors = [100 - float(run.metrics["eval_top1"].iloc[-1]) for run in runs]
@@ -25,13 +27,13 @@ def test_errors_stand_beside_the_ranks_and_condition_numbers_of_late_training(st
     assert (frame.at["svd", ("", "rank")], frame.at["svd+ow", ("", "rank")]) == (27, 64)
 
 
-def test_the_paper_s_methods_come_first_and_in_its_order(tmp_path: Path) -> None:
+def test_methods_of_the_paper_come_first_in_its_order(tmp_path: Path) -> None:
     methods = ("svd+slow", "svd+nog", "bn", "svd+ow", "svd")
     frame = of_task(Study(write_study(tmp_path, methods, seeds=1)), "dbn").frame
     assert list(frame.index) == ["svd", "bn", "svd+ow", "svd+nog", "svd+slow"]
 
 
-def test_the_controls_with_a_wide_stem_have_rows_and_a_longer_training_has_none(
+def test_controls_with_a_wide_stem_have_rows_and_other_settings_have_none(
     tmp_path: Path,
 ) -> None:
     write_study(tmp_path, ("svd", "svd+ow"), seeds=2)
@@ -48,7 +50,7 @@ def test_the_controls_with_a_wide_stem_have_rows_and_a_longer_training_has_none(
     assert list(of_task(Study(tmp_path), "dbn").frame.index) == ["svd", "svd+ow"]
 
 
-def test_pooling_has_no_recalibration_and_what_is_shown_is_legible(study: Study) -> None:
+def test_the_overview_of_pooling_has_no_recalibrated_error_in_any_format(study: Study) -> None:
     table = of_task(study, "gcp")
     assert ("recalibrated", "error mean") not in table.frame
     text = render(table, "md")

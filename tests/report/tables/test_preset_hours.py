@@ -13,7 +13,7 @@ from orthocond.report.study import MissingRuns, Study
 from orthocond.report.tables import preset_hours
 
 
-def test_operations_are_those_that_torchvision_publishes() -> None:
+def test_operations_agree_with_those_that_torchvision_publishes() -> None:
     published = torchvision.models.ResNet18_Weights.DEFAULT.meta["_ops"] * 1e9
     stem = 64 * 3 * 7 * 7 * 112 * 112  # its input needs no gradient
     expected = 2 * (3 * published - stem)
@@ -22,7 +22,7 @@ def test_operations_are_those_that_torchvision_publishes() -> None:
     )
 
 
-def test_a_preset_like_the_runs_takes_its_images_over_their_speed(tmp_path: Path) -> None:
+def test_hours_are_the_images_of_a_preset_divided_by_the_measured_speed(tmp_path: Path) -> None:
     write_run(tmp_path, "dbn", "svd", 0)  # the small network at 1,280 images/s
     hours = preset_hours.build(Study(tmp_path))
     table = hours.frame.set_index("preset")
@@ -35,7 +35,7 @@ def test_a_preset_like_the_runs_takes_its_images_over_their_speed(tmp_path: Path
     assert "GPU: estimates, not run here" in hours.provenance.note
 
 
-def test_without_a_run_on_a_cpu_it_says_how_to_make_one(tmp_path: Path) -> None:
+def test_without_a_run_on_a_cpu_the_error_names_the_command(tmp_path: Path) -> None:
     write_run(tmp_path, "dbn", "svd+nog", 0)
     with pytest.raises(MissingRuns, match=r"orthocond train .*--method svd"):
         preset_hours.build(Study(tmp_path))

@@ -42,12 +42,12 @@ def test_mean_and_deviation_share_a_cell_and_the_best_is_marked(study: Study) ->
     assert sum(row[3].startswith("**") for row in rows.values()) == 1
 
 
-def test_the_highest_accuracy_is_the_best_one(study: Study) -> None:
+def test_the_highest_accuracy_is_marked_as_best(study: Study) -> None:
     rows = rows_of(render(TABLES["tab5"](study), "md"))
     assert rows["SVD + NOG + OW + OLR"][:3] == ["0", "**73.82**", "**91.57**"]
 
 
-def test_what_is_absent_is_said_once_a_group(study: Study) -> None:
+def test_a_missing_row_is_explained_once_per_group(study: Study) -> None:
     texts = shown(TABLES["tab4"](study), str)
     own = texts.loc["SVD + Spectral Norm (SN)", "here: cifar10-jpeg"]
     assert list(own) == ["not run here", "", ""]
@@ -74,7 +74,7 @@ def test_html_is_well_formed_and_escaped(study: Study) -> None:
     assert root.find("p") is not None
 
 
-def test_latex_escapes_what_latex_would_read(study: Study) -> None:
+def test_latex_special_characters_are_escaped(study: Study) -> None:
     text = render(TABLES["tab1"](study), "latex")
     assert r"\toprule" in text and r"$19.99" not in text and r"19.99 $\pm$ 0.16" in text
     assert r"error (\%)" in text and text.count(r"\begin{tabular}") == 1

@@ -45,7 +45,7 @@ def timings(tmp_path: Path) -> Study:
     return Study(tmp_path)
 
 
-def test_milliseconds_stand_beside_the_papers(timings: Study) -> None:
+def test_milliseconds_are_shown_beside_those_of_the_paper(timings: Study) -> None:
     table = tab6.build(timings)
     assert list(table.frame.index[-1:]) == ["svd+sn"]  # a method that the paper did not time
     assert table.frame.at["svd", ("paper", "FP (ms)")] == 44
@@ -56,13 +56,13 @@ def test_milliseconds_stand_beside_the_papers(timings: Study) -> None:
     assert table.frame.at["bn", ("here: dbn resnet50, A GPU", "FP (ms) median")] == 10
 
 
-def test_a_cell_has_the_median_and_its_quartiles(timings: Study) -> None:
+def test_a_cell_shows_a_median_with_its_quartiles(timings: Study) -> None:
     text = render(tab6.build(timings), "md")
     assert "104.00 [103.00, 105.50]" in text
     assert "| lost " in text and "| 44 " in text and "not run here" in text
     assert "batch 128, 32 pixels, float32, 2 CPU threads" in text
 
 
-def test_without_timings_the_message_is_the_command(tmp_path: Path) -> None:
+def test_without_timings_the_error_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(MissingRuns, match=r"orthocond measure --timing .*--out"):
         tab6.build(Study(tmp_path))
