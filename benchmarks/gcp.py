@@ -18,9 +18,10 @@ from common import begin, options, show, write
 from torch import Tensor
 
 from orthocond.measure.timer import median_seconds
+from orthocond.spectral.backward_rules import DEGREE
 from orthocond.spectral.lowrank import covariance_sqrt
 from orthocond.spectral.newton_schulz import newton_schulz
-from orthocond.spectral.roots import DEGREE, matrix_sqrt
+from orthocond.spectral.roots import matrix_sqrt
 
 SHAPES = {"14x14": (64, 256, 196), "7x7": (64, 512, 49)}
 # Samples that are timed. The time is linear in them and is scaled to 64 samples.

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 from orthocond.errors import UserError, require_floating, unknown
 from orthocond.layers.outcomes import SpectralOutcomes
+from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.lowrank import covariance_root
-from orthocond.spectral.roots import Backward, root
+from orthocond.spectral.minimax import default_condition
+from orthocond.spectral.newton_schulz import ITERATIONS
+from orthocond.spectral.root_solvers import Method, Solver, check_method
+from orthocond.spectral.roots import root
 
-PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "average"]
+PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "minimax", "average"]
 
-RIDGE = 1e-10  # for solver "eigh", whose gradient at a zero eigenvalue is infinite without a ridge
+RIDGE = 1e-10  # for solver "eigh" without eps: its gradient at a zero eigenvalue is infinite
 
 
 def _check(x: Tensor, solver: PoolSolver) -> None:
@@ -47,21 +51,38 @@ class CovarianceRoot(nn.Module):
 
     Args:
         solver: ``low-rank`` (exact, on the support), ``eigh`` (all d eigenvalues, with a ridge of
-            1e-10), ``newton-schulz`` (five steps, scaled by the trace) or ``average``, which
-            returns the mean over the positions instead of a covariance root.
+            1e-10 if eps is 0), ``minimax`` (matrix products only, exact up to the declared
+            condition number, without synchronising the host with the device), ``newton-schulz``
+            (a few steps, scaled by the trace) or ``average``, which returns the mean over the
+            positions instead of a covariance root.
         backward: backward rule of ``oc.matrix_sqrt`` for the solver ``eigh``. The other solvers
             allow only ``exact``. The gradient of ``raw`` is not finite at equal eigenvalues.
+        eps: added to the diagonal of the covariance, in units of the squared features.
+        steps: number of steps of ``newton-schulz``.
+        condition: declared largest condition number of the covariance plus eps I for ``minimax``,
+            1 to 1e12. It is at most 1 + l_max / eps, so the default None, 1e4 / eps but at most
+            1e12, is enough for l_max up to 1e4. A sample with a larger one is counted in
+            ``outcomes``; its root and gradient are too small in the directions of the
+            smallest eigenvalues.
 
     Attributes:
         outcomes: SpectralOutcomes, with one count per sample.
 
     Raises:
-        UserError: the solver or backward rule is unknown, or the two can't be combined; the input
-            is not (B, d, H, W) of a real floating dtype, or has a single position, whose
-            covariance is zero (``average`` accepts one position).
+        UserError: the solver or backward rule is unknown, or the settings can't be combined; the
+            input is not (B, d, H, W) of a real floating dtype, or has a single position, whose
+            covariance is zero (``average`` accepts one position), or no more positions than
+            channels with ``minimax`` and eps = 0.
     """
 
-    def __init__(self, solver: PoolSolver = "low-rank", backward: Backward = "exact") -> None:
+    def __init__(
+        self,
+        solver: PoolSolver = "low-rank",
+        backward: Backward = "exact",
+        eps: float = 0.0,
+        steps: int = ITERATIONS,
+        condition: float | None = None,
+    ) -> None:
         super().__init__()
         if solver not in get_args(PoolSolver):
             raise unknown("solver", solver, get_args(PoolSolver))
@@ -72,8 +93,17 @@ class CovarianceRoot(nn.Module):
                 f"solver {solver!r} allows only backward 'exact', got {backward!r}: "
                 f"use solver 'eigh' for backward {backward!r}"
             )
+        if not 0 <= eps < float("inf"):
+            raise UserError(f"eps must be 0 or more and finite, got {eps}")
+        if solver == "average" and eps:
+            raise UserError(f"solver 'average' has no covariance to add eps to: got eps={eps}")
+        by: Solver = solver if solver in ("minimax", "newton-schulz") else "eigh"
+        check_method(Method(by, backward, steps, condition))
+        if solver == "minimax" and condition is None:
+            condition = default_condition(eps)
         self.solver: PoolSolver = solver
         self.backward_rule: Backward = backward
+        self.eps, self.steps, self.condition = eps, steps, condition
         self.outcomes = SpectralOutcomes()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,17 +113,35 @@ class CovarianceRoot(nn.Module):
         if self.solver == "average":
             return X.mean(-1)
         if self.solver == "low-rank":
-            Q, outcome = covariance_root(X)
+            Q, outcome = covariance_root(X, self.eps)
         elif self.solver == "eigh":
-            Q, outcome = root(_covariance(X), "sqrt", self.backward_rule, RIDGE)
+            Q, outcome = root(_covariance(X), "sqrt", self.backward_rule, self.eps or RIDGE)
+        elif self.solver == "newton-schulz":
+            P = _covariance(X)
+            Q, outcome = root(P, "sqrt", eps=self.eps, solver="newton-schulz", steps=self.steps)
         else:
-            Q, outcome = root(_covariance(X), "sqrt", solver="newton-schulz")
+            self._require_positions(X)
+            P = _covariance(X)
+            Q, outcome = root(P, "sqrt", eps=self.eps, solver="minimax", condition=self.condition)
         self.outcomes.count(outcome)
         return Q.to(x.dtype)
 
+    def _require_positions(self, X: Tensor) -> None:
+        """Raise a UserError if X (B, d, N) has a singular covariance by its shape, and eps is 0."""
+        d, N = X.shape[1:]
+        if self.eps == 0 and d >= N:
+            raise UserError(
+                f"solver 'minimax' needs more positions than channels or eps > 0: the covariance "
+                f"of {d} channels over {N} positions is singular; use eps, larger images, fewer "
+                "channels or solver 'low-rank'"
+            )
+
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"solver={self.solver!r}, backward={self.backward_rule!r}"
+        others = f", eps={self.eps}" if self.eps else ""
+        others += f", steps={self.steps}" if self.solver == "newton-schulz" else ""
+        others += f", condition={self.condition:.3g}" if self.condition else ""
+        return f"solver={self.solver!r}, backward={self.backward_rule!r}{others}"
 
 
 def _covariance(X: Tensor) -> Tensor:
@@ -103,7 +151,7 @@ def _covariance(X: Tensor) -> Tensor:
     so that it counts as a failure, and passes no gradient.
     """
     bad = ~X.isfinite().flatten(1).all(1)[:, None, None]
-    Y = torch.where(bad, 0, X).double()
+    Y = X.masked_fill(bad, 0).double()
     Y = Y - Y.mean(-1, keepdim=True)
     P = Y @ Y.mT / X.shape[-1]
     return P.masked_fill(bad, torch.nan)
@@ -125,9 +173,13 @@ class GlobalCovariancePool2d(nn.Module):
     Args:
         in_channels: number of channels of the feature map.
         out_channels: d, the number of rows of the covariance.
-        solver: ``low-rank``, ``eigh`` or ``newton-schulz``. ``average`` is for comparison: it
-            averages the reduced channels over the positions.
+        solver: ``low-rank``, ``eigh``, ``minimax`` or ``newton-schulz``, as in ``CovarianceRoot``.
+            ``average`` is for comparison: it averages the reduced channels over the positions.
         backward: ``exact``, ``pade``, ``taylor`` or ``raw``; the last three only with ``eigh``.
+        eps: added to the diagonal of the covariance. The reduced channels have a variance of about
+            1. ``minimax`` needs it if there are no more positions than d.
+        steps: number of steps of ``newton-schulz``.
+        condition: worst condition number for ``minimax``, as in ``CovarianceRoot``.
 
     Attributes:
         reduction: the 1x1 convolution.
@@ -138,9 +190,10 @@ class GlobalCovariancePool2d(nn.Module):
         (B, in_channels, H, W) to (B, d (d + 1) / 2), or (B, d) for ``average``. B may be 0.
 
     Raises:
-        UserError: the solver or backward rule is unknown, or the two can't be combined; the input
-            is not (B, in_channels, H, W) of a real floating dtype, or has a single position, whose
-            covariance is zero (``average`` accepts one position).
+        UserError: the solver or backward rule is unknown, or the settings can't be combined; the
+            input is not (B, in_channels, H, W) of a real floating dtype, or has a single position,
+            whose covariance is zero (``average`` accepts one position), or no more positions than
+            d with ``minimax`` and eps = 0.
 
     Example:
         >>> pool = oc.GlobalCovariancePool2d(8, 4)
@@ -154,12 +207,15 @@ class GlobalCovariancePool2d(nn.Module):
         out_channels: int = 256,
         solver: PoolSolver = "low-rank",
         backward: Backward = "exact",
+        eps: float = 0.0,
+        steps: int = ITERATIONS,
+        condition: float | None = None,
     ) -> None:
         super().__init__()
         self.reduction: nn.Module = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.root = CovarianceRoot(solver, backward)
+        self.root = CovarianceRoot(solver, backward, eps, steps, condition)
 
     @property
     def outcomes(self) -> SpectralOutcomes:

@@ -1,104 +1,23 @@
-"""Decorrelated batch normalization: whitening by the covariance of the batch.
-
-Note [Gradient]
-    With F = (P + eps I)^(-1/2), A = diag(gamma) F, centred X and G = dl/dY:
-        Y = A X + beta,   M = G X^T,   s = G 1,
-        dl/dgamma = row sums of F o M,   dl/dbeta = s,   dl/dF = diag(gamma) M,
-        dl/dX = A^T (G - s 1^T / n) + (2 / n) (dl/dP) X.
-    n and P come from the samples of all processes; in dl/dX, M and s do too. ``root_backward``
-    computes dl/dP from dl/dF, with matrices of size d x d only. X = x - mu is computed as in
-    Note [Shifted moments] of ``layers/moments.py``.
-
-Note [Checkpointing]
-    One autograd node saves all tensors that the backward pass needs. torch.utils.checkpoint frees
-    and recomputes only saved tensors. It reruns the forward of the block once for each autograd
-    engine call that asks for them, so the backward must not call the engine itself.
-"""
+"""Decorrelated batch normalization: whitening by the covariance of the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from orthocond.distributed import is_distributed, reduced
+from orthocond.distributed import is_distributed
 from orthocond.errors import UserError, require_floating
-from orthocond.layers.moments import by_group, centred, moments
+from orthocond.layers.moments import moments
 from orthocond.layers.outcomes import SpectralOutcomes
+from orthocond.layers.whitening import Whitening, whiten
+from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.eigh import Outcome
-from orthocond.spectral.roots import Backward, Solver, check_rules, root_backward, root_forward
-
-
-class Whitening(NamedTuple):
-    """Statistics that whiten x, in float64. Autograd does not track tensors inside a tuple."""
-
-    mean: Tensor  # (C,)
-    root: Tensor  # (groups, d, d): F, all NaN for a matrix that failed
-    n: Tensor | None = None  # (), number of samples; None if mean and F are constants
-    factors: tuple[Tensor, ...] = ()  # factors of F, for root_backward
-    rules: tuple[Backward, Solver] = ("exact", "eigh")  # for root_backward
-    is_reduced: bool = False  # True if the samples of all processes are included
-
-
-class _Whiten(torch.autograd.Function):
-    # Note [Checkpointing]: save_for_backward saves every tensor; none is an attribute of ctx.
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
-        groups, d, _ = by.root.shape
-        shift = by.mean.to(x.dtype)
-        r = (by.mean - shift).view(groups, d, 1)  # rounding error of the shift
-        A = weight.double().view(groups, d, 1) * by.root
-        b = bias.double().view(groups, d, 1) - A @ r
-        A, b = A.to(x.dtype), b.to(x.dtype)
-        y = torch.empty_like(x)
-        for part, chunk in centred(x, shift):
-            for j, (X, Y) in enumerate(by_group(groups, chunk, y[part])):
-                Y.copy_(b[j]).baddbmm_(A[j].expand(len(X), d, d), X)
-        through_batch = by.n is not None and ctx.needs_input_grad[0]
-        of_batch = (by.n, *by.factors) if through_batch else ()
-        ctx.save_for_backward(x, weight, by.mean, by.root, *of_batch)
-        ctx.rules, ctx.is_reduced = by.rules, by.is_reduced
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        x, weight, mean, F, *of_batch = ctx.saved_tensors
-        groups, d, _ = F.shape
-        shift = mean.to(x.dtype)
-        r = (mean - shift).view(groups, d, 1)  # rounding error of the shift
-        M, s = torch.zeros_like(F), torch.zeros_like(r)
-        for part, chunk in centred(x, shift):
-            for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
-                M[j] += torch.bmm(g, X.mT).sum(0, dtype=torch.float64)
-                s[j] += g.sum((0, 2))[:, None]
-        M -= s @ r.mT
-        g_weight = (F * M).sum(-1).flatten().to(weight.dtype)
-        g_bias = s.flatten().to(weight.dtype)
-        if not ctx.needs_input_grad[0]:
-            return None, g_weight, g_bias, None
-        gamma = weight.double().view(groups, d, 1)
-        At = (gamma * F).mT
-        out = torch.empty_like(x)
-        if not of_batch:
-            for j, (g, o) in enumerate(by_group(groups, G, out)):
-                torch.bmm(At[j].to(x.dtype).expand(len(x), d, d), g, out=o)
-            return out, g_weight, g_bias, None
-        n, *factors = of_batch
-        if ctx.is_reduced:
-            M, s = reduced(M, s)
-        S = 2 / n * root_backward(tuple(factors), gamma * M, "inv_sqrt", *ctx.rules)
-        b = -(At @ s / n + S @ r)
-        At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
-        for part, chunk in centred(x, shift):
-            for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
-                o.copy_(b[j]).baddbmm_(S[j].expand(len(X), d, d), X)
-                o.baddbmm_(At[j].expand(len(X), d, d), g)
-        return out, g_weight, g_bias, None
+from orthocond.spectral.minimax import default_condition
+from orthocond.spectral.newton_schulz import ITERATIONS
+from orthocond.spectral.root_solvers import Method, Root, Solver, check_method, root_forward
 
 
 class DecorrelatedBatchNorm2d(nn.Module):
@@ -136,8 +55,16 @@ class DecorrelatedBatchNorm2d(nn.Module):
         track_running_stats: True to keep running statistics. Otherwise evaluation uses the
             statistics of the batch.
         groups: number of channel groups. Each group of C / groups channels is whitened separately.
-        solver: ``eigh``, or ``newton-schulz``: five steps, inexact.
+        solver: ``eigh``; ``minimax``, matrix products only, as accurate as ``eigh`` up to the
+            declared condition number, and without synchronising the host with the device; or
+            ``newton-schulz``, a few steps, inexact.
         backward: backward rule of ``oc.matrix_inv_sqrt``: exact, pade, taylor or raw.
+        steps: number of steps of ``newton-schulz``.
+        condition: declared largest condition number of P + eps I for ``minimax``, 1 to 1e12. It is
+            at most 1 + l_max / eps, so the default None, 1e4 / eps but at most 1e12, is enough for
+            l_max up to 1e4. It sets the number of steps: 9 for 1e6, and one more for each factor
+            of about 10. A larger condition number is counted in ``outcomes``; the whitening is then
+            incomplete in the directions of the smallest eigenvalues.
 
     Attributes:
         running_mean, running_covariance: (C,) and (groups, d, d); the covariance is unbiased.
@@ -149,7 +76,8 @@ class DecorrelatedBatchNorm2d(nn.Module):
 
     Raises:
         UserError: an argument is not allowed; the input is not (B, C, H, W) of a real floating
-            dtype; in training, the batch has fewer than two pixels.
+            dtype; in training, the batch has fewer than two pixels, or with ``minimax`` and eps = 0
+            no more pixels than channels in a group.
 
     Example:
         >>> norm = oc.DecorrelatedBatchNorm2d(3, eps=1e-5, affine=False)
@@ -176,17 +104,22 @@ class DecorrelatedBatchNorm2d(nn.Module):
         backward: Backward = "exact",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        steps: int = ITERATIONS,
+        condition: float | None = None,
     ) -> None:
         super().__init__()
-        check_rules(solver, backward)
+        check_method(Method(solver, backward, steps, condition))
         if num_features < 1 or groups < 1 or num_features % groups:
             raise UserError(f"{num_features} features can't be split into {groups} equal groups")
         if not eps >= 0:
             raise UserError(f"eps must be 0 or more, got {eps}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats, self.groups = affine, track_running_stats, groups
+        if solver == "minimax" and condition is None:
+            condition = default_condition(eps)
         self.solver: Solver = solver
         self.backward_rule: Backward = backward
+        self.steps, self.condition = steps, condition
         self.outcomes = SpectralOutcomes()
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
@@ -232,42 +165,80 @@ class DecorrelatedBatchNorm2d(nn.Module):
         return self
 
     @torch.no_grad()
-    def set_running_stats(self, mean: Tensor, covariance: Tensor, momentum: float = 1.0) -> None:
+    def set_running_stats(
+        self, mean: Tensor, covariance: Tensor, momentum: float | Tensor = 1.0
+    ) -> None:
         """Move the running statistics towards the given mean and covariance by momentum."""
         for running, new in ((self.running_mean, mean), (self.running_covariance, covariance)):
-            running.lerp_(new.to(running), momentum)
+            by = momentum.to(running.dtype) if isinstance(momentum, Tensor) else momentum
+            running.lerp_(new.to(running), by)
 
-    def _root(self, covariance: Tensor) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
-        """Return F (all NaN for a failed matrix), whether no matrix failed, and F's factors."""
-        F, outcome, factors = root_forward(covariance, "inv_sqrt", self.eps, self.solver)
-        self.outcomes.count(outcome)
-        failed = outcome == Outcome.FAILED  # (groups,)
-        F = F.masked_fill(failed[:, None, None], float("nan"))
-        return F, not bool(failed.any()), factors
+    def _root(self, covariance: Tensor) -> tuple[Root, Tensor]:
+        """Return the root, all NaN for a failed matrix, and whether no matrix failed (a 0-d bool).
+
+        Nothing is read by the host here, and in what follows.
+        """
+        method = Method(self.solver, self.backward_rule, self.steps, self.condition)
+        root = root_forward(covariance, "inv_sqrt", self.eps, method)
+        self.outcomes.count(root.outcome)
+        failed = root.outcome == Outcome.FAILED  # (groups,)
+        F = root.value.masked_fill(failed[:, None, None], float("nan"))
+        return root._replace(value=F), ~failed.any()
+
+    def _require_pixels(self, x: Tensor, n: Tensor, is_reduced: bool) -> None:
+        """Raise a UserError if the batch has too few pixels for a covariance.
+
+        n (), the number over all processes, is on the device. The host reads it only if this
+        process alone has too few.
+        """
+        d = self.num_features // self.groups
+        least, why = 2, ""
+        if self.solver == "minimax" and self.eps == 0:
+            least = d + 1
+            why = (
+                f": the covariance of {d} channels is singular with fewer; use a larger batch, "
+                "more groups or eps > 0"
+            )
+        count = x.numel() // x.shape[1]
+        if count < least and is_reduced:
+            count = int(n)
+        if count < least:
+            raise UserError(
+                f"expected at least {least} pixels over the batch in training, got {count} from "
+                f"input of shape {tuple(x.shape)}{why}"
+            )
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, covariance: Tensor, worked: Tensor) -> None:
+        """Update the running statistics by those of a batch, unless it failed."""
+        self.num_batches_tracked += worked
+        momentum: float | Tensor
+        if self.momentum is None:
+            momentum = 1 / self.num_batches_tracked.clamp_min(1).double()
+        else:
+            momentum = self.momentum
+        mean = torch.where(worked, mean.to(self.running_mean), self.running_mean)
+        covariance = torch.where(
+            worked, covariance.to(self.running_covariance), self.running_covariance
+        )
+        self.set_running_stats(mean, covariance, momentum)
 
     @torch.no_grad()
     def _of_batch(self, x: Tensor) -> Whitening:
         is_reduced = self.training and is_distributed()
         batch = moments(x, self.groups)
         batch = batch.reduced() if is_reduced else batch
-        n = int(batch.n)
-        if n < 2:
-            raise UserError(
-                f"expected at least 2 pixels over the batch in training, got {n} from input "
-                f"of shape {tuple(x.shape)}"
-            )
+        n = batch.n
+        self._require_pixels(x, n, is_reduced)
         mean, covariance = batch.mean(), batch.covariance()
-        F, worked, factors = self._root(covariance)
-        if self.training and self.track_running_stats and worked:
-            self.num_batches_tracked += 1
-            momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.set_running_stats(mean, covariance * (n / (n - 1)), momentum)
-        rules = (self.backward_rule, self.solver)
-        return Whitening(mean, F, batch.n, factors, rules, is_reduced)
+        root, worked = self._root(covariance)
+        if self.training and self.track_running_stats:
+            self._track(mean, covariance * (n / (n - 1)), worked)
+        return Whitening(mean, root.value, n, root.factors, root.method, is_reduced)
 
     @torch.no_grad()
     def _of_running(self) -> Whitening:
-        F, *_ = self._root(self.running_covariance.double())
+        F = self._root(self.running_covariance.double())[0].value
         # Copy: a later step changes the running mean, and this step's gradient needs the old one.
         return Whitening(self.running_mean.to(torch.float64, copy=True), F)
 
@@ -287,11 +258,13 @@ class DecorrelatedBatchNorm2d(nn.Module):
             by = self._of_batch(x.detach()) if use_batch else self._of_running()
             weight = self.weight if self.affine else x.new_ones(self.num_features)
             bias = self.bias if self.affine else x.new_zeros(self.num_features)
-            return _Whiten.apply(x, weight, bias, by).to(dtype)
+            return whiten(x, weight, bias, by).to(dtype)
 
     def extra_repr(self) -> str:
+        others = f", steps={self.steps}" if self.solver == "newton-schulz" else ""
+        others = f", condition={self.condition:.3g}" if self.condition else others
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}, groups={self.groups}, "
-            f"solver={self.solver!r}, backward={self.backward_rule!r}"
+            f"solver={self.solver!r}, backward={self.backward_rule!r}{others}"
         )

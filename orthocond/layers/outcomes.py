@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from orthocond.spectral.eigh import Outcome
@@ -10,9 +11,14 @@ from orthocond.spectral.eigh import Outcome
 class SpectralOutcomes:
     """Counters of the matrices whose decomposition failed at the first attempt.
 
+    They are kept on the device of the matrices. Counting does not wait for the device; reading an
+    attribute does.
+
     Attributes:
-        failures: number of matrices that held NaN or Inf, or whose first attempt did not converge.
-        unrecovered: number of these matrices for which every retry failed too.
+        failures: number of matrices that held NaN or Inf, or whose first attempt did not converge,
+            or for which the steps of the solver ``minimax`` were too few.
+        unrecovered: number of these matrices that have no usable root, because every retry failed
+            too.
 
     Example:
         >>> outcomes = SpectralOutcomes()
@@ -21,20 +27,30 @@ class SpectralOutcomes:
         SpectralOutcomes(failures=2, unrecovered=1)
     """
 
-    failures: int
-    unrecovered: int
-
     def __init__(self) -> None:
-        self.reset()
+        self._counts: dict[torch.device, Tensor] = {}  # (2,) on each device: the two attributes
 
+    @torch.no_grad()
     def count(self, outcome: Tensor) -> None:
         """Count the outcomes (...) of a batch of matrices, int8 values of ``Outcome``."""
-        self.failures += int((outcome != Outcome.OK).sum())
-        self.unrecovered += int((outcome == Outcome.FAILED).sum())
+        found = torch.stack([(outcome != Outcome.OK).sum(), (outcome == Outcome.FAILED).sum()])
+        if outcome.device not in self._counts:
+            with torch.inference_mode(False):  # a counter made in it could not change outside it
+                self._counts[outcome.device] = torch.zeros_like(found)
+        self._counts[outcome.device] += found  # in place, so that a CUDA graph counts on replay
+
+    @property
+    def failures(self) -> int:
+        return sum(int(counts[0]) for counts in self._counts.values())
+
+    @property
+    def unrecovered(self) -> int:
+        return sum(int(counts[1]) for counts in self._counts.values())
 
     def reset(self) -> None:
         """Set both counters to zero."""
-        self.failures = self.unrecovered = 0
+        for counts in self._counts.values():
+            counts.zero_()
 
     def __repr__(self) -> str:
         return f"SpectralOutcomes(failures={self.failures}, unrecovered={self.unrecovered})"

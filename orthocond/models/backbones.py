@@ -29,7 +29,7 @@ from orthocond.config.tasks import DBN, GCP, find_task
 from orthocond.errors import UserError, unknown
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d, PoolSolver
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.spectral.roots import Backward
+from orthocond.spectral.backward_rules import Backward
 
 STEM = 64  # channels of the whitened stem, as in the paper
 

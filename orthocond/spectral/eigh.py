@@ -23,11 +23,12 @@ JITTER = 2.0**-40  # relative to the largest entry; far above float64 and below 
 
 
 class Outcome(IntEnum):
-    """Outcome of the decomposition of one matrix."""
+    """Outcome of the decomposition of one matrix, or of the iteration for its root."""
 
     OK = 0
     RETRIED = 1
     FAILED = 2
+    INEXACT = 3  # an iteration ended with a finite root and too large a residual
 
 
 class Eigh(NamedTuple):

@@ -11,8 +11,9 @@ from reference import by_condition, derivative, spectrum
 from torch import Tensor
 
 import orthocond as oc
+from orthocond.spectral.backward_rules import divided_differences, reciprocal_gaps
 from orthocond.spectral.eigh import DecompositionError, Outcome
-from orthocond.spectral.roots import divided_differences, reciprocal_gaps, root
+from orthocond.spectral.roots import root
 
 ROOTS = [oc.matrix_sqrt, oc.matrix_inv_sqrt]
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from orthocond.measure.timer import median_seconds
 from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, RED
-from orthocond.spectral.roots import DEGREE, Backward, Power, matrix_inv_sqrt, matrix_sqrt
+from orthocond.spectral.backward_rules import DEGREE, Backward, Power
+from orthocond.spectral.roots import matrix_inv_sqrt, matrix_sqrt
 
 WORKING_DIGITS = 40
 OTHERS = (0.5, 0.2, 0.1, 0.05)  # the other eigenvalues, which are far apart

@@ -1,0 +1,171 @@
+"""Minimax iteration for the square root and its inverse, by matrix products only.
+
+Note [The minimax iteration]
+    Let s = |P|_F, so that the eigenvalues of P / s are at most 1. With Y = P / s and Z = I,
+        M = Z Y,   T = a I + b M + c M^2,   Y <- Y T,   Z <- T Z
+    maps the square root x of each eigenvalue of M to a x + b x^3 + c x^5. Y then converges to
+    (P / s)^(1/2) and Z to (P / s)^(-1/2). Each step has coefficients of its own: those of the odd
+    quintic that is nearest to 1, in the maximum norm, on the interval [l, u] in which the x still
+    lie. The next interval is [1 - E, 1 + E], with the error E of this quintic. A declared worst
+    condition number k bounds the first interval: |P|_F <= sqrt(d) |P|_2, so
+    l^2 = 1 / (k sqrt(d)) and u = 1. Nine steps are enough for k = 1e6. More steps change nothing:
+    the coefficients converge to (15, -10, 3) / 8, and x = 1 is a stable fixed point of that step.
+    (Amsel et al. 2025, Polar Express; Grishina et al. 2025, CANS.)
+
+Note [Lyapunov by the sign function]
+    The derivative dQ of the root in a direction dP solves Q dQ + dQ Q = dP. The solution X for the
+    right side C is half the upper right block of the matrix sign of [[Q, C], [0, -Q]]. The same
+    odd quintics compute this sign, because the eigenvalues of Q / sqrt(s) are in the same interval.
+    One step, written for the blocks B (from Q / sqrt(s)) and C, is
+        T = a I + b B^2 + c B^4,   D = B C - C B,   E = b D + c (B^2 D + D B^2),
+        C <- B E + C T,   B <- B T.
+    B and C are symmetric, and so D is antisymmetric: C B = (B C)^T and D B^2 = -(B^2 D)^T. The map
+    from C to X is self-adjoint, so the gradient is dl/dP = X for C = sym(dl/dQ). For S = Q^(-1),
+    dS = -S dQ S, so C = -S sym(dl/dS) S. Equal eigenvalues are harmless.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orthocond.errors import UserError
+
+WORST = 1e12  # largest condition number; above it, rounding in float64 hides the convergence
+ASSUMED = 1e4  # largest eigenvalue of a covariance for which a layer's default condition is enough
+TOLERANCE = 1e-10  # largest residual |Z Y - I|_F / sqrt(d) of a converged iteration
+
+Quintic = tuple[float, float, float]
+
+LIMIT: Quintic = (15 / 8, -10 / 8, 3 / 8)  # nearest quintic to 1 as the interval shrinks to {1}
+
+
+def _quintic(l: float, u: float) -> Quintic:
+    """Return the odd quintic (a, b, c) nearest to 1 on [l, u], by the exchange of Remez.
+
+    The error of the best quintic has its largest size at four points with alternating signs: l,
+    the two positive zeros of the derivative, and u.
+    """
+    if u - l < 1e-3 * u:  # the linear system below would be singular
+        centre = (l + u) / 2
+        a, b, c = LIMIT
+        return a / centre, b / centre**3, c / centre**5
+    inner, error = np.array([3 * l + u, l + 3 * u]) / 4, np.inf
+    for _ in range(100):
+        x = np.array([l, *inner, u])
+        system = np.stack([x, x**3, x**5, [1, -1, 1, -1]], axis=1)
+        a, b, c, new = np.linalg.solve(system, np.ones(4)).tolist()
+        if abs(new - error) <= 1e-15:
+            break
+        error = new
+        root = (9 * b * b - 20 * a * c) ** 0.5
+        inner = np.sqrt(np.array([-3 * b - root, -3 * b + root]) / (10 * c))
+    return a, b, c
+
+
+@lru_cache(maxsize=256)
+def schedule(condition: float, d: int) -> tuple[Quintic, ...]:
+    """Return the coefficients of each step for matrices (d, d) up to a condition number.
+
+    Example:
+        >>> [len(schedule(condition, 64)) for condition in (1e2, 1e4, 1e6)]
+        [5, 7, 9]
+    """
+    l, u = (condition * d**0.5) ** -0.5, 1.0
+    steps: list[Quintic] = []
+    while 1 - l > 2.0**-50 or not steps:
+        a, b, c = _quintic(l, u)
+        steps.append((a, b, c))
+        l = a * l + b * l**3 + c * l**5
+        u = 2 - l
+    return tuple(steps)
+
+
+def default_condition(eps: float) -> float:
+    """Return the worst condition number that a layer declares for a covariance plus eps I.
+
+    It is enough for a largest eigenvalue of the covariance up to 1e4, and at most 1e12.
+
+    Example:
+        >>> default_condition(1e-2), default_condition(0.0)
+        (1000000.0, 1000000000000.0)
+    """
+    return min(max(ASSUMED / eps, 1.0), WORST) if eps else WORST
+
+
+def require_condition(condition: float) -> None:
+    """Raise a UserError if a declared condition number is not between 1 and 1e12."""
+    if not 1 <= condition <= WORST:
+        raise UserError(
+            f"condition is {condition}: allowed are condition numbers from 1 to {WORST:.0e}; "
+            "a larger eps bounds the condition number by 1 + largest eigenvalue / eps"
+        )
+
+
+def _polynomial(M: Tensor, quintic: Quintic) -> Tensor:
+    """Return T = a I + b M + c M^2 for M (n, d, d)."""
+    a, b, c = quintic
+    T = torch.baddbmm(M, M, M, beta=b, alpha=c)
+    T.diagonal(dim1=-2, dim2=-1).add_(a)
+    return T
+
+
+def _symmetric(A: Tensor) -> Tensor:
+    return (A + A.mT) / 2
+
+
+def frobenius(A: Tensor) -> Tensor:
+    """Return the norms (n, 1, 1) of A (n, d, d), 1 for A = 0; entries may be up to 1e300."""
+    largest = A.abs().amax((-2, -1), keepdim=True)
+    largest = largest.masked_fill(largest == 0, 1)
+    norm = (A / largest).square().sum((-2, -1), keepdim=True).sqrt() * largest
+    return norm.masked_fill(norm == 0, 1)
+
+
+def iterate(A: Tensor, steps: tuple[Quintic, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the roots of the scaled matrices, the scale and the residual, without a graph.
+
+    Args:
+        A: (n, d, d), finite and symmetric, float64.
+        steps: the coefficients of ``schedule``.
+
+    Returns:
+        (A / s)^(1/2) and (A / s)^(-1/2), both (n, d, d) and symmetric, the scale s (n, 1, 1), and
+        the residual (n,), which is above ``TOLERANCE`` or NaN if the condition number of A is too
+        large for the steps or A is not positive definite.
+    """
+    s = frobenius(A)
+    Y = M = A / s
+    Z = None
+    for quintic in steps:
+        T = _polynomial(M, quintic)
+        Y, Z = Y @ T, T if Z is None else T @ Z
+        M = Z @ Y  # for the next step, and for the residual after the last one
+    assert Z is not None  # a schedule has at least one step
+    M.diagonal(dim1=-2, dim2=-1).sub_(1)
+    residual = (M.square().sum((-2, -1)) / A.shape[-1]).sqrt()
+    return _symmetric(Y), _symmetric(Z), s, residual
+
+
+def lyapunov(B: Tensor, C: Tensor, steps: tuple[Quintic, ...]) -> Tensor:
+    """Return the solution X of B X + X B = C, by the steps of ``iterate`` that gave B.
+
+    Args:
+        B: (n, d, d), the root of a scaled matrix as ``iterate`` returns it.
+        C: (n, d, d), symmetric.
+        steps: the coefficients of ``schedule``.
+    """
+    for quintic in steps:
+        _, b, c = quintic
+        B2 = B @ B
+        T = _polynomial(B2, quintic)
+        D = B @ C
+        D = D - D.mT
+        E = B2 @ D
+        E = b * D + c * (E - E.mT)
+        C = _symmetric(torch.baddbmm(B @ E, C, T))
+        B = B @ T
+    return C / 2

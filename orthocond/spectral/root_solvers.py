@@ -1,0 +1,186 @@
+"""Solvers of the matrix roots, each with its forward and its backward pass, without autograd."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from orthocond.errors import DecompositionError, UserError, require_whole, unknown
+from orthocond.spectral import minimax, newton_schulz
+from orthocond.spectral.backward_rules import Backward, Power, divided_differences
+from orthocond.spectral.eigh import Eigh, Outcome, eigh
+from orthocond.spectral.newton_schulz import ITERATIONS, require_square
+
+Solver = Literal["eigh", "newton-schulz", "minimax"]
+
+TRIED = (1e6, minimax.WORST)  # condition numbers for which a function tries the minimax iteration
+
+
+class Method(NamedTuple):
+    """Solver of a root with its settings."""
+
+    solver: Solver = "eigh"
+    backward: Backward = "exact"
+    steps: int = ITERATIONS  # of newton-schulz
+    condition: float | None = None  # worst condition number, for minimax; None: try some in turn
+
+
+class Root(NamedTuple):
+    """Root of a matrix, with its outcome and what its gradient needs."""
+
+    value: Tensor  # (..., d, d), in P's dtype
+    outcome: Tensor  # (...), int8 values of Outcome
+    factors: tuple[Tensor, ...]  # intermediate results of the solver, for root_backward
+    method: Method  # the settings that were used, for root_backward
+
+
+def _by_eigh(P: Tensor, power: Power, eps: float, method: Method, strict: bool) -> Root:
+    """Return the root by eigendecomposition; its factors are the eigenvalues and eigenvectors."""
+    l, U, outcome = eigh(P)
+    if strict:
+        Eigh(l, U, outcome).require()
+    l = l + eps
+    if strict and power == "inv_sqrt" and (l <= 0).any():
+        raise UserError(
+            f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
+            "pass eps > 0, which is added to the diagonal"
+        )
+    # Rounding can make zero eigenvalues of P negative. In a layer, eigenvalues of P below -eps / 2
+    # count as -eps / 2, which bounds the amplification.
+    l = l.clamp_min(0 if power == "sqrt" or strict else eps / 2)
+    failed = outcome == Outcome.FAILED
+    if power == "inv_sqrt":
+        failed = failed | (l <= 0).any(-1)
+    # Zero eigenvectors make both the value and the gradient of a failed matrix zero.
+    U = torch.where(failed[..., None, None], 0, U)
+    l = torch.where(failed[..., None], 1, l)
+    outcome = torch.where(failed, int(Outcome.FAILED), outcome).to(torch.int8)
+    f = l.sqrt() if power == "sqrt" else l.rsqrt()
+    return Root(((U * f.unsqueeze(-2)) @ U.mT).to(P.dtype), outcome, (l, U), method)
+
+
+def _with_ridge(P: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return sym(P) + eps I in float64, and whether it is finite and its trace is not negative.
+
+    A matrix for which this is False is replaced by the identity.
+    """
+    require_square(P)
+    identity = torch.eye(P.shape[-1], dtype=torch.float64, device=P.device)
+    A = P.double() + eps * identity
+    A = (A + A.mT) / 2
+    keep = A.isfinite().flatten(-2).all(-1) & (A.diagonal(dim1=-2, dim2=-1).sum(-1) >= 0)
+    return torch.where(keep[..., None, None], A, identity), keep
+
+
+def _by_newton_schulz(P: Tensor, power: Power, eps: float, method: Method, strict: bool) -> Root:
+    """Return the root by Newton-Schulz; its factors are a success mask and those of ``iterate``.
+
+    A matrix fails if it or its root is not finite, or if its trace is negative.
+    """
+    A, keep = _with_ridge(P, eps)
+    sqrt, inverse, factors = newton_schulz.iterate(A, method.steps)
+    F = sqrt if power == "sqrt" else inverse
+    keep = keep & F.isfinite().flatten(-2).all(-1)
+    outcome = (~keep).to(torch.int8) * int(Outcome.FAILED)
+    if strict and not keep.all():
+        raise DecompositionError(
+            f"the iteration failed on {int((~keep).sum())} of {keep.numel()} matrices: they hold "
+            "NaN or Inf or have a negative trace; check the features before the covariance"
+        )
+    keep = keep[..., None, None]
+    return Root(F.masked_fill(~keep, 0).to(P.dtype), outcome, (keep, *factors), method)
+
+
+def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: bool) -> Root:
+    """Return the root by the minimax iteration, without a branch on the data unless ``strict``.
+
+    Its factors are a success mask, the scale, the scaled root and, for the inverse root, the scaled
+    inverse root. A matrix fails as in Newton-Schulz. It is INEXACT if the residual is too large:
+    P + eps I is then singular, indefinite or worse conditioned than declared.
+    """
+    A, keep = _with_ridge(P, eps)
+    d, batch = A.shape[-1], A.shape[:-2]
+    for condition in TRIED if method.condition is None else (method.condition,):
+        steps = minimax.schedule(condition, d)
+        sqrt, inverse, s, residual = minimax.iterate(A.reshape(-1, d, d), steps)
+        missed = ~(residual <= minimax.TOLERANCE).view(batch)  # NaN is a miss
+        if method.condition is None and not (missed & keep).any():
+            break
+    F = sqrt * s.sqrt() if power == "sqrt" else inverse * s.rsqrt()
+    F = F.view(A.shape)
+    keep = keep & F.isfinite().flatten(-2).all(-1)
+    if strict and (missed | ~keep).any():
+        raise DecompositionError(
+            f"the iteration failed on {int((missed | ~keep).sum())} of {keep.numel()} matrices: "
+            "they hold NaN or Inf, or are singular, indefinite or worse conditioned than "
+            f"{condition:.0e}; pass eps > 0, which is added to the diagonal, or use solver 'eigh'"
+        )
+    outcome = missed.to(torch.int8) * int(Outcome.INEXACT)
+    outcome = outcome.masked_fill(~keep, int(Outcome.FAILED))
+    keep = keep[..., None, None]
+    factors = (keep, s, sqrt) if power == "sqrt" else (keep, s, sqrt, inverse)
+    value = F.masked_fill(~keep, 0).to(P.dtype)
+    return Root(value, outcome, factors, method._replace(condition=condition))
+
+
+SOLVERS = {"eigh": _by_eigh, "newton-schulz": _by_newton_schulz, "minimax": _by_minimax}
+
+
+def root_forward(P: Tensor, power: Power, eps: float, method: Method, strict: bool = False) -> Root:
+    """Return the root of P (..., d, d) with its factors, without an autograd graph.
+
+    ``strict`` raises on failure, as ``matrix_sqrt`` does; without it, failures are recorded, as in
+    ``root``. A caller with its own backward passes factors and method to ``root_backward``.
+    """
+    with torch.no_grad():
+        return SOLVERS[method.solver](P, power, eps, method, strict)
+
+
+def root_backward(factors: tuple[Tensor, ...], g: Tensor, power: Power, method: Method) -> Tensor:
+    """Return dl/dP (..., d, d) from a Root's factors and method, and g = dl/dF (..., d, d).
+
+    The gradient has g's dtype. It is zero for a matrix that failed.
+    """
+    if method.solver == "eigh":
+        l, U = factors
+        S = U.mT @ ((g + g.mT) / 2).to(U.dtype) @ U
+        D = divided_differences(l, power, method.backward)
+        return (U @ (D * S) @ U.mT).to(g.dtype)
+    keep, *others = factors
+    gF = g.double() * keep
+    if method.solver == "newton-schulz":
+        none = torch.zeros_like(gF)
+        both = (gF, none) if power == "sqrt" else (none, gF)
+        gA = newton_schulz.iterate_backward(tuple(others), *both)
+        return torch.where(keep, (gA + gA.mT) / 2, 0).to(g.dtype)
+    assert method.condition is not None  # root_forward has replaced None
+    s, Q, *inverse = others
+    C = ((gF + gF.mT) / 2).view(Q.shape)
+    C = -(inverse[0] @ C @ inverse[0]) / s if inverse else C  # dS = -S dQ S, S = inverse / sqrt(s)
+    gA = minimax.lyapunov(Q, C, minimax.schedule(method.condition, Q.shape[-1])) * s.rsqrt()
+    # For an indefinite matrix, which is INEXACT, the solution may diverge.
+    finite = gA.isfinite().flatten(1).all(1)[:, None, None]
+    gA = gA.masked_fill(~finite, 0).view(g.shape)
+    return gA.masked_fill(~keep, 0).to(g.dtype)
+
+
+def check_method(method: Method) -> None:
+    """Raise a UserError for an unknown solver or rule, or for settings that can't be combined."""
+    solver, backward, steps, condition = method
+    if solver not in SOLVERS:
+        raise unknown("solver", solver, SOLVERS)
+    if backward not in get_args(Backward):
+        raise unknown("backward", backward, get_args(Backward))
+    if solver != "eigh" and backward != "exact":
+        raise UserError(
+            f"solver {solver!r} has its own backward: use backward='exact', not {backward!r}"
+        )
+    require_whole(steps, "steps")
+    if solver != "newton-schulz" and steps != ITERATIONS:
+        raise UserError(f"steps are for solver 'newton-schulz': leave them out for {solver!r}")
+    if condition is not None:
+        minimax.require_condition(condition)
+        if solver != "minimax":
+            raise UserError(f"condition is for solver 'minimax': leave it out for {solver!r}")
