@@ -13,8 +13,8 @@ from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.lowrank import covariance_root
 from orthocond.spectral.minimax import default_condition
 from orthocond.spectral.newton_schulz import ITERATIONS
-from orthocond.spectral.root_solvers import Method, Solver, check_method
-from orthocond.spectral.roots import root
+from orthocond.spectral.root_solvers import Method, Solver, method_of
+from orthocond.spectral.roots import root_by
 
 PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "minimax", "average"]
 
@@ -98,9 +98,9 @@ class CovarianceRoot(nn.Module):
         if solver == "average" and eps:
             raise UserError(f"solver 'average' has no covariance to add eps to: got eps={eps}")
         by: Solver = solver if solver in ("minimax", "newton-schulz") else "eigh"
-        check_method(Method(by, backward, steps, condition))
         if solver == "minimax" and condition is None:
             condition = default_condition(eps)
+        self.quintics = method_of(by, backward, steps, condition).quintics
         self.solver: PoolSolver = solver
         self.backward_rule: Backward = backward
         self.eps, self.steps, self.condition = eps, steps, condition
@@ -114,15 +114,12 @@ class CovarianceRoot(nn.Module):
             return X.mean(-1)
         if self.solver == "low-rank":
             Q, outcome = covariance_root(X, self.eps)
-        elif self.solver == "eigh":
-            Q, outcome = root(_covariance(X), "sqrt", self.backward_rule, self.eps or RIDGE)
-        elif self.solver == "newton-schulz":
-            P = _covariance(X)
-            Q, outcome = root(P, "sqrt", eps=self.eps, solver="newton-schulz", steps=self.steps)
         else:
-            self._require_positions(X)
-            P = _covariance(X)
-            Q, outcome = root(P, "sqrt", eps=self.eps, solver="minimax", condition=self.condition)
+            if self.solver == "minimax":
+                self._require_positions(X)
+            method = Method(self.solver, self.backward_rule, self.steps, self.quintics)
+            eps = self.eps or (RIDGE if self.solver == "eigh" else 0.0)
+            Q, outcome = root_by(_covariance(X), "sqrt", eps, method)
         self.outcomes.count(outcome)
         return Q.to(x.dtype)
 

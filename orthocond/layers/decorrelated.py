@@ -17,7 +17,7 @@ from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.eigh import Outcome
 from orthocond.spectral.minimax import default_condition
 from orthocond.spectral.newton_schulz import ITERATIONS
-from orthocond.spectral.root_solvers import Method, Root, Solver, check_method, root_forward
+from orthocond.spectral.root_solvers import Method, Root, Solver, method_of, root_forward
 
 
 class DecorrelatedBatchNorm2d(nn.Module):
@@ -108,7 +108,6 @@ class DecorrelatedBatchNorm2d(nn.Module):
         condition: float | None = None,
     ) -> None:
         super().__init__()
-        check_method(Method(solver, backward, steps, condition))
         if num_features < 1 or groups < 1 or num_features % groups:
             raise UserError(f"{num_features} features can't be split into {groups} equal groups")
         if not eps >= 0:
@@ -120,6 +119,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         self.solver: Solver = solver
         self.backward_rule: Backward = backward
         self.steps, self.condition = steps, condition
+        self.quintics = method_of(solver, backward, steps, condition).quintics
         self.outcomes = SpectralOutcomes()
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
@@ -178,10 +178,10 @@ class DecorrelatedBatchNorm2d(nn.Module):
 
         Nothing is read by the host here, and in what follows.
         """
-        method = Method(self.solver, self.backward_rule, self.steps, self.condition)
+        method = Method(self.solver, self.backward_rule, self.steps, self.quintics)
         root = root_forward(covariance, "inv_sqrt", self.eps, method)
         self.outcomes.count(root.outcome)
-        failed = root.outcome == Outcome.FAILED  # (groups,)
+        failed = root.outcome == int(Outcome.FAILED)  # (groups,)
         F = root.value.masked_fill(failed[:, None, None], float("nan"))
         return root._replace(value=F), ~failed.any()
 

@@ -33,7 +33,8 @@ class SpectralOutcomes:
     @torch.no_grad()
     def count(self, outcome: Tensor) -> None:
         """Count the outcomes (...) of a batch of matrices, int8 values of ``Outcome``."""
-        found = torch.stack([(outcome != Outcome.OK).sum(), (outcome == Outcome.FAILED).sum()])
+        failed = outcome == int(Outcome.FAILED)
+        found = torch.stack([(outcome != int(Outcome.OK)).sum(), failed.sum()])
         if outcome.device not in self._counts:
             with torch.inference_mode(False):  # a counter made in it could not change outside it
                 self._counts[outcome.device] = torch.zeros_like(found)

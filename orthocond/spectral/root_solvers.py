@@ -24,7 +24,7 @@ class Method(NamedTuple):
     solver: Solver = "eigh"
     backward: Backward = "exact"
     steps: int = ITERATIONS  # of newton-schulz
-    condition: float | None = None  # worst condition number, for minimax; None: try some in turn
+    quintics: tuple[minimax.Quintic, ...] = ()  # steps of minimax; (): try some numbers in turn
 
 
 class Root(NamedTuple):
@@ -102,11 +102,11 @@ def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: boo
     """
     A, keep = _with_ridge(P, eps)
     d, batch = A.shape[-1], A.shape[:-2]
-    for condition in TRIED if method.condition is None else (method.condition,):
-        steps = minimax.schedule(condition, d)
-        sqrt, inverse, s, residual = minimax.iterate(A.reshape(-1, d, d), steps)
+    tried = (method.quintics,) if method.quintics else map(minimax.schedule, TRIED)
+    for quintics in tried:
+        sqrt, inverse, s, residual = minimax.iterate(A.reshape(-1, d, d), quintics)
         missed = ~(residual <= minimax.TOLERANCE).view(batch)  # NaN is a miss
-        if method.condition is None and not (missed & keep).any():
+        if not method.quintics and not (missed & keep).any():
             break
     F = sqrt * s.sqrt() if power == "sqrt" else inverse * s.rsqrt()
     F = F.view(A.shape)
@@ -114,15 +114,15 @@ def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: boo
     if strict and (missed | ~keep).any():
         raise DecompositionError(
             f"the iteration failed on {int((missed | ~keep).sum())} of {keep.numel()} matrices: "
-            "they hold NaN or Inf, or are singular, indefinite or worse conditioned than "
-            f"{condition:.0e}; pass eps > 0, which is added to the diagonal, or use solver 'eigh'"
+            "they hold NaN or Inf, are singular or indefinite, or have a condition number above "
+            f"{minimax.WORST:.0e}; pass eps > 0, which is added to the diagonal, or use 'eigh'"
         )
     outcome = missed.to(torch.int8) * int(Outcome.INEXACT)
     outcome = outcome.masked_fill(~keep, int(Outcome.FAILED))
     keep = keep[..., None, None]
     factors = (keep, s, sqrt) if power == "sqrt" else (keep, s, sqrt, inverse)
     value = F.masked_fill(~keep, 0).to(P.dtype)
-    return Root(value, outcome, factors, method._replace(condition=condition))
+    return Root(value, outcome, factors, method._replace(quintics=quintics))
 
 
 SOLVERS = {"eigh": _by_eigh, "newton-schulz": _by_newton_schulz, "minimax": _by_minimax}
@@ -155,20 +155,34 @@ def root_backward(factors: tuple[Tensor, ...], g: Tensor, power: Power, method: 
         both = (gF, none) if power == "sqrt" else (none, gF)
         gA = newton_schulz.iterate_backward(tuple(others), *both)
         return torch.where(keep, (gA + gA.mT) / 2, 0).to(g.dtype)
-    assert method.condition is not None  # root_forward has replaced None
     s, Q, *inverse = others
     C = ((gF + gF.mT) / 2).view(Q.shape)
     C = -(inverse[0] @ C @ inverse[0]) / s if inverse else C  # dS = -S dQ S, S = inverse / sqrt(s)
-    gA = minimax.lyapunov(Q, C, minimax.schedule(method.condition, Q.shape[-1])) * s.rsqrt()
+    gA = minimax.lyapunov(Q, C, method.quintics) * s.rsqrt()
     # For an indefinite matrix, which is INEXACT, the solution may diverge.
     finite = gA.isfinite().flatten(1).all(1)[:, None, None]
     gA = gA.masked_fill(~finite, 0).view(g.shape)
     return gA.masked_fill(~keep, 0).to(g.dtype)
 
 
-def check_method(method: Method) -> None:
-    """Raise a UserError for an unknown solver or rule, or for settings that can't be combined."""
-    solver, backward, steps, condition = method
+def method_of(
+    solver: Solver,
+    backward: Backward = "exact",
+    steps: int = ITERATIONS,
+    condition: float | None = None,
+) -> Method:
+    """Return the Method for these settings, as ``matrix_sqrt`` and the layers take them.
+
+    Args:
+        solver: ``eigh``, ``newton-schulz`` or ``minimax``.
+        backward: the backward rule.
+        steps: number of steps of ``newton-schulz``.
+        condition: the worst condition number for ``minimax``. None: try some in turn, which reads
+            the residuals.
+
+    Raises:
+        UserError: a name is unknown, a number is not allowed, or the settings can't be combined.
+    """
     if solver not in SOLVERS:
         raise unknown("solver", solver, SOLVERS)
     if backward not in get_args(Backward):
@@ -180,7 +194,8 @@ def check_method(method: Method) -> None:
     require_whole(steps, "steps")
     if solver != "newton-schulz" and steps != ITERATIONS:
         raise UserError(f"steps are for solver 'newton-schulz': leave them out for {solver!r}")
-    if condition is not None:
-        minimax.require_condition(condition)
-        if solver != "minimax":
-            raise UserError(f"condition is for solver 'minimax': leave it out for {solver!r}")
+    if condition is None:
+        return Method(solver, backward, steps)
+    if solver != "minimax":
+        raise UserError(f"condition is for solver 'minimax': leave it out for {solver!r}")
+    return Method(solver, backward, steps, minimax.schedule(float(condition)))

@@ -15,7 +15,7 @@ from orthocond.spectral.newton_schulz import ITERATIONS, require_square
 from orthocond.spectral.root_solvers import (
     Method,
     Solver,
-    check_method,
+    method_of,
     root_backward,
     root_forward,
 )
@@ -73,17 +73,20 @@ def root(
         >>> F.diagonal().tolist(), outcome.item()
         ([0.5, 1.0], 0)
     """
-    method = Method(solver, rule, steps, condition)
-    check_method(method)
-    require_floating(P, "matrices")
     if solver == "minimax" and condition is None:
-        method = method._replace(condition=minimax.default_condition(eps))
+        condition = minimax.default_condition(eps)
+    method = method_of(solver, rule, steps, condition)
+    require_floating(P, "matrices")
+    return root_by(P, power, eps, method)
+
+
+def root_by(P: Tensor, power: Power, eps: float, method: Method) -> tuple[Tensor, Tensor]:
+    """Return the result of ``root`` by settings that were checked before."""
     F, outcome = _Root.apply(P, power, eps, method, False)
     return F, outcome
 
 
 def _strict(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
-    check_method(method)
     require_floating(P, "matrices")
     require_square(P)
     if not 0 <= eps < float("inf"):
@@ -130,7 +133,7 @@ def matrix_sqrt(
         >>> oc.matrix_sqrt(torch.diag(torch.tensor([4.0, 9.0]))).diagonal().tolist()
         [2.0, 3.0]
     """
-    return _strict(P, "sqrt", eps, Method(solver, backward, steps))
+    return _strict(P, "sqrt", eps, method_of(solver, backward, steps))
 
 
 def matrix_inv_sqrt(
@@ -150,4 +153,4 @@ def matrix_inv_sqrt(
         >>> oc.matrix_inv_sqrt(torch.diag(torch.tensor([4.0, 16.0]))).diagonal().tolist()
         [0.5, 0.25]
     """
-    return _strict(P, "inv_sqrt", eps, Method(solver, backward, steps))
+    return _strict(P, "inv_sqrt", eps, method_of(solver, backward, steps))
