@@ -39,3 +39,11 @@ def half_precision(device: torch.device) -> torch.device:
     if device.type == "cpu":
         pytest.skip("float16 needs a GPU")
     return device
+
+
+@pytest.fixture
+def cuda(device: torch.device) -> torch.device:
+    """The device, if it is a GPU: streams, graphs and synchronisation are its own."""
+    if device.type == "cpu":
+        pytest.skip("this needs a GPU")
+    return device
