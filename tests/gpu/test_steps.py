@@ -26,7 +26,6 @@ COMPILED = MINIMAX | {
     "whitening by newton-schulz": partial(DBN, solver="newton-schulz"),
     "pooling by newton-schulz": partial(GCP, solver="newton-schulz"),
     "pooling by the average": partial(GCP, solver="average"),
-    "skew": partial(oc.SkewOrthogonalConv2d, 6, 8, 3),
 }
 CLOSE = 1e-9  # float64, of which a few steps amplify the rounding
 
