@@ -12,6 +12,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -101,5 +102,5 @@ def median_seconds(
         run()
         return now() - start
 
-    found = interleaved({n: lambda run=run: timed(run) for n, run in cases.items()}, rounds, warmup)
+    found = interleaved({n: partial(timed, run) for n, run in cases.items()}, rounds, warmup)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
