@@ -15,10 +15,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def options(description: str, rounds: int, **flags: str) -> argparse.Namespace:
-    """Return the command line's options: rounds, threads, and the flags (name to help text)."""
+    """Return the command line's options, with the flags (name to help text)."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     for name, text in flags.items():
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
     return parser.parse_args()
@@ -53,10 +54,10 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def write(name: str, tables: dict[str, dict[str, float]], **others: object) -> None:
-    """Write medians in seconds, and other values, to results/<name>.json atomically."""
-    RESULTS.mkdir(exist_ok=True)
+def write(folder: Path, name: str, tables: dict[str, dict[str, float]], **others: object) -> None:
+    """Write medians in seconds, and other values, to <folder>/<name>.json atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
     content = machine() | {"median_seconds": tables} | others
-    part = RESULTS / f".{name}.{os.getpid()}.part"
+    part = folder / f".{name}.{os.getpid()}.part"
     part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(RESULTS / f"{name}.json")
+    part.replace(folder / f"{name}.json")

@@ -117,7 +117,7 @@ def main() -> None:
     show("forward and backward", whole, "products")
     show("training step of the small network", steps, "BatchNorm2d")
     name = "dbn-fresh-memory" if arguments.fresh_memory else "dbn"
-    write(name, {"forward": forward, "forward_backward": whole, "step": steps})
+    write(arguments.out, name, {"forward": forward, "forward_backward": whole, "step": steps})
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ def main() -> None:
                 parts = ", ".join(f"{part} {e:.0e}" for part, e in error.items())
                 print(f"  {spectrum:12s} {name:18s} {parts}")
     write(
+        arguments.out,
         "gcp",
         medians,
         shapes=SHAPES,

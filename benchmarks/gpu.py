@@ -6,10 +6,11 @@ The steps run one after the other, each as a command of its own, until the time 
 2. ``make gpu-check``,
 3. Table 6 at the size of the paper (ResNet-50, 32 pixels, 128 images; float32 and bfloat16),
 4. the benchmarks of solvers, layers and treatments,
-5. a training step with global covariance pooling (ResNet-18, 224 pixels, 256 images).
+5. a training step with global covariance pooling (ResNet-18, 224 pixels, 256 images),
+6. as many runs of the preset ``cifar10-few`` as there is time for, several at once.
 
-A step whose result is in the folder already is not repeated, so the command can be started again
-with more time. ``--rehearse`` takes the same steps at sizes for a CPU: it shows that they work, and
+A step whose result is in the folder already is not repeated, and a run continues where it was
+stopped, so the command can be started again with more time. ``--rehearse`` takes the same steps at sizes for a CPU: it shows that they work, and
 its figures mean nothing.
 """
 
@@ -31,6 +32,8 @@ from orthocond.training.environment import describe
 ROOT = Path(__file__).resolve().parents[1]
 MEASURE = (sys.executable, "-m", "orthocond_cli", "measure", "time")
 SLOWEST = 240.0  # seconds that one step may take
+SAVING = 20.0  # seconds that a process needs to save its run
+AT_ONCE = 12  # runs; their kernels are small, so one run leaves most of a GPU idle
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,39 @@ def take(step: Step, out: Path, seconds: float) -> str:
     return f"{'done' if code == 0 else f'exit code {code}'} in {time.monotonic() - started:.0f} s"
 
 
+def train(out: Path, data: str | None, rehearse: bool, seconds: float) -> str:
+    """Train runs in processes that share one study, stop them in time, and return their number."""
+    study = out / "runs" / "cifar10-few"
+    command = [sys.executable, "-m", "orthocond_cli", "train", "--preset", "cifar10-few"]
+    command += ["--out", str(study), *(["--data", data] if data else [])]
+    if rehearse:
+        few = ("data.name=leaves", "data.train_images=128", "data.test_images=64", "epochs=2")
+        command += ["--seeds", "0", *(f"--set={setting}" for setting in few)]
+        command += ["--set", "lr_milestones=[1.0]", "--method", "svd", "--method", "nog"]
+    processes = []
+    for i in range(2 if rehearse else max(1, min(AT_ONCE, (os.cpu_count() or 1) - 2))):
+        with (out / "logs" / f"runs-{i}.txt").open("w") as log:
+            one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+            started = subprocess.Popen(command, env=one_thread, stdout=log, stderr=log, cwd=ROOT)
+            processes.append(started)
+    end = time.monotonic() + seconds
+    for process in processes:
+        try:
+            process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.terminate()  # the run is saved, and is resumed next time
+    for process in processes:
+        process.wait()
+    complete = sum(1 for _ in study.glob("*/summary.json"))
+    return f"{complete} runs complete"
+
+
 def main() -> int:
     """Take the steps; return 1 if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
     parser.add_argument("--minutes", type=float, default=8.0, help="time for all steps")
+    parser.add_argument("--data", help="CIFAR-10 as files, folder:PATH; else it is downloaded")
     parser.add_argument("--rehearse", action="store_true", help="small sizes, on a CPU too")
     arguments = parser.parse_args()
     if not torch.cuda.is_available() and not arguments.rehearse:
@@ -133,6 +164,10 @@ def main() -> int:
         left = end - time.monotonic()
         ended = take(step, out, min(left, SLOWEST)) if left > 0 else "no time left"
         print(f"{step.name:16s} {ended}", flush=True)
+    left = end - time.monotonic() - SAVING
+    if left > 0:
+        ended = train(out, arguments.data, arguments.rehearse, left)
+        print(f"{'runs':16s} {ended}", flush=True)
     return 0
 
 

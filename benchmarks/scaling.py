@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from common import RESULTS, begin, machine, options
+from common import begin, machine, options
 from gcp import full, iterated
 from torch import Tensor
 
@@ -93,7 +94,7 @@ def measure(rounds: int) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def draw(table: pd.DataFrame) -> None:
+def draw(table: pd.DataFrame, file: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
     titles = {
         "channels": "4 samples, 196 positions",
@@ -119,7 +120,7 @@ def draw(table: pd.DataFrame) -> None:
     figure.suptitle(
         "Forward and backward: {device}, {threads} threads, torch {torch}".format(**where)
     )
-    figure.savefig(RESULTS / "scaling.svg", metadata={"Date": None})
+    figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
 
 
@@ -127,11 +128,12 @@ def main() -> None:
     arguments = options(__doc__, 5, draw_only="only draw the figure, from the stored data")
     plt.switch_backend("Agg")
     plt.rcParams["svg.hashsalt"] = "scaling"
-    RESULTS.mkdir(exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    data = arguments.out / "scaling.csv"
     if not arguments.draw_only:
         begin(arguments.threads)
-        measure(arguments.rounds).to_csv(RESULTS / "scaling.csv", index=False)
-    draw(pd.read_csv(RESULTS / "scaling.csv"))
+        measure(arguments.rounds).to_csv(data, index=False)
+    draw(pd.read_csv(data), data.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def main() -> None:
     for name, share in shares.items():
         print(f"  {name:32s} {share:10.2%} of a step")
     medians = {"step": steps, "stem_step": hooks, "probe": record}
-    write("treatments", medians, shares_of_a_step=shares)
+    write(arguments.out, "treatments", medians, shares_of_a_step=shares)
 
 
 if __name__ == "__main__":
