@@ -10,8 +10,8 @@ The steps run one after the other, each as a command of its own, until the time 
 6. as many runs of the preset ``cifar10-few`` as there is time for, several at once.
 
 A step whose result is in the folder already is not repeated, and a run continues where it was
-stopped, so the command can be started again with more time. ``--rehearse`` takes the same steps at sizes for a CPU: it shows that they work, and
-its figures mean nothing.
+stopped, so the command can be started again with more time. ``--rehearse`` takes the same steps at
+sizes for a CPU: it shows that they work, and its figures mean nothing.
 """
 
 from __future__ import annotations
