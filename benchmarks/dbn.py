@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from common import begin, options, show, write
+from common import begin, options, show, training_step, write
 from torch import Tensor, nn
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
@@ -66,18 +66,9 @@ def step(norm: nn.Module, device: str) -> Callable[[], None]:
     ``norm`` is the layer after the network's stem.
     """
     torch.manual_seed(0)
-    model = build_model("dbn", "small", "bn", 10).to(device)
-    model.bn1 = norm.to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    images = torch.randn(128, 3, 32, 32, device=device)
-    labels = torch.randint(10, (128,), device=device)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-
-    return run
+    model = build_model("dbn", "small", "bn", 10)
+    model.bn1 = norm
+    return training_step(model, device)
 
 
 def main() -> None:
@@ -117,7 +108,11 @@ def main() -> None:
     show("forward and backward", whole, "products")
     show("training step of the small network", steps, "BatchNorm2d")
     name = "dbn-fresh-memory" if arguments.fresh_memory else "dbn"
-    write(arguments.out, name, {"forward": forward, "forward_backward": whole, "step": steps})
+    write(
+        arguments.out,
+        name,
+        median_seconds={"forward": forward, "forward_backward": whole, "step": steps},
+    )
 
 
 if __name__ == "__main__":

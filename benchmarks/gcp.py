@@ -171,7 +171,7 @@ def main() -> None:
     write(
         arguments.out,
         "gcp",
-        medians,
+        median_seconds=medians,
         shapes=SHAPES,
         textbook_samples_timed=TEXTBOOK_SAMPLES,
         relative_errors=wrong,

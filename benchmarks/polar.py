@@ -63,7 +63,7 @@ def main() -> None:
             errors = {name: error(factor(G), exact) for name, factor in FACTORS.items()}
             wrong[shape][f"{kappa:.0e}"] = errors
             print(f"  kappa {kappa:.0e}: " + ", ".join(f"{k} {e:.0e}" for k, e in errors.items()))
-    write(arguments.out, "polar", medians, spectral_norm_errors=wrong)
+    write(arguments.out, "polar", median_seconds=medians, spectral_norm_errors=wrong)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from common import RESULTS, machine
+from common import write
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
@@ -155,10 +155,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     rows = [row for place in PLACES for row in together(*place, arguments.rounds)]
-    content = machine() | {"threads": 1, "rounds": arguments.rounds, "rows": rows}
-    part = RESULTS / f".processes.{os.getpid()}.part"
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(RESULTS / "processes.json")
+    write(RESULTS, "processes", threads=1, rounds=arguments.rounds, rows=rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from common import begin, options, show, write
+from common import begin, options, show, training_step, write
 from torch import nn
 
 import orthocond as oc
@@ -31,17 +31,7 @@ def step(stem: nn.Module | None, device: str) -> Callable[[], None]:
     model = build_model("dbn", "small", "svd", 10)
     if stem is not None:
         model.conv1 = stem
-    model = model.to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    images = torch.randn(BATCH, device=device)
-    labels = torch.randint(10, (len(images),), device=device)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-
-    return run
+    return training_step(model, device)
 
 
 def stem_step(treatments: str, device: str) -> Callable[[], None]:
@@ -99,7 +89,7 @@ def main() -> None:
     for name, share in shares.items():
         print(f"  {name:32s} {share:10.2%} of a step")
     medians = {"step": steps, "stem_step": hooks, "probe": record}
-    write(arguments.out, "treatments", medians, shares_of_a_step=shares)
+    write(arguments.out, "treatments", median_seconds=medians, shares_of_a_step=shares)
 
 
 if __name__ == "__main__":

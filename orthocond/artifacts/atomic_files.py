@@ -131,20 +131,6 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
         return file.read()
 
 
-def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """Return the value in a JSON file.
-
-    Raises:
-        UserError: the file can't be read, is larger than ``limit`` bytes, or is not JSON.
-    """
-    with naming("read", path):
-        data = read_bytes(path, limit)
-    try:
-        return parse_json(data)
-    except ValueError as error:
-        raise UserError(f"{str(path)!r} {error}") from None
-
-
 @contextmanager
 def naming(verb: str, path: Path) -> Iterator[None]:
     """Turn an OSError in the block into a UserError such as ``cannot write PATH: reason``.

@@ -84,3 +84,17 @@ def covariance_sqrt(X: Tensor, eps: float, g: Tensor) -> tuple[Tensor, Tensor]:
     symmetric = ((g + g.mT) / 2).double().numpy()
     dP = scipy.linalg.solve_sylvester(Q, Q, symmetric)
     return torch.from_numpy(Q), torch.from_numpy(2 / n * dP @ Y)
+
+
+def dense_convolution(L: Tensor, height: int, width: int) -> np.ndarray:
+    """The matrix (C H W, C H W) of a convolution with zero padding, entry by entry."""
+    c, k = L.shape[0], L.shape[-1]
+    D = np.zeros((c, height, width, c, height, width))
+    for i in range(height):
+        for j in range(width):
+            for a in range(k):
+                for b in range(k):
+                    y, x = i + a - k // 2, j + b - k // 2
+                    if 0 <= y < height and 0 <= x < width:
+                        D[:, i, j, :, y, x] = L[:, :, a, b].numpy()
+    return D.reshape(c * height * width, -1)

@@ -9,44 +9,17 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from reference import dense_convolution
 from torch import Tensor
 from torch.nn import functional as F
 
 import orthocond as oc
 from orthocond.errors import UserError
-from orthocond.layers.skew import (
-    EVAL_TERMS,
-    SCALE,
-    TRAIN_TERMS,
-    compose,
-    exponential,
-    skew,
-    unfoldings,
-)
+from orthocond.layers.skew import EVAL_TERMS, SCALE, TRAIN_TERMS
+from orthocond.layers.skew_kernel import compose, skew, unfoldings
 
 # What a series cut after n terms leaves out, relative: 0.7^(n+1) / (n+1)! and less than half more.
 LEFT_OUT = {TRAIN_TERMS: 2.5e-4, EVAL_TERMS: 1e-9}
-
-
-def dense(L: Tensor, height: int, width: int) -> np.ndarray:
-    """The matrix (C H W, C H W) of a convolution with zero padding, entry by entry."""
-    c, k = L.shape[0], L.shape[-1]
-    D = np.zeros((c, height, width, c, height, width))
-    for i in range(height):
-        for j in range(width):
-            for a in range(k):
-                for b in range(k):
-                    y, x = i + a - k // 2, j + b - k // 2
-                    if 0 <= y < height and 0 <= x < width:
-                        D[:, i, j, :, y, x] = L[:, :, a, b].numpy()
-    return D.reshape(c * height * width, -1)
-
-
-def drawn(c: int, k: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(c, c, k, k, dtype=torch.float64, generator=generator)
 
 
 def layer(*args: int, **options: Any) -> oc.SkewOrthogonalConv2d:
@@ -67,23 +40,6 @@ def converged(made: oc.SkewOrthogonalConv2d) -> oc.SkewOrthogonalConv2d:
     return made.eval()
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_the_dense_matrix_is_skew_up_to_the_border(k: int) -> None:
-    D = dense(skew(drawn(3, k)), 5, 6)
-    assert np.array_equal(D, -D.T)
-
-
-@given(c=st.integers(1, 4), k=st.sampled_from([1, 3, 5]), n=st.integers(1, 6), seed=st.integers(0))
-@settings(max_examples=40, deadline=None)
-def test_the_bound_is_above_the_norm(c: int, k: int, n: int, seed: int) -> None:
-    L = drawn(c, k, seed % 2**32)  # any filter, not only a skew one
-    bound = k * min(np.linalg.norm(A.numpy(), 2) for A in unfoldings(L))
-    assert np.linalg.norm(dense(L, n, n), 2) <= bound * (1 + 1e-12)
-    # On an endless image the norm is the largest over frequencies.
-    frequencies = np.fft.fft2(L.numpy(), (32, 32), axes=(2, 3)).transpose(2, 3, 0, 1)
-    assert np.linalg.norm(frequencies, 2, axis=(2, 3)).max() <= bound * (1 + 1e-12)
-
-
 @pytest.mark.parametrize(("channels", "k"), [((3, 4), 3), ((4, 4), 5), ((4, 2), 3)])
 def test_the_series_is_the_matrix_exponential(channels: tuple[int, int], k: int) -> None:
     made = converged(layer(*channels, k, bias=False, mode="series"))
@@ -91,7 +47,7 @@ def test_the_series_is_the_matrix_exponential(channels: tuple[int, int], k: int)
     x = torch.randn(2, inputs, 5, 6, dtype=torch.float64)
     wide = np.zeros((2, max(channels), 5, 6))
     wide[:, :inputs] = x
-    E = scipy.linalg.expm(dense(scaled(made), 5, 6))
+    E = scipy.linalg.expm(dense_convolution(scaled(made), 5, 6))
     assert np.allclose(E @ E.T, np.eye(len(E)), rtol=0, atol=1e-13)
     expected = (wide.reshape(2, -1) @ E.T).reshape(wide.shape)[:, :outputs]
     y = made(x).detach().numpy()
@@ -105,7 +61,7 @@ def test_a_fresh_layer_is_within_the_radius() -> None:
     made = layer(3, 8, 3).eval()
     response = compose(made._scaled().detach(), 8, 1)  # the identity and L
     response[range(8), range(8), 1, 1] -= 1
-    assert np.linalg.norm(dense(response, 8, 8), 2) <= 0.7
+    assert np.linalg.norm(dense_convolution(response, 8, 8), 2) <= 0.7
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -194,12 +150,6 @@ def test_autocast_rounds_the_product_and_not_the_kernel(k: int, dtype: torch.dty
     assert (z - y).norm() < 2 * torch.finfo(dtype).eps * y.norm()
     z.float().square().sum().backward()
     assert made.filter.grad.isfinite().all() and made.filter.grad.dtype == torch.float32
-
-
-def test_exponential_of_nothing_is_the_identity() -> None:
-    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    L = torch.zeros(3, 3, 3, 3, dtype=torch.float64)
-    assert torch.equal(exponential(x, L, 5), x)
 
 
 @pytest.mark.parametrize(
