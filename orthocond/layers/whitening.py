@@ -82,7 +82,7 @@ class _Whiten(torch.autograd.Function):
         out = torch.empty_like(x)
         if not of_batch:
             for j, (g, o) in enumerate(by_group(groups, G, out)):
-                torch.bmm(At[j].to(x.dtype).expand(len(x), d, d), g, out=o)
+                o.baddbmm_(At[j].to(x.dtype).expand(len(x), d, d), g, beta=0)  # o = At g
             return out, g_weight, g_bias, None
         n, *factors = of_batch
         if ctx.is_reduced:
