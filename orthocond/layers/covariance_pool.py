@@ -13,7 +13,7 @@ from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.lowrank import covariance_root
 from orthocond.spectral.minimax import default_condition
 from orthocond.spectral.newton_schulz import ITERATIONS
-from orthocond.spectral.root_solvers import Method, Solver, method_of
+from orthocond.spectral.root_solvers import Method, Solver, check_iteration, method_of
 from orthocond.spectral.roots import root_by
 
 PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "minimax", "average"]
@@ -97,6 +97,7 @@ class CovarianceRoot(nn.Module):
             raise UserError(f"eps must be 0 or more and finite, got {eps}")
         if solver == "average" and eps:
             raise UserError(f"solver 'average' has no covariance to add eps to: got eps={eps}")
+        check_iteration(solver, steps, condition)
         by: Solver = solver if solver in ("minimax", "newton-schulz") else "eigh"
         if solver == "minimax" and condition is None:
             condition = default_condition(eps)

@@ -165,6 +165,15 @@ def root_backward(factors: tuple[Tensor, ...], g: Tensor, power: Power, method: 
     return gA.masked_fill(~keep, 0).to(g.dtype)
 
 
+def check_iteration(solver: str, steps: int, condition: float | None) -> None:
+    """Raise a UserError for settings of an iteration that the solver does not use."""
+    require_whole(steps, "steps")
+    if solver != "newton-schulz" and steps != ITERATIONS:
+        raise UserError(f"steps are for solver 'newton-schulz': leave them out for {solver!r}")
+    if solver != "minimax" and condition is not None:
+        raise UserError(f"condition is for solver 'minimax': leave it out for {solver!r}")
+
+
 def method_of(
     solver: Solver,
     backward: Backward = "exact",
@@ -191,11 +200,7 @@ def method_of(
         raise UserError(
             f"solver {solver!r} has its own backward: use backward='exact', not {backward!r}"
         )
-    require_whole(steps, "steps")
-    if solver != "newton-schulz" and steps != ITERATIONS:
-        raise UserError(f"steps are for solver 'newton-schulz': leave them out for {solver!r}")
+    check_iteration(solver, steps, condition)
     if condition is None:
         return Method(solver, backward, steps)
-    if solver != "minimax":
-        raise UserError(f"condition is for solver 'minimax': leave it out for {solver!r}")
     return Method(solver, backward, steps, minimax.schedule(float(condition)))

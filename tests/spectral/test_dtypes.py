@@ -22,6 +22,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "matrix_sqrt": oc.matrix_sqrt,
     "matrix_inv_sqrt": oc.matrix_inv_sqrt,
     "matrix_sqrt by iteration": lambda P: oc.matrix_sqrt(P, "newton-schulz"),
+    "matrix_sqrt by minimax": lambda P: oc.matrix_sqrt(P, "minimax"),
     "covariance_sqrt": oc.covariance_sqrt,
     "polar_factor": oc.polar_factor,
     "optimal_lr of the weight": lambda W: oc.optimal_lr(W, torch.eye(2)),
