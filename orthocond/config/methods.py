@@ -13,6 +13,7 @@ LABELS = {
     "ow-stiefel": "OW (Stiefel)",
     "olr-newton": "OLR (Newton)",
     "olr-exact": "OLR (exact)",
+    "muon": "Muon",
     "rescale": "rescale",
     "slow": "slow",
 }

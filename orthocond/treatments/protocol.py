@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -32,6 +33,8 @@ class Step:
         lr: learning rate of the parameter's group.
         eta: learning rate that a rule found, before its check against 0 and lr.
         rate: learning rate to take the step with; None takes the learning rate of the group.
+        move: function that gets the displacement (out, in k k) of the optimizer's step, and returns
+            the displacement to take instead; None takes the optimizer's own.
     """
 
     W: Tensor
@@ -39,6 +42,7 @@ class Step:
     lr: float
     eta: float | None = None
     rate: float | None = None
+    move: Callable[[Tensor], Tensor] | None = None
 
 
 class Treatment:
@@ -79,4 +83,4 @@ class Treatment:
         return G
 
     def on_step(self, step: Step) -> None:
-        """Choose the learning rate of the step."""
+        """Choose the learning rate of the step, or how its displacement is replaced."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orthocond.errors import UserError, unknown
+from orthocond.treatments.muon import OrthogonalStep
 from orthocond.treatments.nog import NearestOrthogonalGradient, RescaledGradient
 from orthocond.treatments.ol import OrthogonalLoss
 from orthocond.treatments.olr import (
@@ -27,6 +28,7 @@ TREATMENTS: dict[str, type[Treatment]] = {
         OptimalLearningRate,
         NewtonLearningRate,
         ExactLearningRate,
+        OrthogonalStep,
         RescaledGradient,
         SlowLearningRate,
     )

@@ -38,7 +38,9 @@ def test_rescale_keeps_the_direction_and_takes_nogs_norm() -> None:
     assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(gradients("nog")[1]), rel=1e-12)
 
 
-@pytest.mark.parametrize("treatments", ["nog+olr", "rescale+olr-newton", "olr-exact", "slow"])
+@pytest.mark.parametrize(
+    "treatments", ["nog+olr", "rescale+olr-newton", "olr-exact", "slow", "muon"]
+)
 def test_a_gradient_of_zero_stays_and_one_that_is_not_finite_is_left_alone(treatments: str) -> None:
     toy = Toy(treatments, PLAIN)
     toy.backward()

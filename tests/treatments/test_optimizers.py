@@ -51,7 +51,7 @@ def test_treatments_without_a_rate_accept_an_optimizer_without_lr(treatments: st
     assert_same(toy.state(), plain.state(), 1e-12)
 
 
-@pytest.mark.parametrize("treatment", ["olr", "olr-newton", "olr-exact", "slow"])
+@pytest.mark.parametrize("treatment", ["olr", "olr-newton", "olr-exact", "slow", "muon"])
 def test_treatments_that_scale_the_step_need_an_optimizer_with_lr(treatment: str) -> None:
     message = rf"^{treatment} scales the step by the learning rate, but .* has none \(lr=None\): g"
     with pytest.raises(UserError, match=message):
@@ -63,7 +63,7 @@ def test_treatments_that_scale_the_step_need_an_optimizer_with_lr(treatment: str
         toy.optimizer.step()
 
 
-@pytest.mark.parametrize("treatment", ["nog+olr", "olr-newton", "olr-exact", "slow"])
+@pytest.mark.parametrize("treatment", ["nog+olr", "olr-newton", "olr-exact", "slow", "muon"])
 def test_a_rate_may_be_a_tensor(treatment: str) -> None:
     number, tensor = (Toy(treatment, partial(SGD, lr=lr)) for lr in (0.1, torch.tensor(0.1)))
     for _ in range(3):

@@ -21,6 +21,9 @@ def test_treatments_in_any_order_are_stored_in_one_order() -> None:
         ("olr+olr-exact", "olr and olr-exact exclude each other: a step has one learning rate"),
         ("nog+rescale", "nog and rescale exclude each other: the second would undo the first"),
         ("olr+slow", "olr and slow exclude each other"),
+        ("muon+olr", "^olr and muon exclude each other: a step has one learning rate$"),
+        ("nog+olr-exact+muon", "^olr-exact and muon exclude each other"),
+        ("slow+muon", "^muon and slow exclude each other"),
     ],
 )
 def test_a_contradictory_combination_is_refused_with_the_reason(text: str, words: str) -> None:

@@ -5,7 +5,9 @@ Note [Hooks on the step]
     averaged over processes, unscaled and clipped, and equal on every process. OLR does not change
     the group's learning rate, which belongs to the scheduler. Instead it moves its one parameter to
     lerp(old, new, eta / lr) after the step. For AdamW, and for SGD with momentum and weight decay,
-    the step is proportional to lr, so the result is a step with eta.
+    the step is proportional to lr, so the result is a step with eta. ``muon`` replaces the
+    displacement itself. A step that the optimizer skips has the displacement 0, which both keep. A
+    displacement that is not finite is left as it is, like such a gradient.
 
 Note [Two readings of OLR]
     Eq. 18 asks for the eta that brings W - eta G nearest to an orthogonal matrix. Under a weight
@@ -161,8 +163,9 @@ class StepHooks:
         if self._rule is not None:
             start = parameter.detach() if old is None else old
             step = self._choose_rate(start, after, learning_rate(group, self._rule))
-            eta, used = step.eta, step.rate is not None
-            self._old = (start.clone() if old is None else old) if used else None
+            eta, used = step.eta, None if step.eta is None else step.rate is not None
+            changes = step.rate is not None or step.move is not None
+            self._old = (start.clone() if old is None else old) if changes else None
         self.last = Last(eta, used, True, before, after)
 
     def _choose_rate(self, old: Tensor, G: Tensor, lr: float) -> Step:
@@ -190,7 +193,16 @@ class StepHooks:
                 f"untreated gradient of layer {self._place.name!r}: call backward before the step, "
                 "and call the step without a closure"
             )
-        if step is not None and step.rate is not None and old is not None:
-            share = step.rate / step.lr if step.lr else 0.0
-            compute = wide(old.dtype)
-            parameter.copy_(old.to(compute).lerp(parameter.to(compute), share))
+        if step is not None and old is not None:
+            self._move(parameter, old, step)
+
+    def _move(self, parameter: Tensor, old: Tensor, step: Step) -> None:
+        """Replace the step that the optimizer took from ``old``."""
+        old = old.to(wide(old.dtype))
+        new = parameter.to(old.dtype)
+        if step.rate is not None:
+            new = old.lerp(new, step.rate / step.lr if step.lr else 0.0)
+        if step.move is not None and (new - old).isfinite().all():
+            D = step.move(to_matrix(new - old, self._place.kind))
+            new = old + from_matrix(D, old, self._place.kind)
+        parameter.copy_(new)

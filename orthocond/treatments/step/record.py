@@ -23,7 +23,7 @@ class Last:
 
     Args:
         eta: learning rate that the rule of OLR found; None without a rule.
-        eta_used: whether the step was taken with eta; None without a rule.
+        eta_used: whether the step was taken with eta; None without a rule, as with ``muon``.
         finite: whether the gradient was finite. One that is not finite is not treated; the training
             loop must deal with it.
     """
