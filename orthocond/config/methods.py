@@ -10,6 +10,7 @@ SOLVERS = {"svd": "SVD", "ns": "Newton-Schulz", "bn": "BN", "gap": "GAP"}
 """Name of each solver: its label. ``bn`` and ``gap`` are the baselines without a spectral layer."""
 
 LABELS = {
+    "polargrad": "PolarGrad",
     "ow-stiefel": "OW (Stiefel)",
     "olr-newton": "OLR (Newton)",
     "olr-exact": "OLR (exact)",

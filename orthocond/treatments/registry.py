@@ -14,6 +14,7 @@ from orthocond.treatments.olr import (
 )
 from orthocond.treatments.ow import OrthogonalWeight
 from orthocond.treatments.ow_stiefel import StiefelWeight
+from orthocond.treatments.polargrad import PolarGradient
 from orthocond.treatments.protocol import Treatment
 from orthocond.treatments.sn import SpectralNorm
 
@@ -21,6 +22,7 @@ TREATMENTS: dict[str, type[Treatment]] = {
     treatment.name: treatment
     for treatment in (
         NearestOrthogonalGradient,
+        PolarGradient,
         SpectralNorm,
         OrthogonalLoss,
         OrthogonalWeight,

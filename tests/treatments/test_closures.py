@@ -20,7 +20,7 @@ import orthocond as oc
 from orthocond.errors import UserError
 
 every = pytest.mark.parametrize("treatments", EACH)
-HOOKED = ["nog", "olr", "rescale+olr-exact", "slow", "nog+muon"]
+HOOKED = ["nog", "olr", "rescale+olr-exact", "slow", "polargrad+muon"]
 
 ONCE: dict[str, Callable[..., Optimizer]] = {
     **OPTIMIZERS,
@@ -198,7 +198,13 @@ def test_accelerate_passes_a_closure_on(treatments: str) -> None:
     assert_same(one.state(), wrapped.state())
 
 
-LIGHTNING = ["nog+olr", "nog+ow+olr", "nog+sn+ol+olr-exact", "ow-stiefel+rescale+slow", "muon"]
+LIGHTNING = [
+    "nog+olr",
+    "nog+ow+olr",
+    "nog+sn+ol+olr-exact",
+    "ow-stiefel+rescale+slow",
+    "polargrad+muon",
+]
 
 
 @pytest.mark.parametrize("treatments", LIGHTNING)

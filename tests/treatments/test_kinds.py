@@ -63,13 +63,16 @@ def step(model: nn.Sequential, treated: oc.Treated, x: Tensor) -> tuple[Tensor, 
 
 
 @kinds
-@pytest.mark.parametrize("treatment", ["nog", "rescale"])
+@pytest.mark.parametrize("treatment", ["nog", "polargrad", "rescale"])
 def test_a_gradient_treatment_acts_on_the_weight_as_a_matrix(kind: str, treatment: str) -> None:
     model, treated, x = build(kind, treatment)
     W, G = step(model, treated, x)
     M = matrix(kind, G)
-    scale = np.sqrt(min(M.shape)) / np.linalg.norm(M)
-    expected = polar(M) if treatment == "nog" else scale * M
+    expected = {
+        "nog": polar(M),
+        "polargrad": np.linalg.norm(M, "nuc") * polar(M),
+        "rescale": np.sqrt(min(M.shape)) / np.linalg.norm(M) * M,
+    }[treatment]
     got = matrix(kind, treated.parameter.grad)
     assert np.allclose(got, expected, rtol=0, atol=1e-10)
     moved = matrix(kind, (W - treated.parameter) / 0.1)
@@ -91,6 +94,16 @@ def test_a_step_treatment_acts_on_the_weight_as_a_matrix(kind: str, rule: str, t
     assert treated.last.eta == pytest.approx(eta, nan_ok=True)
     rate = eta if 0 <= eta < 0.1 and (eta > 0 or rule == "olr-exact") else 0.1
     torch.testing.assert_close(treated.parameter.detach(), W - rate * G)
+
+
+@kinds
+def test_the_step_of_muon_is_computed_from_the_weight_as_a_matrix(kind: str) -> None:
+    model, treated, x = build(kind, "muon")
+    W, G = step(model, treated, x)
+    M = matrix(kind, G)
+    expected = -0.1 * np.sqrt(max(1, len(M) / M[0].size)) * polar(M)
+    moved = matrix(kind, treated.parameter - W)
+    assert np.allclose(moved, expected, rtol=0, atol=1e-10)
 
 
 @kinds

@@ -43,7 +43,10 @@ class Scaled(Optimizer):
                     p.sub_(p.grad, alpha=0.1)
 
 
-@pytest.mark.parametrize("treatments", ["nog", "rescale", "ol", "sn", "ow", "ow-stiefel", "nog+ow"])
+GRADIENT_AND_WEIGHT = ["nog", "polargrad", "rescale", "ol", "sn", "ow", "ow-stiefel", "nog+ow"]
+
+
+@pytest.mark.parametrize("treatments", GRADIENT_AND_WEIGHT)
 def test_treatments_without_a_rate_accept_an_optimizer_without_lr(treatments: str) -> None:
     toy, plain = Toy(treatments, Scaled), Toy(treatments, partial(SGD, lr=0.1))
     for _ in range(2):

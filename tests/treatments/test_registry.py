@@ -20,6 +20,11 @@ def test_treatments_in_any_order_are_stored_in_one_order() -> None:
         ("ow+ow-stiefel", "ow and ow-stiefel exclude each other"),
         ("olr+olr-exact", "olr and olr-exact exclude each other: a step has one learning rate"),
         ("nog+rescale", "nog and rescale exclude each other: the second would undo the first"),
+        (
+            "polargrad+nog",
+            "^nog and polargrad exclude each other: the second would undo the first$",
+        ),
+        ("rescale+polargrad", "^polargrad and rescale exclude each other"),
         ("olr+slow", "olr and slow exclude each other"),
         ("muon+olr", "^olr and muon exclude each other: a step has one learning rate$"),
         ("nog+olr-exact+muon", "^olr-exact and muon exclude each other"),

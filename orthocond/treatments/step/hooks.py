@@ -9,6 +9,11 @@ Note [Hooks on the step]
     displacement itself. A step that the optimizer skips has the displacement 0, which both keep. A
     displacement that is not finite is left as it is, like such a gradient.
 
+Note [Nested steps]
+    The ``step`` of an optimizer may call the ``step`` of its base class, and a loop may step twice
+    with one gradient. Then the hooks find the gradient that they have written. It is not treated
+    again: the result of ``polargrad`` has the nuclear norm r |G|_*, and would grow by the rank r.
+
 Note [Two readings of OLR]
     Eq. 18 asks for the eta that brings W - eta G nearest to an orthogonal matrix. Under a weight
     treatment the released code reads W as the underlying parameter. This is not the orthogonal
@@ -152,9 +157,13 @@ class StepHooks:
         if not before.isfinite().all():
             self.last = Last(None, None, False, before, before)
             return
-        after = before
-        for part in self._parts:
-            after = part.on_gradient(after)
+        untreated, after = before, before
+        if self._is_treated(before):
+            assert self.last is not None
+            untreated = self.last._before
+        else:
+            for part in self._parts:
+                after = part.on_gradient(after)
         if after is not before:
             scaled = after if scale is None else after * scale
             parameter.grad.copy_(from_matrix(scaled, parameter.grad, place.kind))
@@ -166,7 +175,14 @@ class StepHooks:
             eta, used = step.eta, None if step.eta is None else step.rate is not None
             changes = step.rate is not None or step.move is not None
             self._old = (start.clone() if old is None else old) if changes else None
-        self.last = Last(eta, used, True, before, after)
+        self.last = Last(eta, used, True, untreated, after)
+
+    def _is_treated(self, G: Tensor) -> bool:
+        """Return whether a gradient is the result of the last treatment (Note [Nested steps])."""
+        if self.last is None or not self.last.finite:
+            return False
+        after = self.last._after
+        return (G.device, G.dtype) == (after.device, after.dtype) and torch.equal(G, after)
 
     def _choose_rate(self, old: Tensor, G: Tensor, lr: float) -> Step:
         """Return the step from the parameter's value ``old``, with the rate chosen by the rule."""
