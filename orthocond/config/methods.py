@@ -12,6 +12,7 @@ SOLVERS = {"svd": "SVD", "ns": "Newton-Schulz", "bn": "BN", "gap": "GAP"}
 LABELS = {
     "polargrad": "PolarGrad",
     "ow-stiefel": "OW (Stiefel)",
+    "ow-conv": "OW (BCOP)",
     "olr-newton": "OLR (Newton)",
     "olr-exact": "OLR (exact)",
     "muon": "Muon",

@@ -49,10 +49,17 @@ class Treatment:
     """Base class of the treatments, which does nothing; each treatment overrides what it changes.
 
     One layer takes at most one treatment of the weight, one of the gradient and one of the step.
+
+    Attributes:
+        name: name in sums such as 'nog+ow'.
+        acts_on: what the treatment changes.
+        packs: whether the layer's parameter packs several matrices, so that no treatment of the
+            gradient or the step can read it as one.
     """
 
     name: ClassVar[str]
     acts_on: ClassVar[Acts]
+    packs: ClassVar[bool] = False
 
     def __init__(self, options: Options) -> None:
         self.options = options

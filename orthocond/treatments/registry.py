@@ -13,6 +13,7 @@ from orthocond.treatments.olr import (
     SlowLearningRate,
 )
 from orthocond.treatments.ow import OrthogonalWeight
+from orthocond.treatments.ow_conv import OrthogonalConvolution
 from orthocond.treatments.ow_stiefel import StiefelWeight
 from orthocond.treatments.polargrad import PolarGradient
 from orthocond.treatments.protocol import Treatment
@@ -27,6 +28,7 @@ TREATMENTS: dict[str, type[Treatment]] = {
         OrthogonalLoss,
         OrthogonalWeight,
         StiefelWeight,
+        OrthogonalConvolution,
         OptimalLearningRate,
         NewtonLearningRate,
         ExactLearningRate,
@@ -64,4 +66,11 @@ def parse_treatments(text: str) -> tuple[str, ...]:
         same = [name for name in TREATMENTS if name in names and TREATMENTS[name].acts_on == kind]
         if len(same) > 1:
             raise UserError(f"{' and '.join(same)} exclude each other: {why}")
+    for packed in (name for name in names if TREATMENTS[name].packs):
+        for name in names:
+            if TREATMENTS[name].acts_on in ("gradient", "step"):
+                raise UserError(
+                    f"{packed} and {name} exclude each other: the parameter of {packed} packs "
+                    f"several matrices, and {name} needs a parameter that is one matrix"
+                )
     return tuple(name for name in TREATMENTS if name in names)

@@ -29,7 +29,10 @@ def test_a_solver_alone_is_a_method(solver: str) -> None:
     assert str(Method.parse(solver)) == solver
 
 
-@pytest.mark.parametrize("text", ["svd", "ns", "sn", "nog+olr-exact", "ow-stiefel", "nog+ol"])
+@pytest.mark.parametrize(
+    "text",
+    ["svd", "ns", "sn", "nog+olr-exact", "ow-stiefel", "nog+ol", "ow-conv", "polargrad+ow", "muon"],
+)
 def test_the_canonical_form_parses_to_itself(text: str) -> None:
     method = Method.parse(text)
     assert Method.parse(str(method)) == method

@@ -88,7 +88,7 @@ def test_lbfgs_is_refused_at_bind(treatments: str) -> None:
         toy.treated.bind(LBFGS(toy.model.parameters()))
 
 
-@pytest.mark.parametrize("treatments", ["ow", "ow-stiefel", "ol", "sn"])
+@pytest.mark.parametrize("treatments", ["ow", "ow-stiefel", "ow-conv", "ol", "sn"])
 def test_treatments_without_a_step_hook_accept_lbfgs(treatments: str) -> None:
     toy = Toy(treatments)
     toy.optimizer = LBFGS(toy.model.parameters(), lr=0.1, max_iter=3)

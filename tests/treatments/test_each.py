@@ -127,7 +127,7 @@ def test_sn_has_a_largest_singular_value_of_one() -> None:
     assert np.linalg.norm(toy.treated.weight().numpy(), 2) == pytest.approx(1, rel=1e-6)
 
 
-@pytest.mark.parametrize("treatments", ["sn", "ow", "ow-stiefel"])
+@pytest.mark.parametrize("treatments", ["sn", "ow", "ow-stiefel", "ow-conv"])
 def test_remove_keeps_the_present_weight_in_training_mode_too(treatments: str) -> None:
     toy = Toy(treatments)
     toy.step()
@@ -136,7 +136,7 @@ def test_remove_keeps_the_present_weight_in_training_mode_too(treatments: str) -
     torch.testing.assert_close(layer.weight.detach().flatten(1), weight, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("treatment", ["sn", "ow", "ow-stiefel"])
+@pytest.mark.parametrize("treatment", ["sn", "ow", "ow-stiefel", "ow-conv"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_weight_treatment_gives_and_takes_no_bias(treatment: str, bias: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=bias))
@@ -162,7 +162,7 @@ def test_ow_stiefel_stays_orthonormal_under_weight_decay(shape: tuple[int, ...])
     assert np.allclose(singular, 1, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("other", ["", "sn", "ow", "ow-stiefel"])
+@pytest.mark.parametrize("other", ["", "sn", "ow", "ow-stiefel", "ow-conv"])
 def test_ol_is_the_norm_of_eq_12(other: str) -> None:
     toy = Toy(["ol", *other.split()])
     toy.model.eval()

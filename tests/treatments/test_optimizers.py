@@ -43,7 +43,8 @@ class Scaled(Optimizer):
                     p.sub_(p.grad, alpha=0.1)
 
 
-GRADIENT_AND_WEIGHT = ["nog", "polargrad", "rescale", "ol", "sn", "ow", "ow-stiefel", "nog+ow"]
+GRADIENT = ["nog", "polargrad", "rescale", "nog+ow"]
+GRADIENT_AND_WEIGHT = [*GRADIENT, "ol", "sn", "ow", "ow-stiefel", "ow-conv"]
 
 
 @pytest.mark.parametrize("treatments", GRADIENT_AND_WEIGHT)

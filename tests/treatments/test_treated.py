@@ -64,6 +64,29 @@ def test_ow_refuses_what_a_skew_convolution_can_not_be(layer: nn.Module, words: 
     assert model[0] is layer
 
 
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.Linear(3, 4), "^ow-conv needs a Conv2d, got a Linear: use ow-stiefel$"),
+        (nn.ConvTranspose2d(3, 4, 3), "^ow-conv needs a Conv2d, got a ConvTranspose2d: use"),
+        (nn.Conv1d(3, 4, 3), "^ow-conv needs a Conv2d, got a Conv1d: use ow-stiefel$"),
+        (nn.Conv2d(3, 4, (1, 3)), "^ow-conv needs a square kernel, got 1 x 3$"),
+        (
+            nn.Conv2d(3, 4, 3, stride=(1, 2)),
+            r"^ow-conv needs stride 1, got \(1, 2\): its kernel is",
+        ),
+        (nn.Conv2d(3, 4, 3, dilation=2), r"^ow-conv needs dilation 1, got \(2, 2\): its kernel is"),
+        (nn.Conv2d(4, 4, 3, groups=2), "^layer '0' has 2 groups, so its weight is 2 independent"),
+    ],
+)
+def test_ow_conv_refuses_what_is_not_orthogonal_at_its_size(layer: nn.Module, words: str) -> None:
+    model, state = nn.Sequential(layer), torch.get_rng_state()
+    with pytest.raises(UserError, match=words) as error:
+        oc.treat(model, "0", "ow-conv")
+    assert model[0] is layer and "\n" not in str(error.value)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("treatments", ["nog", "olr", "rescale+olr-exact"])
 def test_an_optimizer_without_the_parameter_of_the_layer_is_refused(treatments: str) -> None:
     toy = Toy(treatments)
@@ -79,8 +102,8 @@ ALREADY = (
 )
 
 
-@pytest.mark.parametrize("first", ["sn", "ow-stiefel"])
-@pytest.mark.parametrize("second", ["sn", "nog+ow", "ow-stiefel"])
+@pytest.mark.parametrize("first", ["sn", "ow-stiefel", "ow-conv"])
+@pytest.mark.parametrize("second", ["sn", "nog+ow", "ow-stiefel", "ow-conv"])
 def test_a_second_weight_treatment_is_refused_in_a_second_call_too(first: str, second: str) -> None:
     model = network()
     treated = oc.treat(model, "0", first)
