@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from orthocond.distributed import is_distributed
 from orthocond.errors import UserError, require_floating
 from orthocond.layers.moments import moments
 from orthocond.layers.outcomes import SpectralOutcomes
+from orthocond.layers.running_statistics import RunningStatistics
 from orthocond.layers.whitening import Whitening, whiten
 from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.eigh import Outcome
@@ -20,7 +20,27 @@ from orthocond.spectral.newton_schulz import ITERATIONS
 from orthocond.spectral.root_solvers import Method, Root, Solver, method_of, root_forward
 
 
-class DecorrelatedBatchNorm2d(nn.Module):
+def _require_pixels(x: Tensor, least: int, n: Tensor | None) -> None:
+    """Raise a UserError if the batch has too few pixels for a covariance.
+
+    n (), the number over all processes if there are others, is on the device. The host reads it
+    only if this process alone has too few.
+    """
+    count = x.numel() // x.shape[1]
+    if count < least and n is not None:
+        count = int(n)
+    if count < least:
+        why = (
+            f": the covariance of {least - 1} channels is singular with fewer; use a larger batch, "
+            "more groups or eps > 0"
+        )
+        raise UserError(
+            f"expected at least {least} pixels over the batch in training, got {count} from "
+            f"input of shape {tuple(x.shape)}{why if least > 2 else ''}"
+        )
+
+
+class DecorrelatedBatchNorm2d(RunningStatistics):
     """Batch normalization that also decorrelates the channels (ZCA whitening).
 
     y = gamma (P + eps I)^(-1/2) (x - mu) + beta, with the mean mu and the covariance P (eq. 2) of
@@ -88,9 +108,6 @@ class DecorrelatedBatchNorm2d(nn.Module):
 
     weight: nn.Parameter  # weight and bias are None without affine, as in torch
     bias: nn.Parameter
-    running_mean: Tensor  # these three are None without track_running_stats, as in torch
-    running_covariance: Tensor
-    num_batches_tracked: Tensor
 
     def __init__(
         self,
@@ -137,41 +154,12 @@ class DecorrelatedBatchNorm2d(nn.Module):
         self.register_buffer("num_batches_tracked", batches)
         self.reset_parameters()
 
-    def reset_running_stats(self) -> None:
-        """Reset the running statistics to mean 0, covariance I and zero batches."""
-        if self.track_running_stats:
-            self.running_mean.zero_()
-            self.running_covariance.zero_().diagonal(dim1=-2, dim2=-1).fill_(1)
-            self.num_batches_tracked.zero_()
-
     def reset_parameters(self) -> None:
         """Reset gamma to 1, beta to 0, and the running statistics to their initial values."""
         self.reset_running_stats()
         if self.affine:
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Convert the layer, but keep the running statistics at least in float32.
-
-        Half precision would lose small updates, and 1 / (l_min + eps) amplifies the rounding.
-        """
-        before = {name: b for name, b in self.named_buffers() if b.is_floating_point()}
-        super()._apply(fn, recurse)
-        for name, statistics in before.items():
-            after = self.get_buffer(name)
-            if after.dtype.itemsize < 4 <= statistics.dtype.itemsize:
-                setattr(self, name, statistics.to(after.device, torch.float32))
-        return self
-
-    @torch.no_grad()
-    def set_running_stats(
-        self, mean: Tensor, covariance: Tensor, momentum: float | Tensor = 1.0
-    ) -> None:
-        """Move the running statistics towards the given mean and covariance by momentum."""
-        for running, new in ((self.running_mean, mean), (self.running_covariance, covariance)):
-            by = momentum.to(running.dtype) if isinstance(momentum, Tensor) else momentum
-            running.lerp_(new.to(running), by)
 
     def _root(self, covariance: Tensor) -> tuple[Root, Tensor]:
         """Return the root, all NaN for a failed matrix, and whether no matrix failed (a 0-d bool).
@@ -185,51 +173,15 @@ class DecorrelatedBatchNorm2d(nn.Module):
         F = root.value.masked_fill(failed[:, None, None], float("nan"))
         return root._replace(value=F), ~failed.any()
 
-    def _require_pixels(self, x: Tensor, n: Tensor, is_reduced: bool) -> None:
-        """Raise a UserError if the batch has too few pixels for a covariance.
-
-        n (), the number over all processes, is on the device. The host reads it only if this
-        process alone has too few.
-        """
-        d = self.num_features // self.groups
-        least, why = 2, ""
-        if self.solver == "minimax" and self.eps == 0:
-            least = d + 1
-            why = (
-                f": the covariance of {d} channels is singular with fewer; use a larger batch, "
-                "more groups or eps > 0"
-            )
-        count = x.numel() // x.shape[1]
-        if count < least and is_reduced:
-            count = int(n)
-        if count < least:
-            raise UserError(
-                f"expected at least {least} pixels over the batch in training, got {count} from "
-                f"input of shape {tuple(x.shape)}{why}"
-            )
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, covariance: Tensor, worked: Tensor) -> None:
-        """Update the running statistics by those of a batch, unless it failed."""
-        self.num_batches_tracked += worked
-        momentum: float | Tensor
-        if self.momentum is None:
-            momentum = 1 / self.num_batches_tracked.clamp_min(1).double()
-        else:
-            momentum = self.momentum
-        mean = torch.where(worked, mean.to(self.running_mean), self.running_mean)
-        covariance = torch.where(
-            worked, covariance.to(self.running_covariance), self.running_covariance
-        )
-        self.set_running_stats(mean, covariance, momentum)
-
     @torch.no_grad()
     def _of_batch(self, x: Tensor) -> Whitening:
         is_reduced = self.training and is_distributed()
         batch = moments(x, self.groups)
         batch = batch.reduced() if is_reduced else batch
         n = batch.n
-        self._require_pixels(x, n, is_reduced)
+        d = self.num_features // self.groups
+        invertible = self.solver == "minimax" and self.eps == 0
+        _require_pixels(x, d + 1 if invertible else 2, n if is_reduced else None)
         mean, covariance = batch.mean(), batch.covariance()
         root, worked = self._root(covariance)
         if self.training and self.track_running_stats:
