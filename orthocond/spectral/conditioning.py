@@ -159,8 +159,8 @@ def measures(
     share = positive / torch.where(total > 0, total, 1).unsqueeze(-1)
     entropy = -torch.special.xlogy(share, share).sum(-1)
     shifted = (l + eps).abs()
-    r = common_rank
-    common = _ratio(largest, l.sort(-1, descending=True).values[..., r - 1].abs()) if r else None
+    nan = torch.full_like(largest, torch.nan)
+    common = l.topk(common_rank).values[..., -1].abs() if common_rank else nan  # |l_r|
     values = {
         "kappa": _ratio(l.abs().amax(-1), l.abs().amin(-1)),
         "negative": (l < 0).sum(-1).double(),
@@ -170,7 +170,7 @@ def measures(
         "effective_rank": torch.where(total > 0, entropy.exp(), 0),
         "stable_rank": total / torch.where(largest > 0, largest, 1),
         "lambda_max": largest,
-        "kappa_common": torch.full_like(largest, torch.nan) if common is None else common,
+        "kappa_common": _ratio(largest, common),
     }
     return {
         name: torch.where(finite, value, 0 if name in COUNTS else torch.nan)
@@ -266,10 +266,8 @@ def conditioning(
         eps: value that a layer adds to the diagonal of P, for ``kappa_eps``.
         feature_dtype: dtype of the features from which P was computed. A coarser dtype gives a
             larger ``rank_tol``.
-        structural_rank: largest rank that the architecture allows, copied into the record. The
-            function ``structural_rank`` computes it.
-        common_rank: r of ``kappa_common`` = l_max / |l_r|, from 1 to d. To compare layers whose
-            ranks differ, give the smallest rank to all of them.
+        structural_rank: result of the function ``structural_rank``, copied into the record.
+        common_rank: r of ``kappa_common``, from 1 to d; the smallest rank of layers to compare.
 
     Returns:
         A Conditioning. If P holds NaN or Inf, the counts are 0 and the other measured fields are
@@ -278,7 +276,7 @@ def conditioning(
     Raises:
         UserError: the input is neither a square matrix nor a vector, is empty, is less symmetric
             than the rounding of its dtype explains, or is not of a real floating dtype; or
-            ``common_rank`` is not a whole number from 1 to d.
+            ``common_rank`` is no whole number from 1 to d.
 
     Example:
         >>> record = conditioning(torch.tensor([8.0, 2.0, 0.0], dtype=torch.float64), eps=1.0)
@@ -298,6 +296,6 @@ def conditioning(
             raise UserError(f"common_rank is {common_rank}: allowed are whole numbers up to {d}")
     tolerance = rank_tolerance(d, given.dtype, feature_dtype)
     l = covariance_eigenvalues(_symmetric(given)) if square else given
-    found = measures(l, tolerance, eps, common_rank)
-    values = {name: value.item() for name, value in found.items()}
+    found = measures(l, tolerance, eps, common_rank).items()
+    values = {name: value.item() for name, value in found}
     return as_record(values, tolerance, structural_rank, d, common_rank)
