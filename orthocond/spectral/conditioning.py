@@ -296,6 +296,5 @@ def conditioning(
             raise UserError(f"common_rank is {common_rank}: allowed are whole numbers up to {d}")
     tolerance = rank_tolerance(d, given.dtype, feature_dtype)
     l = covariance_eigenvalues(_symmetric(given)) if square else given
-    found = measures(l, tolerance, eps, common_rank).items()
-    values = {name: value.item() for name, value in found}
+    values = {k: v.item() for k, v in measures(l, tolerance, eps, common_rank).items()}
     return as_record(values, tolerance, structural_rank, d, common_rank)

@@ -11,8 +11,9 @@ Note [Muon and NOG]
 Note [Rounding of the displacement]
     The displacement is the difference of two rounded weights, so each of its entries has an error
     of up to half an ulp of the weight. A singular value of the displacement below this noise has
-    singular vectors of noise, and the polar factor gives them the full length. It shows when steps
-    are tiny relative to the weight, and in bfloat16 weights, whose ulp is 4e-3 of the entry.
+    singular vectors of noise, and the polar factor gives them the full length. In float32 this is
+    far away: on the stem of the small ResNet the polar factor had an error of 3e-6 at the rate 0.1,
+    and of 4e-4 at 1e-3. It shows in bfloat16 weights, whose ulp is 4e-3 of the entry.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Treated:
 
     @property
     def parameter(self) -> nn.Parameter:
-        """Trained parameter: OW's filter, OW-Stiefel's matrix, or W without either of them."""
+        """Trained parameter: OW's filter, OW-Stiefel's matrix, OW-Conv's blocks, or else W."""
         return self._place.parameter
 
     @property

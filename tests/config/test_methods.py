@@ -39,6 +39,18 @@ def test_the_canonical_form_parses_to_itself(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("muon", "SVD + Muon"),
+        ("ow+polargrad", "SVD + PolarGrad + OW"),
+        ("ow-conv", "SVD + OW (BCOP)"),
+    ],
+)
+def test_labels_of_treatments_after_the_paper(text: str, label: str) -> None:
+    assert Method.parse(text).label == label
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("nogg", "unknown method 'nogg': allowed are svd, ns, bn, gap, nog.*did you mean 'nog'?"),

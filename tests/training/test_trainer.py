@@ -218,7 +218,10 @@ def test_a_step_that_the_scaler_skips_counts_no_learning_rate(
     assert eta == pytest.approx(sum(etas) / 3, rel=1e-8)
 
 
-@pytest.mark.parametrize("method", ["svd", "ns", "bn", "sn", "ol", "ow-stiefel", "olr-exact"])
+KINDS = ["svd", "ns", "bn", "sn", "ol", "ow-stiefel", "ow-conv", "olr-exact", "polargrad+muon"]
+
+
+@pytest.mark.parametrize("method", KINDS)
 def test_every_kind_of_method_trains(tmp_path: Path, method: str) -> None:
     (result,) = train(tiny(method, settings=("epochs=1",)), tmp_path)
     assert result.status == "complete"
