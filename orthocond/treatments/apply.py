@@ -8,8 +8,8 @@ from typing import get_args, overload
 from torch import nn
 
 from orthocond.errors import UserError, unknown
-from orthocond.treatments.checks import check_layer, find_layers, names_of
-from orthocond.treatments.place import Place
+from orthocond.treatments.layer.checks import check_layer, find_layers, names_of
+from orthocond.treatments.layer.place import Place
 from orthocond.treatments.protocol import Options
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
 from orthocond.treatments.several import TreatedLayers

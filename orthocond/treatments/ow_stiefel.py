@@ -28,7 +28,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 
 from orthocond.spectral.polar import polar_factor
-from orthocond.treatments.matrix import from_matrix, to_matrix, wide
+from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
 from orthocond.treatments.protocol import Treatment
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from orthocond.treatments.effective import evaluation
-from orthocond.treatments.matrix import to_matrix, wide
+from orthocond.treatments.layer.effective import evaluation
+from orthocond.treatments.layer.matrix import to_matrix, wide
 from orthocond.treatments.protocol import Treatment
 
 EPS = 1e-12

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orthocond.treatments.effective import effective_weight, evaluation
-from orthocond.treatments.matrix import wide
-from orthocond.treatments.place import Place
+from orthocond.treatments.layer.effective import effective_weight, evaluation
+from orthocond.treatments.layer.matrix import wide
+from orthocond.treatments.layer.place import Place
 from orthocond.treatments.protocol import Treatment
 from orthocond.treatments.step.hooks import StepHooks, Target
 from orthocond.treatments.step.optimizers import unwrapped

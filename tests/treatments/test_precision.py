@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 import orthocond as oc
 from orthocond.treatments import Treated
-from orthocond.treatments.matrix import from_matrix
+from orthocond.treatments.layer.matrix import from_matrix
 
 HALVES = [torch.bfloat16, torch.float16]
 DTYPES = [*HALVES, torch.float64]

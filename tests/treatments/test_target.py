@@ -12,7 +12,7 @@ from toys import Toy, assert_same, network
 
 import orthocond as oc
 from orthocond.errors import UserError
-from orthocond.treatments.effective import weight_and_derivative
+from orthocond.treatments.layer.effective import weight_and_derivative
 
 RULES = {"olr": "paper", "olr-newton": "newton", "olr-exact": "exact"}
 WEIGHTS = ["sn", "ow", "ow-stiefel"]

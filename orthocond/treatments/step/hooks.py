@@ -36,9 +36,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from orthocond.errors import UserError
-from orthocond.treatments.effective import weight_and_derivative
-from orthocond.treatments.matrix import from_matrix, to_matrix, wide
-from orthocond.treatments.place import Place
+from orthocond.treatments.layer.effective import weight_and_derivative
+from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
+from orthocond.treatments.layer.place import Place
 from orthocond.treatments.protocol import Step, Treatment
 from orthocond.treatments.step.closures import (
     Call,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from orthocond.treatments.matrix import from_matrix, to_matrix
+from orthocond.treatments.layer.matrix import from_matrix, to_matrix
 
 
 def effective_weight(layer: nn.Module) -> Tensor:

@@ -9,9 +9,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from orthocond.errors import UserError, unknown
-from orthocond.treatments.effective import evaluation
-from orthocond.treatments.matrix import KINDS
-from orthocond.treatments.place import weight_parameters
+from orthocond.treatments.layer.effective import evaluation
+from orthocond.treatments.layer.matrix import KINDS
+from orthocond.treatments.layer.place import weight_parameters
 from orthocond.treatments.protocol import Treatment
 
 
