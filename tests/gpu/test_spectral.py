@@ -20,7 +20,7 @@ def pair(matrix_root, P: Tensor, solver: str, device: torch.device) -> list[Tens
     """Value and gradient for a fixed direction, brought back to the CPU."""
     d = P.shape[-1]
     g = spectrum(torch.linspace(-1, 2, d), seed=1) + torch.triu(torch.ones(d, d).double())
-    P = P.to(device).requires_grad_()
+    P = P.detach().to(device).clone().requires_grad_()
     F = matrix_root(P, solver=solver)
     F.backward(g.to(device).expand_as(F))
     assert P.grad is not None and F.device.type == P.grad.device.type == device.type
