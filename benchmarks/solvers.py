@@ -33,6 +33,8 @@ METHODS = {
     "newton-schulz": Method("newton-schulz"),
 }
 
+Tables = dict[str, dict[str, dict[str, float]]]  # pass -> shape -> case -> seconds
+
 
 def covariances(batch: int, d: int, device: str) -> Tensor:
     """Return matrices (batch, d, d) that share their eigenvectors, which costs no time to draw."""
@@ -107,7 +109,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = begin(arguments.threads)
     end = time.monotonic() + 60 * arguments.minutes
-    tables: dict[str, dict[str, dict[str, float]]] = {"forward": {}, "forward_backward": {}}
+    tables: Tables = {"forward": {}, "forward_backward": {}}
+    found: dict[str, dict[str, int | None]] = {}
     planned = list(shapes(arguments.largest))
     for done, (batch, d) in enumerate(planned):
         left = end - time.monotonic()
@@ -120,18 +123,24 @@ def main() -> None:
             share = left / (len(planned) - done) / 2  # this table's part of the time
             tables[name][label(batch, d)] = medians_within(by, share)
             show(f"{name}, {label(batch, d)}", tables[name][label(batch, d)], "eigh")
+        found = save(arguments.out, device, tables)  # now, since the command may be stopped
+    for name, by_batch in found.items():
+        for batch, size in by_batch.items():
+            where = f"from d = {size} on" if size else "at no d"
+            print(f"{name}, batch {batch}: minimax is faster than eigh {where}")
+
+
+def save(folder: Path, device: str, tables: Tables) -> dict[str, dict[str, int | None]]:
+    """Write the medians so far, and return from which d on minimax is faster, by batch size."""
     found = {
         name: {str(batch): crossover(table, batch) for batch in BATCHES}
         for name, table in tables.items()
     }
-    for name, by_batch in found.items():
-        for batch, d in by_batch.items():
-            where = f"from d = {d} on" if d else "at no d"
-            print(f"{name}, batch {batch}: minimax is faster than eigh {where}")
     flat = {f"{name}, {at}": row for name, table in tables.items() for at, row in table.items()}
-    beside = device == "cuda" and arguments.out == RESULTS  # the CPU's result is in that folder
+    beside = device == "cuda" and folder == RESULTS  # the CPU's result is in that folder
     name = "solvers-cuda" if beside else "solvers"
-    write(arguments.out, name, median_seconds=flat, crossover=found)
+    write(folder, name, median_seconds=flat, crossover=found)
+    return found
 
 
 if __name__ == "__main__":

@@ -121,9 +121,16 @@ def study_figure(figure: str | StudyFigure) -> HTML:
     return _from_root(own.name, show)
 
 
-def study_table(name: str) -> HTML:
-    """Show a table of the paper beside our numbers, from the committed runs."""
-    return _from_root(name, lambda: _rendered(name, TABLES[name](study())))
+def study_table(name: str, folder: str | None = None) -> HTML:
+    """Show a table of the paper beside our numbers, from the committed runs.
+
+    With a folder, the numbers come from the runs and timings in this folder instead.
+    """
+    element = f"{name}-{Path(folder).name}" if folder else name
+    return _from_root(
+        element,
+        lambda: _rendered(element, TABLES[name](Study(Path(folder)) if folder else study())),
+    )
 
 
 def _rendered(name: str, table: Table) -> HTML:
