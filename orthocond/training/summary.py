@@ -20,7 +20,7 @@ def _late_conditioning(conditioning: Table, steps: int) -> dict[str, float | Non
         for row in conditioning
         if row["phase"] == "train" and row["step"] >= (1 - LAST_PART) * steps
     ]
-    values = {f: [row[f] for row in late if row[f] is not None] for f in SUMMARIZED}
+    values = {f: [row[f] for row in late if row.get(f) is not None] for f in SUMMARIZED}
     return {f: median(found) if found else None for f, found in values.items()}
 
 

@@ -72,7 +72,7 @@ def test_a_network_too_large_for_memory_is_not_reported_as_one_without_images(
 
 @pytest.mark.parametrize(
     "at",
-    ["torch.Tensor.backward", "torch.optim.SGD.step", "orthocond.measure.step_time.cross_entropy"],
+    ["torch.Tensor.backward", "torch.optim.SGD.step", "orthocond.training.stepper.cross_entropy"],
 )
 def test_any_part_of_a_timed_step_may_be_short_of_memory(at, monkeypatch, capsys) -> None:
     monkeypatch.setattr(at, raising)
@@ -87,13 +87,13 @@ def test_data_too_large_for_memory_name_their_settings(tmp_path: Path, capsys) -
     assert not study.exists()
 
 
-@pytest.mark.parametrize("at", ["stepper.cross_entropy", "evaluation.cross_entropy"])
+@pytest.mark.parametrize("module", ["stepper", "evaluation"])
 def test_a_run_too_large_for_memory_names_its_settings_and_keeps_its_state(
-    at: str, tmp_path: Path, monkeypatch, capsys
+    module: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     arguments = [*TRAIN, "--out", str(tmp_path), "--set", "checkpoint_every=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(f"orthocond.{at}", raising)
+        patch.setattr(f"orthocond.training.{module}.cross_entropy", raising)
         assert run(arguments) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == (

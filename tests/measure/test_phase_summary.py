@@ -10,7 +10,10 @@ from orthocond.spectral.conditioning import MEASURED
 
 def test_infinite_and_unknown_values_are_kept():
     row = {f"{name}{end}": math.inf for name in MEASURED for end in ("", "_min", "_max")}
-    rows = pd.DataFrame([row | {"phase": "eval", "rank_tol": 1e-13, "structural_rank": None}] * 2)
-    told = by_phase(rows)["eval"]
+    row |= {"phase": "eval", "rank_tol": 1e-13, "structural_rank": None, "common_rank": None}
+    told = by_phase(pd.DataFrame([row] * 2))["eval"]
     assert told["kappa"] == {"median": math.inf, "min": math.inf, "max": math.inf}
     assert told["structural_rank"] is None and told["rank_tol"] == 1e-13
+    assert "kappa_common" not in told and told["common_rank"] is None
+    told = by_phase(pd.DataFrame([row | {"common_rank": 27}] * 2))["eval"]
+    assert told["kappa_common"]["median"] == math.inf and told["common_rank"] == 27

@@ -35,10 +35,11 @@ def shown(study: Path) -> Shown:
 
 def expected(study: Path) -> Shown:
     metrics = Run(study / NAME).metrics
+    finite = {name: metrics[["step", name]][metrics[name].map(math.isfinite)] for name in metrics}
     return {
-        name: (metrics["step"].tolist(), column.tolist())
-        for name, column in metrics.items()
-        if math.isfinite(column.iloc[0])
+        n: (part.iloc[:, 0].tolist(), part.iloc[:, 1].tolist())
+        for n, part in finite.items()
+        if len(part)
     }
 
 

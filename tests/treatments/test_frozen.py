@@ -99,7 +99,7 @@ def test_the_optimizer_may_get_a_frozen_layers_parameter_later(treatments: str) 
     model(images).square().sum().backward()
     with pytest.raises(
         UserError,
-        match=r"^layer '0' has a gradient, and no group of the bound SGD holds its parameter: add",
+        match=r"^layer '0' has a gradient, but no group of the bound SGD holds its parameter: add",
     ):
         optimizer.step()
     optimizer.add_param_group({"params": [treated.parameter]})

@@ -90,7 +90,8 @@ def rounding(methods: Mapping[str, Iterable[Run]]) -> str:
     """
     noise = []
     for method, runs in methods.items():
-        late = pd.DataFrame([run.summary["conditioning"] for run in runs]).dropna()
+        late = pd.DataFrame([run.summary["conditioning"] for run in runs])
+        late = late.dropna(subset=["kappa", "kappa_support", "rank"])
         if len(late) and (late["kappa"] > SHORT * late["kappa_support"]).any():
             noise.append(f"{label(method)} (rank {late['rank'].median():g})")
     return f"κ is rounding noise in {', '.join(noise)}" if noise else ""
