@@ -75,6 +75,7 @@ def plain_layer(config: Config) -> nn.Module:
         >>> plain_layer(Config(method="ow", stem_kernel=11))
         Conv2d(3, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
     """
+    task = TASKS[config.task]
     with torch.device("meta"):
-        model = build_model(config.task, config.model, TASKS[config.task].solvers[0], 2)
-    return model.get_submodule(TASKS[config.task].pre_svd)
+        model = build_model(task.name, config.model, task.solvers[0], classes=2, eps=config.eps)
+    return model.get_submodule(task.pre_svd)
