@@ -18,7 +18,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 OURS = {"orthocond", "orthocond_cli"}
 TYPES = {"_typeshed"}  # mypy's own, which only it imports
 # Imported only when a user asks for them, behind an error that says what to install.
@@ -80,6 +81,13 @@ def test_the_package_declares_what_it_imports_and_nothing_else():
     assert not undeclared
     unused = DEPENDENCIES.difference(*found.values())
     assert not unused
+
+
+def test_every_folder_of_modules_is_packed():
+    folders = {module.parent.relative_to(ROOT) for module in (ROOT / "orthocond").rglob("*.py")}
+    packed = PYPROJECT["tool"]["setuptools"]["packages"]
+    presets = "orthocond.config.presets"
+    assert {".".join(f.parts) for f in folders} | {presets, "orthocond_cli"} == set(packed)
 
 
 def test_optional_packages_are_installed_for_the_tests():
