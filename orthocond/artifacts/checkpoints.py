@@ -20,7 +20,7 @@ from orthocond.artifacts.atomic_files import (
     remove_folder,
     write_folder,
 )
-from orthocond.artifacts.csv_tables import COLUMNS_OF, MAX_CSV, Table, from_csv, to_csv
+from orthocond.artifacts.csv_tables import COLUMNS_OF, MAX_CSV, Rows, from_csv, to_csv
 from orthocond.artifacts.manifests import MANIFEST, Damage, parse_object, read_sealed, seal
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Checkpoint:
     step: int
     tensors: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, Rows] = field(default_factory=dict)
 
 
 def folders(parent: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from orthocond.spectral.conditioning import CONSTANTS, MEASURED
 if TYPE_CHECKING:
     import pandas as pd
 
-Table = list[dict[str, Any]]
+Rows = list[dict[str, Any]]
 
 METRICS = (
     "epoch",
@@ -140,7 +140,7 @@ def _value(column: str, cell: str) -> str | int | float | None:
     return int(cell) if re.fullmatch(r"0|-?[1-9]\d{,17}", cell) else float(cell)
 
 
-def from_csv(columns: tuple[str, ...], data: bytes) -> Table:
+def from_csv(columns: tuple[str, ...], data: bytes) -> Rows:
     """Return the rows of a table that ``to_csv`` wrote.
 
     Raises:

@@ -25,7 +25,7 @@ from orthocond.artifacts.atomic_files import (
     write_bytes,
 )
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import COLUMNS_OF, CONDITIONING, METRICS, TIMINGS, Table, to_csv
+from orthocond.artifacts.csv_tables import COLUMNS_OF, CONDITIONING, METRICS, TIMINGS, Rows, to_csv
 from orthocond.artifacts.locks import Lock
 from orthocond.artifacts.manifests import (
     MANIFEST,
@@ -195,7 +195,7 @@ class RunWriter:
         checkpoints.save(self.path / CHECKPOINTS, checkpoint, self.run.name, self._config_hash)
         self._write_tables(checkpoint.tables)
 
-    def finish(self, summary: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
+    def finish(self, summary: Mapping[str, Any], tables: Mapping[str, Rows]) -> None:
         """Write the tables, the summary, and last the manifest, which makes the run complete.
 
         Raises:
@@ -207,7 +207,7 @@ class RunWriter:
         about = {"run": self.run.name, "config": self._config_hash, "format": FORMAT}
         write_bytes(self.path / MANIFEST, seal(about, self._written))
 
-    def _write_tables(self, tables: Mapping[str, Table]) -> None:
+    def _write_tables(self, tables: Mapping[str, Rows]) -> None:
         for name, columns in COLUMNS_OF.items():
             self._write(f"{name}.csv", to_csv(columns, tables.get(name, [])))
 

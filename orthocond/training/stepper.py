@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import Table
+from orthocond.artifacts.csv_tables import Rows
 from orthocond.config.schema import Config
 from orthocond.config.tasks import TASKS
 from orthocond.errors import DecompositionError, UserError
@@ -221,7 +221,7 @@ class Stepper:
             "sv_max": sv.max().item(),
         }
 
-    def checkpoint(self, tables: dict[str, Table]) -> Checkpoint:
+    def checkpoint(self, tables: dict[str, Rows]) -> Checkpoint:
         """Return the state between two steps.
 
         Args:

@@ -7,14 +7,14 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-from orthocond.artifacts.csv_tables import Table
+from orthocond.artifacts.csv_tables import Rows
 from orthocond.spectral.conditioning import MEASURED
 
 SUMMARIZED = tuple(field for field in MEASURED if field not in ("stable_rank", "lambda_max"))
 LAST_PART = 0.1  # fraction of the steps: the conditioning is summarized over the last ones
 
 
-def _late_conditioning(conditioning: Table, steps: int) -> dict[str, float | None]:
+def _late_conditioning(conditioning: Rows, steps: int) -> dict[str, float | None]:
     late = [
         row
         for row in conditioning
@@ -26,7 +26,7 @@ def _late_conditioning(conditioning: Table, steps: int) -> dict[str, float | Non
 
 def summarize(
     config: dict[str, Any],
-    tables: dict[str, Table],
+    tables: dict[str, Rows],
     status: str,
     steps: int,
     parameters: int,

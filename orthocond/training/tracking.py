@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from orthocond.artifacts.csv_tables import Table
+from orthocond.artifacts.csv_tables import Rows
 from orthocond.errors import UserError
 
 TRACKER = "tensorboard"
 
-Log = Callable[[Table], None]
+Log = Callable[[Rows], None]
 
 
 def require_tracker(name: str) -> None:
@@ -46,7 +46,7 @@ def epoch_log(folder: Path, run: str) -> Iterator[Log]:
     tracker.start()
     logged = 0
 
-    def log(metrics: Table) -> None:
+    def log(metrics: Rows) -> None:
         nonlocal logged
         for row in metrics[logged:]:
             numbers = {k: v for k, v in row.items() if v is not None and math.isfinite(v)}

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from accelerate import Accelerator
 
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import COLUMNS_OF, Table, rounded
+from orthocond.artifacts.csv_tables import COLUMNS_OF, Rows, rounded
 from orthocond.config.schema import Config
 from orthocond.config.tasks import TASKS
 from orthocond.data import ImageData
@@ -69,7 +69,7 @@ class Trainer:
         self.share = (accelerator.process_index, accelerator.num_processes)
         self.stepper = Stepper(config, len(data.classes), self.epoch_steps, accelerator, stop)
         self.model = self.stepper.model
-        self.tables: dict[str, Table] = {name: [] for name in COLUMNS_OF}
+        self.tables: dict[str, Rows] = {name: [] for name in COLUMNS_OF}
 
     @property
     def step(self) -> int:

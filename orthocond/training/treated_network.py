@@ -77,5 +77,5 @@ def plain_layer(config: Config) -> nn.Module:
     """
     task = TASKS[config.task]
     with torch.device("meta"):
-        model = build_model(task.name, config.model, task.solvers[0], classes=2, eps=config.eps)
+        model = build_model(task.name, config.model, task.solvers[0], 2, eps=config.eps)
     return model.get_submodule(task.pre_svd)
