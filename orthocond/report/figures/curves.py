@@ -25,9 +25,9 @@ from orthocond.report.study import Selection
 from orthocond.report.style import label, line_style
 
 FIELDS = ("kappa", "kappa_support", "rank")
-CONSTANTS = ("structural_rank", "rank_tol")
+LEVELS = ("structural_rank", "rank_tol")  # one value per run, drawn as lines
 RANGES = tuple(f"{field}_{end}" for end in ("low", "high") for field in FIELDS)
-COLUMNS = (*FIELDS, *RANGES, *CONSTANTS, "n")
+COLUMNS = (*FIELDS, *RANGES, *LEVELS, "n")
 ROWS = {"kappa": r"$\kappa$ as an SVD sees it", "kappa_support": r"$\kappa$ on the support"}
 WINDOWS = 25  # a curve is smoothed over 1 / WINDOWS of its records
 LATE = 0.1  # the last part of training, which the alt text summarizes
@@ -48,7 +48,7 @@ def window(records: int) -> int:
 def _training_records(run: Run) -> pd.DataFrame:
     rows = run.conditioning
     rows = rows[rows["phase"] == "train"].sort_values("step", kind="stable")
-    parts = rows[["step", *FIELDS, *CONSTANTS]].reset_index(drop=True)
+    parts = rows[["step", *FIELDS, *LEVELS]].reset_index(drop=True)
     values = parts[list(FIELDS)].replace(np.inf, HUGE)
     medians = values.rolling(window(len(parts)), center=True, min_periods=1).median()
     parts[list(FIELDS)] = medians.mask(medians >= HUGE, np.inf)
@@ -59,7 +59,7 @@ def _evaluation_records(run: Run) -> pd.DataFrame:
     """Return one row per evaluation: the medians over its batches."""
     rows = run.conditioning
     epochs = rows[rows["phase"] == "eval"].groupby("epoch")
-    parts = epochs[[*FIELDS, *CONSTANTS]].median()
+    parts = epochs[[*FIELDS, *LEVELS]].median()
     parts.insert(0, "step", epochs["step"].min())
     return parts.reset_index(drop=True)
 
@@ -87,7 +87,7 @@ def curves(selection: Selection, phase: str = "train") -> pd.DataFrame:
         table = steps[list(FIELDS)].median()
         table = table.join(steps[list(FIELDS)].min().add_suffix("_low"))
         table = table.join(steps[list(FIELDS)].max().add_suffix("_high"))
-        table = table.join(steps[list(CONSTANTS)].median())
+        table = table.join(steps[list(LEVELS)].median())
         table["n"] = steps.size()
         table.insert(0, "method", method)
         tables.append(table.reset_index())
