@@ -31,7 +31,7 @@ HOW = (
     "the paper; recalibrated: the same weights with population statistics from training images"
 )
 
-STAND_IN = "{data}, at {size} pixels, is not a data set of the paper: it stands in for one that was not run"
+STAND_IN = "{data}, at {size} pixels, is not in the paper: a stand-in for a set that was not run"
 
 
 def errors(selection: Selection, key: str) -> pd.DataFrame:
