@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from faults.counting import Count
 from orthocond.artifacts.run_reader import Run
 from orthocond.artifacts.run_writer import RunLocked
 
+TESTS = Path(__file__).parents[1]
 CODE = """
 import sys
 from pathlib import Path
@@ -40,7 +42,8 @@ def work(study: Path, runs: int, pause: float) -> None:
 def _start(study: Path, runs: int, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CODE, str(study), str(runs), str(pause)],
-        cwd=Path(__file__).parents[1] / "helpers",
+        cwd=TESTS,
+        env=os.environ | {"PYTHONPATH": str(TESTS / "helpers")},
         stdout=subprocess.PIPE,
         text=True,
     )
