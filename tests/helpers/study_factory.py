@@ -40,6 +40,7 @@ def conditioning(task: str, method: str, rng: np.random.Generator) -> list[dict[
                 "effective_rank": 9.0,
                 "stable_rank": 3.0,
                 "lambda_max": 2.0,
+                "kappa_common": 10 ** (support - 0.5),
             }
             row: dict[str, Any] = {
                 "phase": "eval" if evaluating else "train",
@@ -50,7 +51,9 @@ def conditioning(task: str, method: str, rng: np.random.Generator) -> list[dict[
             for field, value in values.items():
                 row |= {field: value, f"{field}_min": value / 2, f"{field}_max": value * 2}
             structural = None if regular else 27 if task == "dbn" else 63
-            rows.append(row | {"rank_tol": 5.7e-14, "structural_rank": structural})
+            common = 27 if task == "dbn" else 63
+            row |= {"rank_tol": 5.7e-14, "structural_rank": structural, "common_rank": common}
+            rows.append(row)
     return rows
 
 
