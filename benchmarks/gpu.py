@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MEASURE = (sys.executable, "-m", "orthocond_cli", "measure", "time")
 SLOWEST = 240.0  # seconds that one step may take
 SAVING = 20.0  # seconds that a process needs to save its run
-AT_ONCE = 12  # runs; their kernels are small, so one run leaves most of a GPU idle
+AT_ONCE = 12  # runs
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,12 @@ def take(step: Step, out: Path, seconds: float) -> str:
             env=os.environ | step.environment,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # to end the step's own processes with it
         )
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # what is left would disturb the next step
             process.wait()
             return f"stopped after {seconds:.0f} s"
     if code == 0 and step.result.endswith(".txt"):  # its result is what it prints

@@ -85,21 +85,24 @@ def require_floating(x: Tensor, what: str) -> None:
         raise UserError(f"expected {what} of a real floating dtype, got {x.dtype}")
 
 
-def require_whole(value: Any, what: str, least: int = 1) -> None:
-    """Raise a UserError if a value is not a whole number of at least ``least``.
+def require_whole(value: Any, what: str, least: int = 1, most: int | None = None) -> None:
+    """Raise a UserError if a value is not a whole number from ``least`` to ``most``.
 
     Args:
         value: the value to check.
         what: name of the value in the message.
         least: smallest allowed value.
+        most: largest allowed value; None if there is none.
 
     Example:
         >>> require_whole(0, "every")
         Traceback (most recent call last):
         orthocond.errors.UserError: every is 0: allowed are whole numbers from 1
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise UserError(f"{what} is {value!r}: allowed are whole numbers from {least}")
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        end = "" if most is None else f" to {most}"
+        raise UserError(f"{what} is {value!r}: allowed are whole numbers from {least}{end}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

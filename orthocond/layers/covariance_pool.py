@@ -13,7 +13,7 @@ from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.lowrank import covariance_root
 from orthocond.spectral.minimax import default_condition
 from orthocond.spectral.newton_schulz import ITERATIONS
-from orthocond.spectral.root_solvers import Method, Solver, check_iteration, method_of
+from orthocond.spectral.root_solvers import Solver, check_iteration, method_of
 from orthocond.spectral.roots import root_by
 
 PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "minimax", "average"]
@@ -101,7 +101,7 @@ class CovarianceRoot(nn.Module):
         by: Solver = solver if solver in ("minimax", "newton-schulz") else "eigh"
         if solver == "minimax" and condition is None:
             condition = default_condition(eps)
-        self.quintics = method_of(by, backward, steps, condition).quintics
+        self.method = method_of(by, backward, steps, condition)
         self.solver: PoolSolver = solver
         self.backward_rule: Backward = backward
         self.eps, self.steps, self.condition = eps, steps, condition
@@ -118,9 +118,8 @@ class CovarianceRoot(nn.Module):
         else:
             if self.solver == "minimax":
                 self._require_positions(X)
-            method = Method(self.solver, self.backward_rule, self.steps, self.quintics)
             eps = self.eps or (RIDGE if self.solver == "eigh" else 0.0)
-            Q, outcome = root_by(_covariance(X), "sqrt", eps, method)
+            Q, outcome = root_by(_covariance(X), "sqrt", eps, self.method)
         self.outcomes.count(outcome)
         return Q.to(x.dtype)
 

@@ -17,7 +17,7 @@ from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.eigh import Outcome
 from orthocond.spectral.minimax import default_condition
 from orthocond.spectral.newton_schulz import ITERATIONS
-from orthocond.spectral.root_solvers import Method, Root, Solver, method_of, root_forward
+from orthocond.spectral.root_solvers import Root, Solver, method_of, root_forward
 
 
 def _require_pixels(x: Tensor, least: int, n: Tensor | None) -> None:
@@ -136,7 +136,7 @@ class DecorrelatedBatchNorm2d(RunningStatistics):
         self.solver: Solver = solver
         self.backward_rule: Backward = backward
         self.steps, self.condition = steps, condition
-        self.quintics = method_of(solver, backward, steps, condition).quintics
+        self.method = method_of(solver, backward, steps, condition)
         self.outcomes = SpectralOutcomes()
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
@@ -166,8 +166,7 @@ class DecorrelatedBatchNorm2d(RunningStatistics):
 
         Nothing is read by the host here, and in what follows.
         """
-        method = Method(self.solver, self.backward_rule, self.steps, self.quintics)
-        root = root_forward(covariance, "inv_sqrt", self.eps, method)
+        root = root_forward(covariance, "inv_sqrt", self.eps, self.method)
         self.outcomes.count(root.outcome)
         failed = root.outcome == int(Outcome.FAILED)  # (groups,)
         F = root.value.masked_fill(failed[:, None, None], float("nan"))

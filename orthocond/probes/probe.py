@@ -134,6 +134,8 @@ class ConditioningProbe:
         require_whole(every, "every")
         if side not in get_args(Side):
             raise unknown("side", side, get_args(Side))
+        if isinstance(common_rank, int | float):
+            require_whole(common_rank, "common_rank")
         for rank in (structural_rank, common_rank):
             _rank(rank, samples=1)  # raise now, not in the first forward
         module = find_layer(model, layer)
@@ -220,13 +222,18 @@ class ConditioningProbe:
             return
         d = x.shape[1]
         structural, common = _rank(self.structural_rank, n), _rank(self.common_rank, n)
-        common = min(common, d) if common else None
+        if common is not None:
+            require_whole(common, "common_rank", least=0, most=d)  # a single sample has rank 0
         tolerance = rank_tolerance(d, feature_dtype=x.dtype)
         found = measures(l, tolerance, self.eps, common)
         fields = torch.stack(list(found.values())).cpu()  # (9, samples)
         median, low, high = (
             as_record(
-                dict(zip(MEASURED, values.tolist(), strict=True)), tolerance, structural, d, common
+                dict(zip(MEASURED, values.tolist(), strict=True)),
+                tolerance,
+                structural,
+                d,
+                common or None,
             )
             for values in (fields.median(1).values, fields.amin(1), fields.amax(1))
         )

@@ -276,7 +276,7 @@ def conditioning(
     Raises:
         UserError: the input is neither a square matrix nor a vector, is empty, is less symmetric
             than the rounding of its dtype explains, or is not of a real floating dtype; or
-            ``common_rank`` is no whole number from 1 to d.
+            ``common_rank`` is not a whole number from 1 to d.
 
     Example:
         >>> record = conditioning(torch.tensor([8.0, 2.0, 0.0], dtype=torch.float64), eps=1.0)
@@ -291,9 +291,7 @@ def conditioning(
         )
     d = given.shape[0]
     if common_rank is not None:
-        require_whole(common_rank, "common_rank")
-        if common_rank > d:
-            raise UserError(f"common_rank is {common_rank}: allowed are whole numbers up to {d}")
+        require_whole(common_rank, "common_rank", most=d)
     tolerance = rank_tolerance(d, given.dtype, feature_dtype)
     l = covariance_eigenvalues(_symmetric(given)) if square else given
     values = {k: v.item() for k, v in measures(l, tolerance, eps, common_rank).items()}

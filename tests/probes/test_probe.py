@@ -285,3 +285,13 @@ def test_bad_input_is_named():
         ConditioningProbe(embedding, "0"),
     ):
         embedding(torch.zeros(2, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("r", [0, -1, 2.5, True, 65])
+def test_a_common_rank_outside_of_the_spectrum_is_refused(r):
+    model = stem()
+    with (
+        pytest.raises(UserError, match=r"common_rank is .*: allowed are whole numbers from"),
+        ConditioningProbe(model, "1", common_rank=r),
+    ):
+        model(images())
