@@ -122,7 +122,8 @@ def train(out: Path, data: str | None, rehearse: bool, seconds: float) -> str:
     """Train runs in processes that share one study, stop them in time, and return their number."""
     study = out / "runs" / "cifar10-few"
     command = [sys.executable, "-m", "orthocond_cli", "train", "--preset", "cifar10-few"]
-    command += ["--out", str(study), *(["--data", data] if data else [])]
+    command += ["--set", "precision=bfloat16", "--out", str(study)]
+    command += ["--data", data] if data else []
     if rehearse:
         few = ("data.name=leaves", "data.train_images=128", "data.test_images=64", "epochs=2")
         command += ["--seeds", "0", *(f"--set={setting}" for setting in few)]

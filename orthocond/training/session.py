@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +31,8 @@ from orthocond.training.trainer import Save, Trainer
 
 T = TypeVar("T")
 AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""Names of the instructions for products in bfloat16, in torch.cpu.get_capabilities."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Result:
     summary: dict[str, Any] | None = None
 
 
+def has_bfloat16() -> bool:
+    """Return whether the CPU multiplies in bfloat16, or True if an older torch can't tell."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return not capabilities or any(capabilities.get(name) for name in BFLOAT16)
+
+
 def make_accelerator(precision: str, timeout: float = 600) -> Accelerator:
     """Return the available device and processes, with autocast if the precision needs it.
 
@@ -65,6 +73,12 @@ def make_accelerator(precision: str, timeout: float = 600) -> Accelerator:
     gpu = torch.cuda.is_available()
     if precision == "float16" and not gpu:
         raise UserError("precision float16 needs a GPU: use bfloat16 or float32 here")
+    if precision == "bfloat16" and not gpu and not has_bfloat16():
+        warnings.warn(
+            "this CPU emulates bfloat16, which is tens of times slower than float32: "
+            "use --set precision=float32",
+            stacklevel=2,
+        )
     # accelerate keeps one state per process, but a second session may have another precision.
     AcceleratorState._reset_state()
     return Accelerator(

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import small_run
+import torch
 
 from orthocond.artifacts import checkpoints
 from orthocond.artifacts.run_writer import RunWriter
 from orthocond.config.sources import resolve
 from orthocond.data import load_data
-from orthocond.training.session import plan, resolved, run_folder
+from orthocond.training.session import make_accelerator, plan, resolved, run_folder
 
 
 def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path) -> None:
@@ -26,3 +27,30 @@ def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_
     with pytest.warns(UserWarning, match=f"checkpoint/1/{checkpoints.TENSORS} .* are intact"):
         (planned,) = plan(grid, tmp_path, data)
     assert planned.action == "skip"
+
+
+@pytest.mark.parametrize("name", ["avx512_f", "fp16_arith"])
+def test_emulated_bfloat16_is_announced(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {name: True})
+    with pytest.warns(UserWarning, match="emulates bfloat16.*precision=float32"):
+        make_accelerator("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("precision", "capabilities"),
+    [
+        ("float32", {"avx2": True}),
+        ("bfloat16", {"amx_bf16": True}),
+        ("bfloat16", {"avx512_bf16": True}),
+        ("bfloat16", {"bf16": True}),
+        ("bfloat16", {}),  # this torch can't tell
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_no_other_arithmetic_is_announced(
+    monkeypatch: pytest.MonkeyPatch, precision: str, capabilities: dict[str, bool]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    make_accelerator(precision)
