@@ -4,7 +4,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from orthocond.errors import DecompositionError, UserError
 from orthocond.layers import (
+    DecorrelatedBatchNorm1d,
     DecorrelatedBatchNorm2d,
+    DecorrelatedBatchNorm3d,
     GlobalCovariancePool2d,
     SkewOrthogonalConv2d,
     recalibrate,
@@ -30,7 +32,9 @@ __all__ = [
     "Conditioning",
     "ConditioningProbe",
     "DecompositionError",
+    "DecorrelatedBatchNorm1d",
     "DecorrelatedBatchNorm2d",
+    "DecorrelatedBatchNorm3d",
     "GlobalCovariancePool2d",
     "SkewOrthogonalConv2d",
     "Treated",

@@ -67,6 +67,7 @@ BAD: dict[str, list[Callable[[], Any]]] = {
         lambda: oc.ConditioningProbe(MODEL, "0", channel_dim=0),
         lambda: oc.ConditioningProbe(MODEL, "0", structural_rank=torch.nn.ReLU()),
     ],
+    "DecorrelatedBatchNorm1d": [lambda: oc.DecorrelatedBatchNorm1d(4)(torch.zeros(2, 3))],
     "DecorrelatedBatchNorm2d": [
         lambda: oc.DecorrelatedBatchNorm2d(0),
         lambda: oc.DecorrelatedBatchNorm2d(4, eps=-1.0),
@@ -75,6 +76,7 @@ BAD: dict[str, list[Callable[[], Any]]] = {
         lambda: oc.DecorrelatedBatchNorm2d(4, backward="auto"),
         lambda: oc.DecorrelatedBatchNorm2d(4)(torch.zeros(2, 3)),
     ],
+    "DecorrelatedBatchNorm3d": [lambda: oc.DecorrelatedBatchNorm3d(4)(torch.zeros(2, 4, 3, 3))],
     "GlobalCovariancePool2d": [
         lambda: oc.GlobalCovariancePool2d(4, 2, solver="svd"),
         lambda: oc.GlobalCovariancePool2d(4, 2, backward="auto"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from orthocond.errors import UserError, require_floating
 from orthocond.layers.moments import moments
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.layers.running_statistics import RunningStatistics
+from orthocond.layers.shapes import AXES, SAMPLES, as_images, fits, from_images, shapes
 from orthocond.layers.whitening import Whitening, whiten
 from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.eigh import Outcome
@@ -20,92 +21,10 @@ from orthocond.spectral.newton_schulz import ITERATIONS
 from orthocond.spectral.root_solvers import Root, Solver, method_of, root_forward
 
 
-def _require_pixels(x: Tensor, least: int, n: Tensor | None) -> None:
-    """Raise a UserError if the batch has too few pixels for a covariance.
+class DecorrelatedBatchNorm(RunningStatistics):
+    """Base of the whitening layers of one, two and three dimensions; its docstring is theirs."""
 
-    n (), the number over all processes if there are others, is on the device. The host reads it
-    only if this process alone has too few.
-    """
-    count = x.numel() // x.shape[1]
-    if count < least and n is not None:
-        count = int(n)
-    if count < least:
-        why = (
-            f": the covariance of {least - 1} channels is singular with fewer; use a larger batch, "
-            "more groups or eps > 0"
-        )
-        raise UserError(
-            f"expected at least {least} pixels over the batch in training, got {count} from "
-            f"input of shape {tuple(x.shape)}{why if least > 2 else ''}"
-        )
-
-
-class DecorrelatedBatchNorm2d(RunningStatistics):
-    """Batch normalization that also decorrelates the channels (ZCA whitening).
-
-    y = gamma (P + eps I)^(-1/2) (x - mu) + beta, with the mean mu and the covariance P (eq. 2) of
-    the channels. In training they are computed over the batch and its pixels; in evaluation they
-    are the running statistics.
-
-    The layer is a drop-in replacement for ``nn.BatchNorm2d``, and equals it if
-    ``groups == num_features``. It computes in float32 under autocast and for half-precision inputs
-    (float64 for float64), decomposes in float64, and returns the input's dtype. In training under
-    torch.distributed the moments, and the gradient through them, include the batches of all
-    processes. So every process must take part in each forward and backward.
-
-    The covariance has a rounding error of about 1e-8 of its largest eigenvalue in float32 (a
-    thousand times more with TF32 products on CUDA). Output and gradient amplify it by
-    1 / (l_min + eps), so an eps much smaller than the squared features costs digits.
-
-    Running statistics are moving averages of a covariance that changes with the weights. At a high
-    learning rate they are outdated: ``oc.recalibrate`` replaces them. They are at least float32,
-    also in a half-precision network.
-
-    The layer is not a subclass of torch's ``_BatchNorm``. So
-    ``SyncBatchNorm.convert_sync_batchnorm`` does not convert it (it is synchronised already), and
-    ``torch.optim.swa_utils.update_bn`` skips it: call ``oc.recalibrate(swa_model, loader)`` on an
-    averaged model. Under ``torch.utils.checkpoint`` each forward runs twice and updates the running
-    statistics twice, as in ``nn.BatchNorm2d``.
-
-    Args:
-        num_features: C, the number of channels.
-        eps: added to the eigenvalues of the covariance; in units of the squared features.
-        momentum: momentum of the running statistics; None for a cumulative average.
-        affine: True to learn gamma and beta (C,).
-        track_running_stats: True to keep running statistics. Otherwise evaluation uses the
-            statistics of the batch.
-        groups: number of channel groups. Each group of C / groups channels is whitened separately.
-        solver: ``eigh``; ``minimax``, matrix products only, as accurate as ``eigh`` up to the
-            declared condition number, and without synchronising the host with the device; or
-            ``newton-schulz``, a few steps, inexact.
-        backward: backward rule of ``oc.matrix_inv_sqrt``: exact, pade, taylor or raw.
-        steps: number of steps of ``newton-schulz``.
-        condition: declared largest condition number of P + eps I for ``minimax``, 1 to 1e12. It is
-            at most 1 + l_max / eps, so the default None, 1e4 / eps but at most 1e12, is enough for
-            l_max up to 1e4. It sets the number of steps: 9 for 1e6, and one more for each factor
-            of about 10. A larger condition number is counted in ``outcomes``; the whitening is then
-            incomplete in the directions of the smallest eigenvalues.
-
-    Attributes:
-        running_mean, running_covariance: (C,) and (groups, d, d); the covariance is unbiased.
-        outcomes: SpectralOutcomes. It counts batches with NaN or Inf. They give NaN and do not
-            change the running statistics.
-
-    Shape:
-        (B, C, H, W) to (B, C, H, W), contiguous or channels_last.
-
-    Raises:
-        UserError: an argument is not allowed; the input is not (B, C, H, W) of a real floating
-            dtype; in training, the batch has fewer than two pixels, or with ``minimax`` and eps = 0
-            no more pixels than channels in a group.
-
-    Example:
-        >>> norm = oc.DecorrelatedBatchNorm2d(3, eps=1e-5, affine=False)
-        >>> y = norm(torch.randn(8, 3, 4, 4)).transpose(0, 1).flatten(1)
-        >>> torch.allclose(y.cov(correction=0), torch.eye(3), atol=1e-3)
-        True
-    """
-
+    spatial: ClassVar[int]  # 1, 2 or 3, as in the name of the class
     weight: nn.Parameter  # weight and bias are None without affine, as in torch
     bias: nn.Parameter
 
@@ -172,15 +91,34 @@ class DecorrelatedBatchNorm2d(RunningStatistics):
         F = root.value.masked_fill(failed[:, None, None], float("nan"))
         return root._replace(value=F), ~failed.any()
 
+    def _require_samples(self, shape: torch.Size, n: Tensor | None) -> None:
+        """Raise a UserError if a batch of this shape has too few samples for a covariance.
+
+        n (), the number over all processes if there are others, is on the device. The host reads it
+        only if this process alone has too few.
+        """
+        d = self.num_features // self.groups
+        least = d + 1 if self.solver == "minimax" and self.eps == 0 else 2
+        count = shape.numel() // shape[1]
+        if count < least and n is not None:
+            count = int(n)
+        if count < least:
+            why = (
+                f": the covariance of {d} channels is singular with fewer; use a larger batch, "
+                "more groups or eps > 0"
+            )
+            raise UserError(
+                f"expected at least {least} {SAMPLES[self.spatial]} over the batch in training, "
+                f"got {count} from input of shape {tuple(shape)}{why if least > 2 else ''}"
+            )
+
     @torch.no_grad()
-    def _of_batch(self, x: Tensor) -> Whitening:
+    def _of_batch(self, x: Tensor, shape: torch.Size) -> Whitening:
         is_reduced = self.training and is_distributed()
         batch = moments(x, self.groups)
         batch = batch.reduced() if is_reduced else batch
         n = batch.n
-        d = self.num_features // self.groups
-        invertible = self.solver == "minimax" and self.eps == 0
-        _require_pixels(x, d + 1 if invertible else 2, n if is_reduced else None)
+        self._require_samples(shape, n if is_reduced else None)
         mean, covariance = batch.mean(), batch.covariance()
         root, worked = self._root(covariance)
         if self.training and self.track_running_stats:
@@ -193,23 +131,32 @@ class DecorrelatedBatchNorm2d(RunningStatistics):
         # Copy: a later step changes the running mean, and this step's gradient needs the old one.
         return Whitening(self.running_mean.to(torch.float64, copy=True), F)
 
+    def _require_shape(self, x: Tensor) -> None:
+        """Raise a UserError if x is not an input of this layer; it names the class that takes x."""
+        if fits(x, self.spatial, self.num_features):
+            return
+        other = next((n for n, axes in AXES.items() if x.dim() in axes and n != self.spatial), None)
+        remedy = f": DecorrelatedBatchNorm{other}d takes {shapes(other)}" if other else ""
+        raise UserError(
+            f"expected an input of shape {shapes(self.spatial, self.num_features)}, "
+            f"got {tuple(x.shape)}{remedy}"
+        )
+
     def forward(self, x: Tensor) -> Tensor:
-        """Whiten x (B, C, H, W)."""
+        """Whiten x (B, C, ...)."""
         require_floating(x, "an input")
-        if x.dim() != 4 or x.shape[1] != self.num_features:
-            raise UserError(
-                f"expected an input of shape (B, {self.num_features}, H, W), got {tuple(x.shape)}"
-            )
-        dtype = x.dtype
+        self._require_shape(x)
+        dtype, shape = x.dtype, x.shape
         with torch.autocast(x.device.type, enabled=False):
+            x = as_images(x)
             x = x if dtype in (torch.float32, torch.float64) else x.float()
             channels_last = x.is_contiguous(memory_format=torch.channels_last)
             x = x if channels_last else x.contiguous()
             use_batch = self.training or not self.track_running_stats
-            by = self._of_batch(x.detach()) if use_batch else self._of_running()
+            by = self._of_batch(x.detach(), shape) if use_batch else self._of_running()
             weight = self.weight if self.affine else x.new_ones(self.num_features)
             bias = self.bias if self.affine else x.new_zeros(self.num_features)
-            return whiten(x, weight, bias, by).to(dtype)
+            return from_images(whiten(x, weight, bias, by).to(dtype), shape)
 
     def extra_repr(self) -> str:
         others = f", steps={self.steps}" if self.solver == "newton-schulz" else ""
@@ -219,3 +166,109 @@ class DecorrelatedBatchNorm2d(RunningStatistics):
             f"track_running_stats={self.track_running_stats}, groups={self.groups}, "
             f"solver={self.solver!r}, backward={self.backward_rule!r}{others}"
         )
+
+
+class DecorrelatedBatchNorm2d(DecorrelatedBatchNorm):
+    """Batch normalization that also decorrelates the channels (ZCA whitening).
+
+    y = gamma (P + eps I)^(-1/2) (x - mu) + beta, with the mean mu and the covariance P (eq. 2) of
+    the channels. In training they are computed over the batch and its pixels; in evaluation they
+    are the running statistics.
+
+    The layer is a drop-in replacement for ``nn.BatchNorm2d``, and equals it if
+    ``groups == num_features``. It computes in float32 under autocast and for half-precision inputs
+    (float64 for float64), decomposes in float64, and returns the input's dtype. In training under
+    torch.distributed the moments, and the gradient through them, include the batches of all
+    processes. So every process must take part in each forward and backward.
+
+    The covariance has a rounding error of about 1e-8 of its largest eigenvalue in float32 (a
+    thousand times more with TF32 products on CUDA). Output and gradient amplify it by
+    1 / (l_min + eps), so an eps much smaller than the squared features costs digits.
+
+    Running statistics are moving averages of a covariance that changes with the weights. At a high
+    learning rate they are outdated: ``oc.recalibrate`` replaces them. They are at least float32,
+    also in a half-precision network.
+
+    The layer is not a subclass of torch's ``_BatchNorm``. So
+    ``SyncBatchNorm.convert_sync_batchnorm`` does not convert it (it is synchronised already), and
+    ``torch.optim.swa_utils.update_bn`` skips it: call ``oc.recalibrate(swa_model, loader)`` on an
+    averaged model. Under ``torch.utils.checkpoint`` each forward runs twice and updates the running
+    statistics twice, as in ``nn.BatchNorm2d``.
+
+    Args:
+        num_features: C, the number of channels.
+        eps: added to the eigenvalues of the covariance; in units of the squared features.
+        momentum: momentum of the running statistics; None for a cumulative average.
+        affine: True to learn gamma and beta (C,).
+        track_running_stats: True to keep running statistics. Otherwise evaluation uses the
+            statistics of the batch.
+        groups: number of channel groups. Each group of C / groups channels is whitened separately.
+        solver: ``eigh``; ``minimax``, matrix products only, as accurate as ``eigh`` up to the
+            declared condition number, and without synchronising the host with the device; or
+            ``newton-schulz``, a few steps, inexact.
+        backward: backward rule of ``oc.matrix_inv_sqrt``: exact, pade, taylor or raw.
+        steps: number of steps of ``newton-schulz``.
+        condition: declared largest condition number of P + eps I for ``minimax``, 1 to 1e12. It is
+            at most 1 + l_max / eps, so the default None, 1e4 / eps but at most 1e12, is enough for
+            l_max up to 1e4. It sets the number of steps: 9 for 1e6, and one more for each factor
+            of about 10. A larger condition number is counted in ``outcomes``; the whitening is then
+            incomplete in the directions of the smallest eigenvalues.
+
+    Attributes:
+        running_mean, running_covariance: (C,) and (groups, d, d); the covariance is unbiased.
+        outcomes: SpectralOutcomes. It counts batches with NaN or Inf. They give NaN and do not
+            change the running statistics.
+
+    Shape:
+        (B, C, H, W) to (B, C, H, W), contiguous or channels_last.
+
+    Raises:
+        UserError: an argument is not allowed; the input is not (B, C, H, W) of a real floating
+            dtype; in training, the batch has fewer than two pixels, or with ``minimax`` and eps = 0
+            no more pixels than channels in a group.
+
+    Example:
+        >>> norm = oc.DecorrelatedBatchNorm2d(3, eps=1e-5, affine=False)
+        >>> y = norm(torch.randn(8, 3, 4, 4)).transpose(0, 1).flatten(1)
+        >>> torch.allclose(y.cov(correction=0), torch.eye(3), atol=1e-3)
+        True
+    """
+
+    spatial = 2
+
+
+class DecorrelatedBatchNorm1d(DecorrelatedBatchNorm):
+    """Decorrelated batch normalization of vectors or sequences, in place of ``nn.BatchNorm1d``.
+
+    Arguments, attributes and errors are those of ``DecorrelatedBatchNorm2d``. The covariance is
+    that of the channels over the batch, or over the batch and the positions of its sequences.
+
+    Shape:
+        (B, C) to (B, C), or (B, C, L) to (B, C, L).
+
+    Example:
+        >>> norm = oc.DecorrelatedBatchNorm1d(3, eps=1e-5, affine=False)
+        >>> torch.allclose(norm(torch.randn(64, 3)).mT.cov(correction=0), torch.eye(3), atol=1e-3)
+        True
+    """
+
+    spatial = 1
+
+
+class DecorrelatedBatchNorm3d(DecorrelatedBatchNorm):
+    """Decorrelated batch normalization of volumes or videos, in place of ``nn.BatchNorm3d``.
+
+    Arguments, attributes and errors are those of ``DecorrelatedBatchNorm2d``. The covariance is
+    that of the channels over the batch and all positions.
+
+    Shape:
+        (B, C, D, H, W) to (B, C, D, H, W), contiguous or channels_last_3d.
+
+    Example:
+        >>> norm = oc.DecorrelatedBatchNorm3d(3, eps=1e-5, affine=False)
+        >>> y = norm(torch.randn(8, 3, 2, 4, 4)).transpose(0, 1).flatten(1)
+        >>> torch.allclose(y.cov(correction=0), torch.eye(3), atol=1e-3)
+        True
+    """
+
+    spatial = 3

@@ -36,9 +36,9 @@ def _slices(x: Tensor) -> list[slice]:
 
 
 def shift_of(x: Tensor) -> Tensor:
-    """Return the mean (C,) of the first chunk of x (B, C, H, W), zero for an empty batch."""
+    """Return the mean (C,) of the first chunk of x (B, C, H, W), zero if x is empty."""
     slices = _slices(x)
-    return x[slices[0]].mean((0, 2, 3)) if slices else x.new_zeros(x.shape[1])
+    return x[slices[0]].mean((0, 2, 3)) if x.numel() else x.new_zeros(x.shape[1])
 
 
 def centred(x: Tensor, shift: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -99,7 +99,9 @@ def moments(x: Tensor, groups: int = 1) -> Moments:
     The error is the rounding of x's dtype relative to the standard deviation of x, not to its
     mean. In float32 it is about 1e-8 of the largest eigenvalue.
     """
-    if x.numel() <= CHUNK:  # few samples average out less rounding, and float64 is cheap here
+    # Few samples average out less rounding, and float64 is cheap here. The products of one image, or
+    # of a batch (B, C), are not summed over images in float64.
+    if x.numel() <= CHUNK or len(x) == 1:
         x = x.double()
     n, total, square = no_moments(x.shape[1], groups, x.device)
     n += x.numel() // x.shape[1]

@@ -21,12 +21,13 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.layers.decorrelated import DecorrelatedBatchNorm
 from orthocond.layers.moments import Moments, moments, no_moments
+from orthocond.layers.shapes import SAMPLES, as_images, fits, shapes
 
 Forward = Callable[[nn.Module, Any], object]
 Run = Callable[[Any], object]  # runs the model on one batch
-Norm = DecorrelatedBatchNorm2d | nn.BatchNorm2d | nn.SyncBatchNorm
+Norm = DecorrelatedBatchNorm | nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 class _Reached(Exception):
@@ -79,7 +80,7 @@ def _targets(model: nn.Module, wrapped: nn.Module, names: Sequence[str] | None) 
         found: dict[str, Norm] = {
             name: module
             for name, module in modules.items()
-            if isinstance(module, DecorrelatedBatchNorm2d) and module.track_running_stats
+            if isinstance(module, DecorrelatedBatchNorm) and module.track_running_stats
         }
         if not found:
             raise UserError(
@@ -96,9 +97,9 @@ def _targets(model: nn.Module, wrapped: nn.Module, names: Sequence[str] | None) 
         module = modules[name]
         if not isinstance(module, Norm) or not module.track_running_stats:
             raise UserError(
-                f"layer {name!r} is a {type(module).__name__} without running statistics over "
-                "pixels: allowed are DecorrelatedBatchNorm2d, BatchNorm2d and SyncBatchNorm that "
-                "track them"
+                f"layer {name!r} is a {type(module).__name__} without running statistics: allowed "
+                "are DecorrelatedBatchNorm1d to 3d, BatchNorm1d to 3d and SyncBatchNorm that track "
+                "them"
             )
     return {name: modules[name] for name in names}
 
@@ -126,19 +127,16 @@ def _in_forward_order(run: Run, targets: dict[str, Norm], batches: Iterator[Any]
 
 def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> Moments:
     """Return the moments of the layer's input over all batches of all processes."""
-    groups = layer.groups if isinstance(layer, DecorrelatedBatchNorm2d) else 1
+    groups = layer.groups if isinstance(layer, DecorrelatedBatchNorm) else 1
     total = no_moments(layer.num_features, groups, next(layer.buffers()).device)
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         nonlocal total
         x = inputs[0]
         require_floating(x, f"an input of layer {name!r}")
-        if x.dim() != 4 or x.shape[1] != layer.num_features:
-            raise UserError(
-                f"layer {name!r} expects an input of shape (B, {layer.num_features}, H, W), got "
-                f"{tuple(x.shape)}"
-            )
-        total = total.plus(moments(x if x.dtype == torch.float64 else x.float(), groups))
+        _require_shape(x, name, layer)
+        x = as_images(x if x.dtype == torch.float64 else x.float())
+        total = total.plus(moments(x, groups))
         raise _Reached
 
     hook = layer.register_forward_pre_hook(take)
@@ -151,20 +149,41 @@ def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> 
     return total.reduced()
 
 
+def _require_shape(x: Tensor, name: str, layer: Norm) -> None:
+    channels, spatial = layer.num_features, _spatial(layer)
+    if spatial is None:  # torch's SyncBatchNorm takes any number of positions
+        fitting, expected = x.dim() >= 2 and x.shape[1] == channels, f"(B, {channels}, ...)"
+    else:
+        fitting, expected = fits(x, spatial, channels), shapes(spatial, channels)
+    if not fitting:
+        raise UserError(
+            f"layer {name!r} expects an input of shape {expected}, got {tuple(x.shape)}"
+        )
+
+
+def _spatial(layer: Norm) -> int | None:
+    """Return 1, 2 or 3 as in the name of the layer's class, or None for a SyncBatchNorm."""
+    if isinstance(layer, DecorrelatedBatchNorm):
+        return layer.spatial
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return next((n for n, kind in enumerate(kinds, 1) if isinstance(layer, kind)), None)
+
+
 def _recalibrate_layer(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> None:
     """Set the running statistics of one layer to those of its input over the batches."""
     population = _input_moments(run, name, layer, batches)
     n = int(population.n)
     if n < 2:
         raise UserError(
-            f"layer {name!r} received {n} pixels, and needs at least 2: pass at least one batch"
+            f"layer {name!r} received {n} {SAMPLES[_spatial(layer) or 2]}, and needs at least 2: "
+            "pass at least one batch"
         )
     mean, covariance = population.mean(), population.covariance() * (n / (n - 1))
     if not covariance.isfinite().all():
         raise DecompositionError(
             f"the features before {name!r} hold NaN or Inf: its running statistics are unchanged"
         )
-    if isinstance(layer, DecorrelatedBatchNorm2d):
+    if isinstance(layer, DecorrelatedBatchNorm):
         layer.set_running_stats(mean, covariance)
     else:
         buffers = dict(layer.named_buffers())
@@ -207,15 +226,15 @@ def recalibrate(
             Any other kind needs ``forward``. With several layers the batches are iterated once per
             layer and once more to find the forward order (an iterator is then held in memory).
             Under torch.distributed each process passes its own batches, and all of them count.
-        layers: names of DecorrelatedBatchNorm2d, BatchNorm2d or SyncBatchNorm layers; None for
-            every DecorrelatedBatchNorm2d.
+        layers: names of DecorrelatedBatchNorm1d to 3d, BatchNorm1d to 3d or SyncBatchNorm layers;
+            None for every decorrelated one.
         forward: a function of the model without its wrappers and a batch of any kind, which runs
             the model on the batch. Its result is ignored.
 
     Raises:
         UserError: ``layers`` is empty, names an unknown layer or one without running statistics,
             or is None for a model without whitening layer; no batch reaches a layer, or its input
-            is not (B, C, H, W) of a real floating dtype; ``forward`` is missing.
+            has a shape or dtype that the layer does not take; ``forward`` is missing.
         DecompositionError: the features before a layer hold NaN or Inf.
 
     Example:

@@ -21,17 +21,22 @@ from torch.nn.modules import batchnorm, conv, instancenorm, pooling
 from orthocond.errors import UserError
 from orthocond.layers import (
     CovarianceRoot,
+    DecorrelatedBatchNorm1d,
     DecorrelatedBatchNorm2d,
+    DecorrelatedBatchNorm3d,
     GlobalCovariancePool2d,
     SkewOrthogonalConv2d,
 )
+from orthocond.layers.decorrelated import DecorrelatedBatchNorm
 
 SECOND: tuple[type[nn.Module], ...] = (
     *(getattr(m, name) for m in (conv, batchnorm, instancenorm, pooling) for name in m.__all__),
     nn.GroupNorm,
     nn.LocalResponseNorm,
     CovarianceRoot,
+    DecorrelatedBatchNorm1d,
     DecorrelatedBatchNorm2d,
+    DecorrelatedBatchNorm3d,
     GlobalCovariancePool2d,
     SkewOrthogonalConv2d,
 )
@@ -56,7 +61,7 @@ The LayerNorm2d classes permute inside their forward.
 
 SIZES: tuple[tuple[type[nn.Module], str, str], ...] = (
     *((getattr(conv, name), "in_channels", "out_channels") for name in conv.__all__),
-    *((c, "num_features", "num_features") for c in (batchnorm._NormBase, DecorrelatedBatchNorm2d)),
+    *((c, "num_features", "num_features") for c in (batchnorm._NormBase, DecorrelatedBatchNorm)),
     (SkewOrthogonalConv2d, "in_channels", "out_channels"),
     (nn.GroupNorm, "num_channels", "num_channels"),
     (nn.Linear, "in_features", "out_features"),
@@ -148,7 +153,8 @@ def _by_type(layer: nn.Module) -> int:
 
 def _is_unbatched(layer: nn.Module, dimensions: int) -> bool:
     """Return whether features are unbatched, (C, ...), for a layer that also takes (B, C, ...)."""
-    if not isinstance(layer, SECOND) or isinstance(layer, nn.BatchNorm1d):  # it takes (B, C)
+    takes_vectors = isinstance(layer, nn.BatchNorm1d | DecorrelatedBatchNorm1d)  # (B, C)
+    if not isinstance(layer, SECOND) or takes_vectors:
         return False
     names = (kind.__name__ for kind in type(layer).__mro__ if kind in SECOND)
     spatial = next((int(m[1]) for m in map(SPATIAL.search, names) if m), None)
