@@ -9,6 +9,7 @@ from orthocond.layers import (
     DecorrelatedBatchNorm3d,
     GlobalCovariancePool2d,
     SkewOrthogonalConv2d,
+    convert_batch_norm,
     recalibrate,
 )
 from orthocond.probes import ConditioningProbe, structural_rank
@@ -41,6 +42,7 @@ __all__ = [
     "UserError",
     "__version__",
     "conditioning",
+    "convert_batch_norm",
     "covariance_sqrt",
     "matrix_inv_sqrt",
     "matrix_sqrt",

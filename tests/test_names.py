@@ -74,6 +74,9 @@ BAD: dict[str, list[Callable[[], Any]]] = {
         lambda: oc.DecorrelatedBatchNorm2d(4, groups=3),
         lambda: oc.DecorrelatedBatchNorm2d(4, solver="svd"),
         lambda: oc.DecorrelatedBatchNorm2d(4, backward="auto"),
+        lambda: oc.DecorrelatedBatchNorm2d(4, running="variance"),
+        lambda: oc.DecorrelatedBatchNorm2d.from_batch_norm(torch.nn.BatchNorm1d(4)),
+        lambda: oc.DecorrelatedBatchNorm2d.from_batch_norm(torch.nn.BatchNorm2d(4), eps=1.0),
         lambda: oc.DecorrelatedBatchNorm2d(4)(torch.zeros(2, 3)),
     ],
     "DecorrelatedBatchNorm3d": [lambda: oc.DecorrelatedBatchNorm3d(4)(torch.zeros(2, 4, 3, 3))],
@@ -91,6 +94,13 @@ BAD: dict[str, list[Callable[[], Any]]] = {
         lambda: oc.conditioning(torch.eye(2).long()),
         lambda: oc.conditioning([1.0]),
         lambda: oc.conditioning(torch.eye(2), feature_dtype=torch.int8),
+    ],
+    "convert_batch_norm": [
+        lambda: oc.convert_batch_norm(MODEL, ["1"]),
+        lambda: oc.convert_batch_norm(MODEL, ["0"]),
+        lambda: oc.convert_batch_norm(MODEL, "0"),
+        lambda: oc.convert_batch_norm(MODEL, []),
+        lambda: oc.convert_batch_norm(MODEL, lambda name, bn: True),
     ],
     "covariance_sqrt": [
         lambda: oc.covariance_sqrt(torch.zeros(3)),

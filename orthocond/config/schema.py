@@ -60,6 +60,7 @@ class Config(_Strict):
     eps: Weight = 1e-2  # added to the covariance's diagonal (DBN)
     groups: Positive = 1
     backward: Literal["exact", "pade", "taylor", "raw"] = "exact"
+    running: Literal["covariance", "root"] = "covariance"  # what moving averages are of (DBN)
     ol_weight: Weight = 1e-4  # weight of the orthogonal loss (eq. 12)
     olr_target: Literal["parameter", "weight"] = "parameter"
     probe_every: Positive = 10  # steps between two conditioning records
@@ -82,6 +83,10 @@ class Config(_Strict):
             raise ValueError(
                 f"method {solver!r} does not exist for task {task.name!r}: allowed are "
                 f"{', '.join(task.solvers)} and sums of treatments; did you mean {task.baseline!r}?"
+            )
+        if self.running == "root" and not task.running_statistics:
+            raise ValueError(
+                f"running 'root' is for task 'dbn': {task.name!r} keeps no moving averages"
             )
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"lr_milestones {list(self.lr_milestones)} do not increase")

@@ -16,6 +16,7 @@ FORMAT = 2
 HISTORICAL: Mapping[str, Any] = {
     "calibration_stream": "shared",  # since format 2
     "eval_every": 1,
+    "running": "covariance",
 }
 """Top-level key of a configuration: its value in runs that were stored without the key."""
 
@@ -25,7 +26,7 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> completed({"lr": 0.1})
-        {'calibration_stream': 'shared', 'eval_every': 1, 'lr': 0.1}
+        {'calibration_stream': 'shared', 'eval_every': 1, 'running': 'covariance', 'lr': 0.1}
     """
     return {**HISTORICAL, **settings}
 

@@ -1,5 +1,6 @@
 """Spectral layers: whitening, covariance pooling and an orthogonal convolution."""
 
+from orthocond.layers.conversion import convert_batch_norm
 from orthocond.layers.covariance_pool import CovarianceRoot, GlobalCovariancePool2d
 from orthocond.layers.decorrelated import (
     DecorrelatedBatchNorm1d,
@@ -18,5 +19,6 @@ __all__ = [
     "GlobalCovariancePool2d",
     "SkewOrthogonalConv2d",
     "SpectralOutcomes",
+    "convert_batch_norm",
     "recalibrate",
 ]

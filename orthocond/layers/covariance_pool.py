@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -177,6 +177,7 @@ class GlobalCovariancePool2d(nn.Module):
             1. ``minimax`` needs it if there are no more positions than d.
         steps: number of steps of ``newton-schulz``.
         condition: worst condition number for ``minimax``, as in ``CovarianceRoot``.
+        device, dtype: of the parameters, as in ``nn.Conv2d``.
 
     Attributes:
         reduction: the 1x1 convolution.
@@ -207,10 +208,13 @@ class GlobalCovariancePool2d(nn.Module):
         eps: float = 0.0,
         steps: int = ITERATIONS,
         condition: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.reduction: nn.Module = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.reduction: nn.Module = nn.Conv2d(in_channels, out_channels, 1, bias=False, **where)
+        self.norm = nn.BatchNorm2d(out_channels, **where)
         self.relu = nn.ReLU()
         self.root = CovarianceRoot(solver, backward, eps, steps, condition)
 

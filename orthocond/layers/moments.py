@@ -99,8 +99,8 @@ def moments(x: Tensor, groups: int = 1) -> Moments:
     The error is the rounding of x's dtype relative to the standard deviation of x, not to its
     mean. In float32 it is about 1e-8 of the largest eigenvalue.
     """
-    # Few samples average out less rounding, and float64 is cheap here. The products of one image, or
-    # of a batch (B, C), are not summed over images in float64.
+    # Few samples average out less rounding, and float64 is cheap here. The products of a single
+    # image, or of a batch (B, C), are not summed over images in float64.
     if x.numel() <= CHUNK or len(x) == 1:
         x = x.double()
     n, total, square = no_moments(x.shape[1], groups, x.device)

@@ -21,7 +21,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.layers.decorrelated import DecorrelatedBatchNorm
+from orthocond.layers.batch_norms import spatial_of
+from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
 from orthocond.layers.moments import Moments, moments, no_moments
 from orthocond.layers.shapes import SAMPLES, as_images, fits, shapes
 
@@ -163,10 +164,7 @@ def _require_shape(x: Tensor, name: str, layer: Norm) -> None:
 
 def _spatial(layer: Norm) -> int | None:
     """Return 1, 2 or 3 as in the name of the layer's class, or None for a SyncBatchNorm."""
-    if isinstance(layer, DecorrelatedBatchNorm):
-        return layer.spatial
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return next((n for n, kind in enumerate(kinds, 1) if isinstance(layer, kind)), None)
+    return layer.spatial if isinstance(layer, DecorrelatedBatchNorm) else spatial_of(layer)
 
 
 def _recalibrate_layer(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> None:

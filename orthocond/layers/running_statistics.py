@@ -1,29 +1,87 @@
-"""Running mean and covariance of a whitening layer, updated without a read by the host."""
+"""Running statistics of a whitening layer, updated without a read by the host.
+
+Note [Running root]
+    A whitening layer can average the covariance P of each batch, and take the root of the average,
+    or average the roots F = (P + eps I)^(-1/2) themselves, as the paper's released code and
+    IterNorm do. The average root is at least the root of the average covariance, because the
+    inverse square root is operator convex (Jensen). So while the eigenvectors rotate, averaged
+    roots amplify more what leaks into the small directions: they go stale sooner.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+Running = Literal["covariance", "root"]
+
 
 class RunningStatistics(nn.Module):
-    """Base of a whitening layer: its running statistics, which the subclass registers."""
+    """Base of a whitening layer: its running statistics."""
 
+    eps: float
+    running: Running
     track_running_stats: bool
     momentum: float | None
-    running_mean: Tensor  # these three are None without track_running_stats, as in torch
-    running_covariance: Tensor
+    running_mean: Tensor  # these are None without track_running_stats, as in torch
+    running_covariance: Tensor  # None if running is "root"
+    running_root: Tensor  # None if running is "covariance"
     num_batches_tracked: Tensor
 
+    def _register_statistics(
+        self, channels: int, groups: int, device: torch.device | str | None, dtype: torch.dtype
+    ) -> None:
+        """Register the buffers, uninitialized."""
+        d = channels // groups
+        shapes: dict[str, tuple[int, ...]] = {
+            "running_mean": (channels,),
+            "running_covariance": (groups, d, d),
+            "running_root": (groups, d, d),
+        }
+        unused = "running_covariance" if self.running == "root" else "running_root"
+        for name, shape in shapes.items():
+            held = self.track_running_stats and name != unused
+            self.register_buffer(
+                name, torch.empty(shape, device=device, dtype=dtype) if held else None
+            )
+        tracked = self.track_running_stats
+        batches = torch.tensor(0, dtype=torch.long, device=device) if tracked else None
+        self.register_buffer("num_batches_tracked", batches)
+
+    @property
+    def running_matrix(self) -> Tensor:
+        """The running covariance or the running root (groups, d, d): the one that is averaged."""
+        return self.running_root if self.running == "root" else self.running_covariance
+
     def reset_running_stats(self) -> None:
-        """Reset the running statistics to mean 0, covariance I and zero batches."""
+        """Reset the running statistics to mean 0, covariance or root I, and zero batches."""
         if self.track_running_stats:
             self.running_mean.zero_()
-            self.running_covariance.zero_().diagonal(dim1=-2, dim2=-1).fill_(1)
+            self.running_matrix.zero_().diagonal(dim1=-2, dim2=-1).fill_(1)
             self.num_batches_tracked.zero_()
+
+    @torch.no_grad()
+    def _adopt(self, bn: nn.Module) -> None:
+        """Take over the parameters of a batch norm with C channels, and copy its statistics."""
+        buffers = dict(bn.named_buffers())
+        d = self.running_matrix.shape[-1]
+        variance = buffers["running_var"].double().view(-1, d)  # (groups, d)
+        if self.running == "root":
+            variance = (variance + self.eps).rsqrt()
+        self.running_mean.copy_(buffers["running_mean"])
+        self.running_matrix.copy_(torch.diag_embed(variance))
+        if "num_batches_tracked" in buffers:  # it is None in a few old models
+            self.num_batches_tracked.copy_(buffers["num_batches_tracked"])
+        parameters = dict(bn.named_parameters())
+        if "weight" in parameters:
+            self.weight = parameters["weight"]
+            if "bias" in parameters:
+                self.bias = parameters["bias"]
+            else:
+                self.get_parameter("bias").requires_grad_(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert the layer, but keep the running statistics at least in float32.
@@ -39,16 +97,16 @@ class RunningStatistics(nn.Module):
         return self
 
     @torch.no_grad()
-    def set_running_stats(
-        self, mean: Tensor, covariance: Tensor, momentum: float | Tensor = 1.0
+    def _move_running_stats(
+        self, mean: Tensor, matrix: Tensor, momentum: float | Tensor = 1.0
     ) -> None:
-        """Move the running statistics towards the given mean and covariance by momentum."""
-        for running, new in ((self.running_mean, mean), (self.running_covariance, covariance)):
+        """Move the running mean and the running matrix towards the given ones by momentum."""
+        for running, new in ((self.running_mean, mean), (self.running_matrix, matrix)):
             by = momentum.to(running.dtype) if isinstance(momentum, Tensor) else momentum
             running.lerp_(new.to(running), by)
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, covariance: Tensor, worked: Tensor) -> None:
+    def _track(self, mean: Tensor, matrix: Tensor, worked: Tensor) -> None:
         """Update the running statistics by those of a batch, unless it failed."""
         self.num_batches_tracked += worked
         momentum: float | Tensor
@@ -57,7 +115,48 @@ class RunningStatistics(nn.Module):
         else:
             momentum = self.momentum
         mean = torch.where(worked, mean.to(self.running_mean), self.running_mean)
-        covariance = torch.where(
-            worked, covariance.to(self.running_covariance), self.running_covariance
+        matrix = torch.where(worked, matrix.to(self.running_matrix), self.running_matrix)
+        self._move_running_stats(mean, matrix, momentum)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load the layer's tensors; convert a running covariance to a root, or a root to it.
+
+        The tensors of a batch norm are an error with or without ``strict``: without it, torch would
+        load the mean and ignore the variance.
+        """
+        own, other = "running_covariance", "running_root"
+        if self.running == "root":
+            own, other = other, own
+        if self.track_running_stats and prefix + "running_var" in state_dict:
+            kind = type(self).__name__
+            error_msgs.append(
+                f"layer {prefix.removesuffix('.')!r} is a {kind} and the state dict is that of a "
+                "batch norm, with running_var: load it into the network with batch norms, then "
+                f"convert them by oc.convert_batch_norm(model, layers) or {kind}.from_batch_norm"
+            )
+            return
+        if self.track_running_stats and prefix + own not in state_dict:
+            held = state_dict.pop(prefix + other, None)
+            if held is not None:
+                state_dict[prefix + own] = self._converted(held)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self.set_running_stats(mean, covariance, momentum)
+
+    def _converted(self, matrix: Tensor) -> Tensor:
+        """Return the root of a running covariance (groups, d, d), or the covariance of a root."""
+        ridge = self.eps * torch.eye(matrix.shape[-1], dtype=torch.float64, device=matrix.device)
+        if self.running == "root":
+            l, U = torch.linalg.eigh(matrix.double() + ridge)
+            return ((U * l.rsqrt().unsqueeze(-2)) @ U.mT).to(matrix.dtype)
+        l, U = torch.linalg.eigh(matrix.double())
+        return ((U * l.pow(-2).unsqueeze(-2)) @ U.mT - ridge).to(matrix.dtype)

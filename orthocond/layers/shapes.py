@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from orthocond.errors import UserError
+
 AXES: Mapping[int, Mapping[int, str]] = {
     1: {2: "", 3: ", L"},
     2: {4: ", H, W"},
@@ -30,6 +32,20 @@ def shapes(spatial: int, channels: int | str = "C") -> str:
         '(B, 8) or (B, 8, L)'
     """
     return " or ".join(f"(B, {channels}{axes})" for axes in AXES[spatial].values())
+
+
+def require_shape(x: Tensor, spatial: int, channels: int) -> None:
+    """Raise a UserError if x has another shape than a whitening layer of this kind takes.
+
+    The message names the class that takes x, if there is one.
+    """
+    if fits(x, spatial, channels):
+        return
+    other = next((n for n, axes in AXES.items() if x.dim() in axes and n != spatial), None)
+    remedy = f": DecorrelatedBatchNorm{other}d takes {shapes(other)}" if other else ""
+    raise UserError(
+        f"expected an input of shape {shapes(spatial, channels)}, got {tuple(x.shape)}{remedy}"
+    )
 
 
 def as_images(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Note [Recomputation]
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,7 @@ class SkewOrthogonalConv2d(nn.Module):
         stride, padding, dilation, groups: only 1, k // 2, 1 and 1 are allowed.
         mode: ``composed`` for one convolution with the effective kernel; ``series`` for one
             convolution per term of the series.
+        device, dtype: of the parameters, as in ``nn.Conv2d``.
 
     Shape:
         (B, in, H, W) to (B, out, H, W).
@@ -128,6 +129,8 @@ class SkewOrthogonalConv2d(nn.Module):
         groups: int = 1,
         bias: bool = True,
         mode: Mode = "composed",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if mode not in get_args(Mode):
@@ -136,10 +139,11 @@ class SkewOrthogonalConv2d(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.mode, self.groups = kernel_size, mode, groups
         c = max(in_channels, out_channels)
-        self.filter = nn.Parameter(torch.empty(c, c, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.filter = nn.Parameter(torch.empty(c, c, kernel_size, kernel_size, **where))
+        self.bias = nn.Parameter(torch.empty(out_channels, **where)) if bias else None
         for i, n in enumerate((c * kernel_size, c * kernel_size, c, c * kernel_size**2)):
-            self.register_buffer(f"left_{i}", torch.empty(n))
+            self.register_buffer(f"left_{i}", torch.empty(n, **where))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -29,7 +29,9 @@ from orthocond.config.tasks import DBN, GCP, find_task
 from orthocond.errors import UserError, unknown
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d, PoolSolver
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.layers.running_statistics import Running
 from orthocond.spectral.backward_rules import Backward
+from orthocond.spectral.root_solvers import Solver
 
 STEM = 64  # channels of the whitened stem, as in the paper
 
@@ -139,6 +141,7 @@ def build_model(
     backward: Backward = "exact",
     groups: int = 1,
     stem_kernel: int = 3,
+    running: Running = "covariance",
 ) -> nn.Module:
     """Build a network with its meta-layer.
 
@@ -156,6 +159,7 @@ def build_model(
         backward: rule for the gradient of the decomposition, for ``svd``. For gcp, every rule but
             ``exact`` decomposes the full covariance instead of computing its low-rank root.
         stem_kernel: width of the first convolution (dbn).
+        running: what the whitening layer averages for evaluation, ``covariance`` or ``root`` (dbn).
 
     Returns:
         A module from images (B, 3, H, W) to logits (B, num_classes).
@@ -176,26 +180,15 @@ def build_model(
         raise UserError(f"stem_kernel {stem_kernel} is for task 'dbn'; {task!r} keeps its stem")
     rule: Backward = backward if solver == "svd" else "exact"
     if known is DBN:
-        return _decorrelated(model, solver, num_classes, eps, rule, groups, stem_kernel)
+        network = WHITENED[model](num_classes)
+        network.conv1 = _stem_convolution(STEM, stem_kernel)
+        if solver != "bn":
+            by: Solver = "eigh" if solver == "svd" else "newton-schulz"
+            network.bn1 = DecorrelatedBatchNorm2d(
+                STEM, eps=eps, groups=groups, solver=by, backward=rule, running=running
+            )
+        return network
     return _pooled(model, solver, num_classes, rule)
-
-
-def _decorrelated(
-    model: str,
-    solver: str,
-    num_classes: int,
-    eps: float,
-    rule: Backward,
-    groups: int,
-    stem_kernel: int,
-) -> nn.Module:
-    network = WHITENED[model](num_classes)
-    network.conv1 = _stem_convolution(STEM, stem_kernel)
-    if solver == "svd":
-        network.bn1 = DecorrelatedBatchNorm2d(STEM, eps=eps, groups=groups, backward=rule)
-    elif solver == "ns":
-        network.bn1 = DecorrelatedBatchNorm2d(STEM, eps=eps, groups=groups, solver="newton-schulz")
-    return network
 
 
 def _pooled(model: str, solver: str, num_classes: int, rule: Backward) -> nn.Module:

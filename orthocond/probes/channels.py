@@ -27,7 +27,7 @@ from orthocond.layers import (
     GlobalCovariancePool2d,
     SkewOrthogonalConv2d,
 )
-from orthocond.layers.decorrelated import DecorrelatedBatchNorm
+from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
 
 SECOND: tuple[type[nn.Module], ...] = (
     *(getattr(m, name) for m in (conv, batchnorm, instancenorm, pooling) for name in m.__all__),

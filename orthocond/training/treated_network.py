@@ -46,6 +46,7 @@ def build_network(config: Config, classes: int) -> tuple[nn.Module, Treated, tor
         backward=config.backward,
         groups=config.groups,
         stem_kernel=config.stem_kernel,
+        running=config.running,
     ).to(torch.float64 if config.precision == "float64" else torch.float32)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)

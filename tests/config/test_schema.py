@@ -56,6 +56,8 @@ def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
         (["lr_milestones=[3, 2]"], "do not increase"),
         (["data=leaves"], "did you mean data.name?"),
         (["task=gcp", "epochs.x=1"], "epochs: "),
+        (["running=roots"], "running: Input should be 'covariance' or 'root'"),
+        (["task=gcp", "running=root"], "running 'root' is for task 'dbn': 'gcp' keeps no moving"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(settings: list[str], words: str) -> None:

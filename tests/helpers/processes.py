@@ -59,10 +59,10 @@ def train_step(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Te
 
 def whitening_step(
     rank: int, world: int, images: Tensor, labels: Tensor
-) -> tuple[dict, dict, list[dict]]:
+) -> tuple[dict, dict, list[dict], dict[str, dict]]:
     """A DDP step on an equal share, then population statistics from an unequal one.
 
-    Then such a step of another network for each kind of checkpoint.
+    Then such a step of another network for each kind of checkpoint, and of each other shape.
     """
     from orthocond.layers.recalibration import recalibrate
 
@@ -75,7 +75,34 @@ def whitening_step(
         train_step(DistributedDataParallel(Checkpointed(True, kind)), images[share], labels[share])
         for kind in (False, True)
     ]
-    return stepped, model.module.state_dict(), checkpointed
+    shaped = {
+        form: train_step(DistributedDataParallel(network), data[share], labels[share])
+        for form, (network, data) in shaped_networks(images).items()
+    }
+    return stepped, model.module.state_dict(), checkpointed, shaped
+
+
+def shaped_networks(images: Tensor) -> dict[str, tuple[nn.Sequential, Tensor]]:
+    """Networks with a whitening layer for vectors, sequences and volumes, each with its inputs.
+
+    The inputs are parts of the images (B, 3, 8, 8).
+    """
+    from orthocond.layers.decorrelated import DecorrelatedBatchNorm1d, DecorrelatedBatchNorm3d
+
+    x = images[:, :, :4, :2]
+    networks = {}
+    for form, convolution, norm, data in (
+        ("vectors", nn.Linear(24, 6, bias=False), DecorrelatedBatchNorm1d, x.flatten(1)),
+        ("sequences", nn.Conv1d(3, 6, 2, bias=False), DecorrelatedBatchNorm1d, x.flatten(2)),
+        ("volumes", nn.Conv3d(3, 6, 1, bias=False), DecorrelatedBatchNorm3d, x[:, :, :, None]),
+    ):
+        layers = [convolution, norm(6, groups=2), nn.ReLU(), nn.Flatten()]
+        width = nn.Sequential(*layers[::3])(data).shape[1]
+        networks[form] = (nn.Sequential(*layers, nn.Linear(width, 4)), data)
+        torch.manual_seed(0)
+        for p in networks[form][0].parameters():
+            nn.init.normal_(p, std=0.3)
+    return networks
 
 
 class Checkpointed(nn.Module):

@@ -1,19 +1,55 @@
-"""Decorrelated batch norm against plain float64 definitions, BatchNorm2d and one process."""
+"""Decorrelated batch norms against plain float64 definitions, torch's batch norms, one process."""
 
 import copy
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import Checkpointed, in_processes, train_step, whitened_network, whitening_step
+from processes import (
+    Checkpointed,
+    in_processes,
+    shaped_networks,
+    train_step,
+    whitened_network,
+    whitening_step,
+)
 from reference import by_condition, derivative, spectrum, whiten
-from torch import nn
+from torch import Tensor, nn
 
-from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.layers.decorrelated import (
+    DecorrelatedBatchNorm1d,
+    DecorrelatedBatchNorm2d,
+    DecorrelatedBatchNorm3d,
+)
 from orthocond.layers.recalibration import recalibrate
 
 NAN = float("nan")
+
+
+class Form(NamedTuple):
+    """A layer, the batch norm in its place, and images (B, C, H, W) as its input."""
+
+    layer: type[nn.Module]
+    norm: type[nn.Module]
+    shaped: Callable[[Tensor], Tensor]
+
+
+FORMS = {
+    "2d": Form(DecorrelatedBatchNorm2d, nn.BatchNorm2d, lambda x: x),
+    "vectors": Form(
+        DecorrelatedBatchNorm1d, nn.BatchNorm1d, lambda x: x.movedim(1, 3).flatten(0, 2)
+    ),
+    "sequences": Form(DecorrelatedBatchNorm1d, nn.BatchNorm1d, lambda x: x.flatten(2)),
+    "3d": Form(DecorrelatedBatchNorm3d, nn.BatchNorm3d, lambda x: x[:, :, :, None]),
+}
+
+
+@pytest.fixture(params=FORMS)
+def form(request) -> Form:
+    return FORMS[request.param]
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -48,20 +84,25 @@ def spread(images: int, size: int) -> torch.Tensor:
     return features(spectrum(l), (images, 64, size, size)).float()
 
 
+def channels_are_last(x: Tensor) -> bool:
+    return x.movedim(1, -1).is_contiguous()
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 @pytest.mark.parametrize("source", [stem, spread])
-def test_float32_is_within_1e_5_of_float64(source, mean, layout):
+def test_float32_is_within_1e_5_of_float64(source, mean, layout, form):
     x = source(24, 16)  # 1.5 chunks
-    x = (x + mean * x.std()).to(memory_format=layout).requires_grad_()
+    x = (x + mean * x.std()).to(memory_format=layout)
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    layer = DecorrelatedBatchNorm2d(64)
-    y = layer(x)
-    y.backward(g)
     expected, gradient = whiten(x, 1e-2, g)
-    assert y.is_contiguous(memory_format=layout)
-    assert distance(y, expected) < 1e-5
-    assert distance(x.grad, gradient) < 1e-5
+    x = form.shaped(x).requires_grad_()
+    y = form.layer(64)(x)
+    y.backward(form.shaped(g))
+    assert y.is_contiguous() == x.is_contiguous()
+    assert channels_are_last(y) == channels_are_last(x)
+    assert distance(y, form.shaped(expected)) < 1e-5
+    assert distance(x.grad, form.shaped(gradient)) < 1e-5
 
 
 @given(
@@ -71,20 +112,22 @@ def test_float32_is_within_1e_5_of_float64(source, mean, layout):
     st.sampled_from([torch.float32, torch.float64]),
     st.booleans(),
     st.integers(0, 99),
+    st.sampled_from(list(FORMS.values())),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_shape_scale_and_dtype(shape, kappa, scale, dtype, channels_last, seed):
+def test_any_shape_scale_and_dtype(shape, kappa, scale, dtype, channels_last, seed, form):
     B, C, H, W = shape
     x = features(by_condition(C, kappa, seed=seed), (B + C, C, H, W), seed)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    x = (scale * (x + 3)).to(dtype).to(memory_format=layout).requires_grad_()
+    images = (scale * (x + 3)).to(dtype).to(memory_format=layout)
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     eps = 1e-3 * scale**2
-    layer = DecorrelatedBatchNorm2d(C, eps=eps).to(dtype)
-    y = layer(x)
-    y.backward(g)
+    x = form.shaped(images).requires_grad_()
+    y = form.layer(C, eps=eps).to(dtype)(x)
+    y.backward(form.shaped(g))
     # The reference takes the features in units of their scale: y is the same, dl/dx by 1 / scale.
-    expected, gradient = whiten(x.detach().double() / scale, 1e-3, g)
+    of_images = whiten(images.double() / scale, 1e-3, g)
+    expected, gradient = (form.shaped(t) for t in of_images)
     # Rounding of P, relative to its largest eigenvalue, is amplified by that of (P + eps I)^-1.
     tolerance = 32 * C * torch.finfo(dtype).eps * min(kappa, 1e3)
     assert distance(y, expected) < tolerance
@@ -94,11 +137,11 @@ def test_any_shape_scale_and_dtype(shape, kappa, scale, dtype, channels_last, se
 
 
 @pytest.mark.parametrize("values", [[1, 1, 1, 1], [1, 1 + 1e-9, 0.5, 0.5], [8, 4, 2, 1]])
-def test_the_gradient_is_that_of_central_differences(values):
+def test_the_gradient_is_that_of_central_differences(values, form):
     x = features(spectrum(values), (4, 4, 3, 3)).requires_grad_()
     g, direction = torch.randn(2, *x.shape, dtype=x.dtype)
-    layer = DecorrelatedBatchNorm2d(4, eps=1e-2).double()
-    layer(x).backward(g)
+    layer = form.layer(4, eps=1e-2).double()
+    layer(form.shaped(x)).backward(form.shaped(g))
     slope = derivative(lambda x: (whiten(x, 1e-2)[0] * g).sum(), x.detach(), direction, 1e-5)
     assert (x.grad * direction).sum().item() == pytest.approx(slope.item(), rel=1e-7)
 
@@ -106,10 +149,10 @@ def test_the_gradient_is_that_of_central_differences(values):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("solver", ["eigh", "newton-schulz"])
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_gradcheck(groups, solver, training):
+def test_gradcheck(groups, solver, training, form):
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(4, groups=groups, solver=solver).double()
-    x = torch.randn(3, 4, 2, 3, dtype=torch.float64)
+    layer = form.layer(4, groups=groups, solver=solver).double()
+    x = form.shaped(torch.randn(2, 4, 2, 2, dtype=torch.float64))
     layer(x)
     layer.train(training)
     inputs = [
@@ -125,10 +168,10 @@ def test_gradcheck(groups, solver, training):
 @pytest.mark.parametrize("track", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_a_group_per_channel_is_batch_norm(momentum, affine, track):
+def test_a_group_per_channel_is_batch_norm(momentum, affine, track, form):
     torch.manual_seed(0)
     options = {"eps": 1e-3, "momentum": momentum, "affine": affine, "track_running_stats": track}
-    ours, theirs = DecorrelatedBatchNorm2d(6, groups=6, **options), nn.BatchNorm2d(6, **options)
+    ours, theirs = form.layer(6, groups=6, **options), form.norm(6, **options)
     if affine:
         for parameter in (ours.weight, ours.bias):
             nn.init.uniform_(parameter, 0.5, 2)
@@ -136,7 +179,7 @@ def test_a_group_per_channel_is_batch_norm(momentum, affine, track):
     for step in range(4):
         if step == 3:
             ours.eval(), theirs.eval()
-        x = torch.randn(5, 6, 3, 2) * (1 + step) + step
+        x = form.shaped(torch.randn(5, 6, 3, 2)) * (1 + step) + step
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         g = torch.randn(x.shape)
         ya, yb = ours(a), theirs(b)
@@ -151,10 +194,10 @@ def test_a_group_per_channel_is_batch_norm(momentum, affine, track):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_the_output_is_white_within_a_group(groups):
+def test_the_output_is_white_within_a_group(groups, form):
     x = features(spectrum([8.0, 4, 2, 1, 0.5, 0.25]), (6, 6, 4, 4)).float()
-    layer = DecorrelatedBatchNorm2d(6, eps=0, groups=groups)
-    covariance = layer(x).transpose(0, 1).flatten(1).cov(correction=0)
+    layer = form.layer(6, eps=0, groups=groups)
+    covariance = layer(form.shaped(x)).transpose(0, 1).flatten(1).cov(correction=0)
     d = 6 // groups
     for j in range(groups):
         block = covariance[j * d : (j + 1) * d, j * d : (j + 1) * d]
@@ -162,27 +205,26 @@ def test_the_output_is_white_within_a_group(groups):
     assert (covariance[:3, 3:].abs().max() > 0.1) == (groups == 2)
 
 
-def test_newton_schulz_is_near_on_a_well_conditioned_covariance():
+def test_newton_schulz_is_near_on_a_well_conditioned_covariance(form):
     x = features(spectrum([3.0, 2.5, 2, 2]), (4, 4, 4, 4)).float()
-    exact, near = (DecorrelatedBatchNorm2d(4, solver=s)(x) for s in ("eigh", "newton-schulz"))
+    exact, near = (form.layer(4, solver=s)(form.shaped(x)) for s in ("eigh", "newton-schulz"))
     assert 0 < distance(near, exact) < 1e-2
 
 
 @pytest.mark.parametrize("rule", ["pade", "taylor", "raw"])
-def test_the_papers_backward_rules_are_the_exact_one_on_a_spread_spectrum(rule):
-    x = features(spectrum([8.0, 4, 2, 1]), (4, 4, 3, 3)).requires_grad_()
+def test_the_papers_backward_rules_are_the_exact_one_on_a_spread_spectrum(rule, form):
+    x = form.shaped(features(spectrum([8.0, 4, 2, 1]), (4, 4, 3, 3))).requires_grad_()
     g = torch.randn_like(x)
     gradients = [
-        torch.autograd.grad(DecorrelatedBatchNorm2d(4, backward=r).double()(x), x, g)[0]
-        for r in ("exact", rule)
+        torch.autograd.grad(form.layer(4, backward=r).double()(x), x, g)[0] for r in ("exact", rule)
     ]
     assert distance(*gradients) < 1e-10
 
 
-def test_evaluation_takes_the_running_statistics():
+def test_evaluation_takes_the_running_statistics(form):
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(3, momentum=1.0)
-    x = 2 + torch.randn(400, 3, 2, 2)
+    layer = form.layer(3, momentum=1.0)
+    x = form.shaped(2 + torch.randn(400, 3, 2, 2))
     trained = layer(x)
     evaluated = layer.eval()(x)
     assert distance(evaluated, trained) < 1e-3  # 1600 / 1599 apart
@@ -190,12 +232,13 @@ def test_evaluation_takes_the_running_statistics():
 
 
 @pytest.mark.parametrize("poison", [NAN, float("inf")])
-def test_a_poisoned_batch_gives_nan_and_is_counted(poison):
-    layer = DecorrelatedBatchNorm2d(4, groups=2)
+def test_a_poisoned_batch_gives_nan_and_is_counted(poison, form):
+    layer = form.layer(4, groups=2)
     x = torch.randn(4, 4, 3, 3)
-    layer(x)
+    layer(form.shaped(x))
     before = copy.deepcopy(layer.state_dict())
     x[1, 0, 2, 2] = poison
+    x = form.shaped(x)
     y = layer(x.requires_grad_())
     y.sum().backward()
     assert y[:, :2].isnan().all() and y[:, 2:].isfinite().all()
@@ -204,24 +247,24 @@ def test_a_poisoned_batch_gives_nan_and_is_counted(poison):
     assert (layer.outcomes.failures, layer.outcomes.unrecovered) == (1, 1)
 
 
-def test_in_evaluation_a_poisoned_image_poisons_itself_only():
-    layer = DecorrelatedBatchNorm2d(4).eval()
-    x = torch.randn(3, 4, 2, 2)
+def test_in_evaluation_a_poisoned_sample_poisons_itself_only(form):
+    layer = form.layer(4).eval()
+    x = form.shaped(torch.randn(3, 4, 2, 2))
     x[1] = NAN
     y = layer(x.requires_grad_())
     y.square().sum().backward()
     for value in (y, x.grad):
-        assert value[1].isnan().all() and value[::2].isfinite().all()
+        assert value[1].isnan().all() and value[0].isfinite().all() and value[2].isfinite().all()
 
 
 @pytest.mark.parametrize("solver", ["eigh", "newton-schulz"])
-def test_degenerate_batches_are_defined(solver):
-    layer = DecorrelatedBatchNorm2d(3, solver=solver)
-    zero = torch.zeros(2, 3, 2, 2, requires_grad=True)
+def test_degenerate_batches_are_defined(solver, form):
+    layer = form.layer(3, solver=solver)
+    zero = form.shaped(torch.zeros(2, 3, 2, 2)).requires_grad_()
     constant = torch.randn(2, 3, 2, 2)
     constant[:, 1] = 7.0
-    constant.requires_grad_()
-    repeated = torch.randn(2, 1, 2, 2).repeat(1, 3, 1, 1).requires_grad_()
+    constant = form.shaped(constant).requires_grad_()
+    repeated = form.shaped(torch.randn(2, 1, 2, 2).repeat(1, 3, 1, 1)).requires_grad_()
     for x in (zero, constant, repeated):
         y = layer(x)
         y.square().sum().backward()
@@ -231,26 +274,29 @@ def test_degenerate_batches_are_defined(solver):
     assert layer.outcomes.failures == 0
 
 
-def test_a_batch_without_pixels_to_compare_is_refused_in_training_only():
-    layer = DecorrelatedBatchNorm2d(3)
-    for shape in [(1, 3, 1, 1), (0, 3, 2, 2)]:
-        with pytest.raises(ValueError, match=r"at least 2 pixels.*got [01] from input of shape"):
-            layer(torch.zeros(shape))
-        assert layer.eval()(torch.zeros(shape)).shape == shape
+def test_a_batch_without_samples_to_compare_is_refused_in_training_only(form):
+    layer = form.layer(3)
+    for shape in [(1, 3, 1, 1), (0, 3, 2, 2), (2, 3, 0, 2)]:
+        x = form.shaped(torch.zeros(shape))
+        with pytest.raises(
+            ValueError, match=r"at least 2 (pixels|samples|voxels) .*got [01] from input of shape"
+        ):
+            layer(x)
+        assert layer.eval()(x).shape == x.shape
         layer.train()
 
 
-def test_singular_without_eps_is_a_counted_failure():
-    layer = DecorrelatedBatchNorm2d(2, eps=0)
-    assert layer(torch.zeros(2, 2, 2, 2)).isnan().all()
+def test_singular_without_eps_is_a_counted_failure(form):
+    layer = form.layer(2, eps=0)
+    assert layer(form.shaped(torch.zeros(2, 2, 2, 2))).isnan().all()
     assert layer.outcomes.unrecovered == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_it_computes_in_float32_under_autocast_and_for_half_inputs(dtype):
+def test_it_computes_in_float32_under_autocast_and_for_half_inputs(dtype, form):
     torch.manual_seed(0)
-    x = torch.randn(4, 5, 4, 4)
-    layer = DecorrelatedBatchNorm2d(5)
+    x = form.shaped(torch.randn(4, 5, 4, 4))
+    layer = form.layer(5)
     expected = layer(x)
     with torch.autocast("cpu", dtype):
         assert torch.equal(layer(x), expected)
@@ -262,9 +308,9 @@ def test_it_computes_in_float32_under_autocast_and_for_half_inputs(dtype):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_strides_and_expanded_gradients_do_not_matter(training):
+def test_strides_and_expanded_gradients_do_not_matter(training, form):
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(4, groups=2).train(training)
+    layer = form.layer(4, groups=2).train(training)
     x = torch.randn(3, 4, 5, 2)
     strided = x.transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
     wide = torch.randn(3, 8, 5, 2)
@@ -272,16 +318,16 @@ def test_strides_and_expanded_gradients_do_not_matter(training):
     plain = x.clone().requires_grad_()
     last = x.to(memory_format=torch.channels_last).requires_grad_()
     for other in (strided, last, wide[:, ::2].requires_grad_()):
-        (plain_gradient,) = torch.autograd.grad(layer(plain).sum() * 2, plain)
-        (gradient,) = torch.autograd.grad(layer(other).sum() * 2, other)
-        assert torch.allclose(layer(other), layer(plain), atol=1e-6)
+        (plain_gradient,) = torch.autograd.grad(layer(form.shaped(plain)).sum() * 2, plain)
+        (gradient,) = torch.autograd.grad(layer(form.shaped(other)).sum() * 2, other)
+        assert torch.allclose(layer(form.shaped(other)), layer(form.shaped(plain)), atol=1e-6)
         assert torch.allclose(gradient, plain_gradient, atol=1e-5)
 
 
-def test_frozen_inputs_and_repeated_backward():
+def test_frozen_inputs_and_repeated_backward(form):
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(4)
-    x = torch.randn(3, 4, 2, 2)
+    layer = form.layer(4)
+    x = form.shaped(torch.randn(3, 4, 2, 2))
     layer(x).square().sum().backward()
     frozen = layer.weight.grad.clone()
     layer.zero_grad()
@@ -293,11 +339,11 @@ def test_frozen_inputs_and_repeated_backward():
     assert torch.allclose(x.grad, 2 * once)
 
 
-def test_a_gradient_in_evaluation_does_not_notice_a_later_step():
+def test_a_gradient_in_evaluation_does_not_notice_a_later_step(form):
     """In float64 too, where nothing need be converted and so copied."""
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(3, momentum=0.5).double()
-    x, later = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    layer = form.layer(3, momentum=0.5).double()
+    x, later = map(form.shaped, torch.randn(2, 4, 3, 2, 2, dtype=torch.float64))
     layer(x)
     gradients = []
     for steps in (0, 1):
@@ -312,10 +358,10 @@ def test_a_gradient_in_evaluation_does_not_notice_a_later_step():
 
 
 @pytest.mark.parametrize("track", [True, False])
-def test_inference_mode_and_in_place_changes(track):
+def test_inference_mode_and_in_place_changes(track, form):
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(3, track_running_stats=track)
-    x = torch.randn(4, 3, 3, 3)
+    layer = form.layer(3, track_running_stats=track)
+    x = form.shaped(torch.randn(4, 3, 3, 3))
     with torch.inference_mode():
         inferred = layer(x)
         assert layer.eval()(x).isfinite().all()
@@ -328,13 +374,13 @@ def test_inference_mode_and_in_place_changes(track):
         y.sum().backward()
 
 
-def test_state_dict_repr_and_copies():
+def test_state_dict_repr_and_copies(form):
     torch.manual_seed(0)
-    layer = DecorrelatedBatchNorm2d(4, groups=2)
-    layer(torch.randn(5, 4, 3, 3))
-    other = DecorrelatedBatchNorm2d(4, groups=2)
+    layer = form.layer(4, groups=2)
+    layer(form.shaped(torch.randn(5, 4, 3, 3)))
+    other = form.layer(4, groups=2)
     other.load_state_dict(layer.state_dict())
-    x = torch.randn(2, 4, 3, 3)
+    x = form.shaped(torch.randn(2, 4, 3, 3))
     assert torch.equal(other.eval()(x), layer.eval()(x))
     assert torch.equal(copy.deepcopy(layer)(x), layer(x))
     assert sorted(layer.state_dict()) == [
@@ -345,11 +391,11 @@ def test_state_dict_repr_and_copies():
         "weight",
     ]
     assert repr(layer) == (
-        "DecorrelatedBatchNorm2d(4, eps=0.01, momentum=0.1, affine=True, track_running_stats=True, "
+        f"{form.layer.__name__}(4, eps=0.01, momentum=0.1, affine=True, track_running_stats=True, "
         "groups=2, solver='eigh', backward='exact')"
     )
     layer.reset_parameters()
-    fresh = DecorrelatedBatchNorm2d(4, groups=2).state_dict()
+    fresh = form.layer(4, groups=2).state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in layer.state_dict().items())
 
 
@@ -359,19 +405,58 @@ def test_state_dict_repr_and_copies():
         ({"groups": 3}, "4 features can't be split into 3 equal groups"),
         ({"eps": -1.0}, "eps must be 0 or more, got -1.0"),
         ({"solver": "eig"}, r"unknown solver 'eig'.*did you mean 'eigh'\?"),
+        ({"running": "roots"}, r"unknown running 'roots'.*did you mean 'root'\?"),
         ({"backward": "padé"}, r"unknown backward 'padé'.*did you mean 'pade'\?"),
         ({"solver": "newton-schulz", "backward": "pade"}, "has its own backward"),
     ],
 )
-def test_bad_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named(arguments, message, form):
     with pytest.raises(ValueError, match=message):
-        DecorrelatedBatchNorm2d(4, **arguments)
+        form.layer(4, **arguments)
 
 
-@pytest.mark.parametrize("shape", [(2, 4), (2, 3, 2, 2), (4, 2, 2)])
-def test_bad_shapes_are_named(shape):
-    with pytest.raises(ValueError, match=r"expected an input of shape \(B, 4, H, W\), got"):
-        DecorrelatedBatchNorm2d(4)(torch.zeros(shape))
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (DecorrelatedBatchNorm2d, (2, 3, 2, 2), r"(B, 4, H, W), got (2, 3, 2, 2)"),
+        (DecorrelatedBatchNorm2d, (4,), r"(B, 4, H, W), got (4,)"),
+        (
+            DecorrelatedBatchNorm2d,
+            (2, 4),
+            r"(B, 4, H, W), got (2, 4): DecorrelatedBatchNorm1d takes (B, C) or (B, C, L)",
+        ),
+        (
+            DecorrelatedBatchNorm2d,
+            (4, 2, 2),
+            r"(B, 4, H, W), got (4, 2, 2): DecorrelatedBatchNorm1d takes (B, C) or (B, C, L)",
+        ),
+        (DecorrelatedBatchNorm1d, (2, 3), r"(B, 4) or (B, 4, L), got (2, 3)"),
+        (
+            DecorrelatedBatchNorm1d,
+            (2, 4, 1, 1),
+            r"(B, 4) or (B, 4, L), got (2, 4, 1, 1): DecorrelatedBatchNorm2d takes (B, C, H, W)",
+        ),
+        (
+            DecorrelatedBatchNorm3d,
+            (2, 4, 1, 1),
+            r"(B, 4, D, H, W), got (2, 4, 1, 1): DecorrelatedBatchNorm2d takes (B, C, H, W)",
+        ),
+        (DecorrelatedBatchNorm3d, (2, 3, 2, 2, 2), r"(B, 4, D, H, W), got (2, 3, 2, 2, 2)"),
+    ],
+)
+def test_bad_shapes_are_named(layer, shape, message):
+    with pytest.raises(ValueError) as error:
+        layer(4)(torch.zeros(shape))
+    assert str(error.value) == f"expected an input of shape {message}"
+
+
+def test_large_batches_of_vectors_are_as_precise_as_images():
+    """Their products are one matrix product each, and not a sum over images in float64."""
+    x = features(by_condition(8, 1e3), (100, 8, 50, 60)).float() + 30
+    by_images, by_vectors = DecorrelatedBatchNorm2d(8), DecorrelatedBatchNorm1d(8)
+    expected = FORMS["vectors"].shaped(by_images(x))
+    assert distance(by_vectors(FORMS["vectors"].shaped(x)), expected) < 1e-5
+    assert distance(by_vectors.running_covariance, by_images.running_covariance) < 1e-6
 
 
 def test_two_processes_equal_one(tmp_path):
@@ -383,7 +468,7 @@ def test_two_processes_equal_one(tmp_path):
     expected = {n: v.clone() for n, v in train_step(model, images, labels).items()}
     recalibrate(model, [images])
     one, two = in_processes(tmp_path, whitening_step, images, labels)
-    (first, calibrated, checkpointed), (second, _, checkpointed_too) = one, two
+    (first, calibrated, checkpointed, *_), (second, _, checkpointed_too, _) = one, two
     first["loss"] = (first["loss"] + second["loss"]) / 2
     for name, value in expected.items():
         assert distance(first[name], value) < 1e-5, name
@@ -397,3 +482,8 @@ def test_two_processes_equal_one(tmp_path):
                 assert distance(step[name], value) < 1e-5, name
             elif name.endswith("num_batches_tracked"):
                 assert step[name] == 2 and value == 1
+    for form, (network, data) in shaped_networks(images).items():
+        expected = train_step(network, data, labels)
+        for process in (one[3], two[3]):
+            for name in expected.keys() - {"loss"}:
+                assert distance(process[form][name], expected[name]) < 1e-5, (form, name)

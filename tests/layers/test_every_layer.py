@@ -21,11 +21,20 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "whitening by groups": partial(oc.DecorrelatedBatchNorm2d, 6, groups=2),
     "whitening, newton-schulz": partial(oc.DecorrelatedBatchNorm2d, 6, solver="newton-schulz"),
     "whitening, untracked": partial(oc.DecorrelatedBatchNorm2d, 6, track_running_stats=False),
+    "whitening, running root": partial(oc.DecorrelatedBatchNorm2d, 6, running="root"),
+    "whitening of vectors": partial(oc.DecorrelatedBatchNorm1d, 6, eps=1e-3),
+    "whitening of sequences": partial(oc.DecorrelatedBatchNorm1d, 6, eps=1e-3),
+    "whitening of volumes": partial(oc.DecorrelatedBatchNorm3d, 6, eps=1e-3),
     **{f"pooling, {s}": partial(oc.GlobalCovariancePool2d, 6, 5, s) for s in POOLS},
     "root": CovarianceRoot,
     "skew": partial(oc.SkewOrthogonalConv2d, 6, 8, 3),
     "skew, series": partial(oc.SkewOrthogonalConv2d, 6, 8, 3, mode="series"),
     "skew, 1x1": partial(oc.SkewOrthogonalConv2d, 6, 8, 1),
+}
+SHAPED: dict[str, Callable[[Tensor], Tensor]] = {
+    "whitening of vectors": lambda x: x.movedim(1, 3).flatten(0, 2),
+    "whitening of sequences": lambda x: x.flatten(2),
+    "whitening of volumes": lambda x: x.unflatten(2, (3, 4)),
 }
 EVERY = pytest.mark.parametrize("name", LAYERS)
 HALVES = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
@@ -39,11 +48,16 @@ def images(seed: int = 0) -> Tensor:
     return torch.einsum("ij,bjhw->bihw", torch.linalg.qr(mixed).Q, x) + 1
 
 
+def inputs(name: str, seed: int = 0) -> Tensor:
+    """Images in the shape that the layer takes."""
+    return SHAPED.get(name, lambda x: x)(images(seed))
+
+
 def trained(name: str) -> nn.Module:
     torch.manual_seed(0)
     layer = LAYERS[name]()
     for seed in range(5):
-        layer(images(seed))
+        layer(inputs(name, seed))
     return layer
 
 
@@ -69,14 +83,32 @@ def emptied(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def assert_equal(ours: nn.Module, expected: nn.Module) -> None:
+def assert_equal(name: str, ours: nn.Module, expected: nn.Module) -> None:
     """In evaluation and in a step of training."""
     assert list(ours.state_dict()) == list(expected.state_dict())
     for training in (False, True):
         ours.train(training), expected.train(training)
-        assert torch.equal(ours(images(50)), expected(images(50)))
+        assert torch.equal(ours(inputs(name, 50)), expected(inputs(name, 50)))
     for key, value in expected.state_dict().items():
         assert torch.equal(ours.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "root"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_device_and_dtype_are_arguments(name: str, dtype: torch.dtype) -> None:
+    build = LAYERS[name]
+    torch.manual_seed(0)
+    ours = build(dtype=dtype)
+    with torch.device("meta"):
+        expected = build().to(dtype)
+    assert list(ours.state_dict()) == list(expected.state_dict())
+    for key, value in expected.state_dict().items():
+        assert ours.state_dict()[key].dtype == value.dtype, key
+    y = ours(inputs(name).to(dtype))
+    assert y.dtype == dtype and y.isfinite().all()
+    on_device = build(device="meta", dtype=dtype)
+    for t in (*on_device.parameters(), *on_device.buffers()):
+        assert t.is_meta
 
 
 @EVERY
@@ -87,7 +119,7 @@ def test_built_on_the_meta_device_and_loaded(name: str) -> None:
     assigned.load_state_dict(copy.deepcopy(state), assign=True)
     filled.load_state_dict(state)
     for ours in (assigned, filled):
-        assert_equal(ours, copy.deepcopy(expected))
+        assert_equal(name, ours, copy.deepcopy(expected))
 
 
 @EVERY
@@ -100,14 +132,14 @@ def test_emptied_and_reset_it_is_as_new(name: str) -> None:
     for module in ours.modules():
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
-    assert_equal(ours, expected)
+    assert_equal(name, ours, expected)
 
 
 @EVERY
 def test_copies(name: str) -> None:
     expected = trained(name)
     for ours in (copy.deepcopy(expected), pickle.loads(pickle.dumps(expected))):
-        assert_equal(ours, copy.deepcopy(expected))
+        assert_equal(name, ours, copy.deepcopy(expected))
 
 
 @EVERY
@@ -116,7 +148,7 @@ def test_a_network_in_half_precision(name: str, half: torch.dtype) -> None:
     """Evaluation is right to the rounding of input, weights and output; training stays finite."""
     expected = trained(name).eval()
     ours = copy.deepcopy(expected).to(half)
-    x = images(50).to(half)
+    x = inputs(name, 50).to(half)
     with torch.no_grad():
         rounded = copy.deepcopy(expected)
         for p in rounded.parameters():
@@ -126,7 +158,7 @@ def test_a_network_in_half_precision(name: str, half: torch.dtype) -> None:
         assert distance(y, rounded(x.float())) < 2 * torch.finfo(half).eps
     ours.train()
     for seed in range(5):
-        x = images(seed).to(half).requires_grad_()
+        x = inputs(name, seed).to(half).requires_grad_()
         ours(x).float().square().mean().backward()
         assert all(t.grad.isfinite().all() for t in (x, *ours.parameters()))
     assert all(b.isfinite().all() for b in ours.buffers())
@@ -158,9 +190,9 @@ def test_integers_and_complex_numbers_are_refused(
     layer = LAYERS[name]().train(training)
     before = copy.deepcopy(layer.state_dict())
     with pytest.raises(UserError, match=f"expected an input of a real floating dtype, got {dtype}"):
-        layer(images().to(dtype))
+        layer(inputs(name).to(dtype))
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(UserError, match="floating dtype"):
-        layer(images().to(dtype))
+        layer(inputs(name).to(dtype))
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 

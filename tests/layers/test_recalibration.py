@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint
 
+import orthocond as oc
 from orthocond.errors import UserError
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.layers.recalibration import recalibrate
@@ -94,6 +95,34 @@ def test_batch_norm_is_recalibrated_when_it_is_named():
     x = model[0](images)
     assert torch.allclose(model[1].running_mean, x.mean((0, 2, 3)), atol=1e-6)
     assert torch.allclose(model[1].running_var, x.transpose(0, 1).flatten(1).var(1))
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (oc.DecorrelatedBatchNorm1d, (30, 5)),
+        (oc.DecorrelatedBatchNorm1d, (30, 5, 4)),
+        (oc.DecorrelatedBatchNorm3d, (30, 5, 2, 3, 2)),
+        (nn.BatchNorm1d, (30, 5)),
+        (nn.BatchNorm1d, (30, 5, 4)),
+        (nn.BatchNorm3d, (30, 5, 2, 3, 2)),
+        (nn.SyncBatchNorm, (30, 5, 4)),
+    ],
+)
+def test_layers_of_every_dimension_are_recalibrated(norm, shape):
+    torch.manual_seed(0)
+    x = 3 + torch.randn(shape)
+    model = nn.Sequential(norm(5))
+    recalibrate(model, x.split(8), ["0"])
+    samples = x.transpose(0, 1).flatten(1)
+    assert torch.allclose(model[0].running_mean, samples.mean(1), atol=1e-6)
+    if hasattr(model[0], "running_covariance"):
+        assert torch.allclose(model[0].running_covariance[0], samples.cov(), atol=1e-5)
+    else:
+        assert torch.allclose(model[0].running_var, samples.var(1), atol=1e-5)
+    wrong = torch.zeros(2, 5, 1, 1) if norm is not nn.SyncBatchNorm else torch.zeros(5)
+    with pytest.raises(UserError, match=r"layer '0' expects an input of shape \(B, 5.*, got \("):
+        recalibrate(model, [wrong], ["0"])
 
 
 def test_only_the_layers_before_run_and_in_evaluation_mode():

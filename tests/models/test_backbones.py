@@ -19,7 +19,7 @@ CASES = [
 ]
 
 
-def built(task: str, model: str, solver: str, seed: int = 0, **settings: int) -> nn.Module:
+def built(task: str, model: str, solver: str, seed: int = 0, **settings) -> nn.Module:
     torch.manual_seed(seed)
     return build_model(task, model, solver, 5, **settings)
 
@@ -57,6 +57,12 @@ def test_equal_seeds_give_equal_weights_whatever_the_solver(task, model):
         if task == "dbn":
             assert torch.equal(first["fc.weight"], other["fc.weight"])
     assert not torch.equal(first["conv1.weight"], different["conv1.weight"])
+
+
+@pytest.mark.parametrize("solver", ["svd", "ns"])
+def test_the_stem_averages_what_it_is_told_to(solver):
+    assert built("dbn", "small", solver).bn1.running == "covariance"
+    assert built("dbn", "small", solver, running="root").bn1.running == "root"
 
 
 def test_the_wide_stem_changes_no_other_weight():

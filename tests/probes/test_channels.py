@@ -41,7 +41,10 @@ SECOND = [
     (nn.MaxPool2d(2, return_indices=True), (5, 6, 7, 8)),
     (torchvision.ops.FrozenBatchNorm2d(6), (5, 6, 7, 8)),
     (torchvision.models.convnext.LayerNorm2d(6), (5, 6, 7, 8)),
+    (oc.DecorrelatedBatchNorm1d(6), (15, 6)),
+    (oc.DecorrelatedBatchNorm1d(6), (5, 6, 7)),
     (oc.DecorrelatedBatchNorm2d(6), (5, 6, 7, 8)),
+    (oc.DecorrelatedBatchNorm3d(6), (5, 6, 3, 4, 2)),
     (oc.SkewOrthogonalConv2d(6, 4, 3), (5, 6, 7, 8)),
     (oc.GlobalCovariancePool2d(6, 4), (5, 6, 7, 8)),
     (oc.GlobalCovariancePool2d(6, 4, solver="average"), (5, 6, 7, 8)),
@@ -195,6 +198,7 @@ def test_a_channel_dim_out_of_range_is_refused_by_name(channel_dim):
         (nn.RMSNorm(6), (2, 3, 6), "output", 1, r"6 channels, and dimension 1 of .* has 3: pass"),
         (nn.GroupNorm(2, 4), (2, 4, 6), "input", 2, r"4 channels, and dimension 2 .* has 6: pass"),
         (nn.BatchNorm1d(4), (2, 4, 6), "input", 2, r"4 channels, and dimension 2 .* has 6: pass"),
+        (oc.DecorrelatedBatchNorm1d(3), (2, 3, 4), "input", 2, "3 channels, and dimension 2 of"),
         (oc.DecorrelatedBatchNorm2d(3), (2, 3, 4, 6), "input", 3, "3 channels, and dimension 3 of"),
         (
             oc.SkewOrthogonalConv2d(3, 2, 3),
@@ -245,6 +249,15 @@ def test_a_batch_is_needed(layer, shape, side):
         pytest.raises(UserError, match=r"without a batch: pass x\.unsqueeze\(0\) to the model"),
     ):
         model(torch.randn(shape))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(oc.DecorrelatedBatchNorm2d(3), (3, 3, 5)), (oc.DecorrelatedBatchNorm3d(3), (3, 3, 5, 6))],
+)
+def test_a_batch_is_needed_before_a_whitening_layer(layer, shape):
+    with pytest.raises(UserError, match=r"without a batch: pass x\.unsqueeze\(0\) to the model"):
+        features(layer, (torch.randn(shape),), "input")
 
 
 @pytest.mark.parametrize("values", [(), (None,), (torch.zeros(3),), (torch.zeros(2, 3).long(),)])

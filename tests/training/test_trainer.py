@@ -87,6 +87,18 @@ def test_the_epochs_between_evaluations_have_blank_columns_and_train_the_same(
     assert ours["train_loss"].equals(expected["train_loss"])
 
 
+def test_an_averaged_root_changes_the_evaluation_with_moving_averages_only(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    (result,) = train(tiny("nog+ow+olr", settings=("running=root",)), tmp_path)
+    ours, expected = Run(tmp_path / result.name), Run(uninterrupted)
+    assert ours.settings["running"] == "root" and expected.settings["running"] == "covariance"
+    assert ours.metrics["train_loss"].equals(expected.metrics["train_loss"])
+    assert not ours.metrics["eval_loss"].equals(expected.metrics["eval_loss"])
+    recalibrated = [run.metrics["recalibrated_loss"].to_numpy() for run in (ours, expected)]
+    assert recalibrated[0] == pytest.approx(recalibrated[1], rel=1e-4)
+
+
 def test_the_training_images_are_evaluated_as_the_test_images_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
