@@ -29,8 +29,6 @@ class DecorrelatedBatchNorm(RunningStatistics):
     """Base of the three layers. The docstring of DecorrelatedBatchNorm2d describes it."""
 
     spatial: ClassVar[int]  # 1, 2 or 3, as in the name of the class
-    weight: nn.Parameter  # weight and bias are None without affine, as in torch
-    bias: nn.Parameter
 
     def __init__(
         self,
@@ -173,15 +171,6 @@ class DecorrelatedBatchNorm(RunningStatistics):
         return Whitening(mean, root.value, n, root.factors, root.method, is_reduced)
 
     @torch.no_grad()
-    def _of_running(self) -> Whitening:
-        if self.running == "root":
-            F = self.running_root.to(torch.float64, copy=True)
-        else:
-            F = self._root(self.running_covariance.double())[0].value
-        # Copy: a later step changes the running mean, and this step's gradient needs the old one.
-        return Whitening(self.running_mean.to(torch.float64, copy=True), F)
-
-    @torch.no_grad()
     def set_running_stats(self, mean: Tensor, covariance: Tensor) -> None:
         """Set the running statistics to a mean (C,) and a covariance (groups, d, d).
 
@@ -203,17 +192,20 @@ class DecorrelatedBatchNorm(RunningStatistics):
         """Whiten x (B, C, ...)."""
         require_floating(x, "an input")
         require_shape(x, self.spatial, self.num_features)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x)
         dtype, shape = x.dtype, x.shape
-        with torch.autocast(x.device.type, enabled=False):
-            x = as_images(x)
-            x = x if dtype in (torch.float32, torch.float64) else x.float()
-            channels_last = x.is_contiguous(memory_format=torch.channels_last)
-            x = x if channels_last else x.contiguous()
-            use_batch = self.training or not self.track_running_stats
-            by = self._of_batch(x.detach(), shape) if use_batch else self._of_running()
-            weight = self.weight if self.affine else x.new_ones(self.num_features)
-            bias = self.bias if self.affine else x.new_zeros(self.num_features)
-            return from_images(whiten(x, weight, bias, by).to(dtype), shape)
+        x = as_images(x)
+        x = x if dtype in (torch.float32, torch.float64) else x.float()
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        x = x if channels_last else x.contiguous()
+        if self.track_running_stats and not self.training:
+            return from_images(self._evaluate(x).to(dtype), shape)
+        by = self._of_batch(x.detach(), shape)
+        weight = self.weight if self.affine else x.new_ones(self.num_features)
+        bias = self.bias if self.affine else x.new_zeros(self.num_features)
+        return from_images(whiten(x, weight, bias, by).to(dtype), shape)
 
     def extra_repr(self) -> str:
         others = f", steps={self.steps}" if self.solver == "newton-schulz" else ""

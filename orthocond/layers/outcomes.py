@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from orthocond.layers.inference.evaluation import is_exported
 from orthocond.spectral.eigh import Outcome
 
 
@@ -12,7 +13,7 @@ class SpectralOutcomes:
     """Counters of the matrices whose decomposition failed at the first attempt.
 
     They are kept on the device of the matrices. Counting does not wait for the device; reading an
-    attribute does.
+    attribute does. An exported graph does not count.
 
     Attributes:
         failures: number of matrices that held NaN or Inf, or whose first attempt did not converge,
@@ -33,6 +34,8 @@ class SpectralOutcomes:
     @torch.no_grad()
     def count(self, outcome: Tensor) -> None:
         """Count the outcomes (...) of a batch of matrices, int8 values of ``Outcome``."""
+        if is_exported():
+            return
         failed = outcome == int(Outcome.FAILED)
         found = torch.stack([(outcome != int(Outcome.OK)).sum(), failed.sum()])
         if outcome.device not in self._counts:

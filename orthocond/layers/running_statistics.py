@@ -16,6 +16,18 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from orthocond.layers.inference.evaluation import (
+    Cache,
+    exported_root,
+    is_derived,
+    is_exported,
+    is_traced,
+    whiten_by_constants,
+)
+from orthocond.layers.moments import CHUNK
+from orthocond.layers.whitening import Whitening, whiten
+from orthocond.spectral.root_solvers import Method, Root, Solver
+
 Running = Literal["covariance", "root"]
 
 
@@ -30,6 +42,21 @@ class RunningStatistics(nn.Module):
     running_covariance: Tensor  # None if running is "root"
     running_root: Tensor  # None if running is "covariance"
     num_batches_tracked: Tensor
+    affine: bool
+    weight: nn.Parameter  # weight and bias are None without affine, as in torch
+    bias: nn.Parameter
+    solver: Solver
+    method: Method
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._roots, self._maps = Cache(), Cache()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode, as for any module."""
+        self._roots.distrust()
+        self._maps.distrust()
+        return super().train(mode)
 
     def _register_statistics(
         self, channels: int, groups: int, device: torch.device | str | None, dtype: torch.dtype
@@ -82,6 +109,52 @@ class RunningStatistics(nn.Module):
                 self.bias = parameters["bias"]
             else:
                 self.get_parameter("bias").requires_grad_(False)
+
+    def _root(self, covariance: Tensor) -> tuple[Root, Tensor]:
+        raise NotImplementedError
+
+    @property
+    def _host_may_wait(self) -> bool:
+        return self.solver == "eigh" or self.running_matrix.device.type == "cpu"
+
+    def root_of_running(self) -> Tensor:
+        """Return the inverse root (groups, d, d) that evaluation uses, in float64.
+
+        It is NaN for a matrix that has none. It must not be changed in place.
+        """
+        P = self.running_matrix
+        if self.running == "root":
+            return P.detach().to(torch.float64, copy=True)  # a later step changes the running root
+        if is_exported():
+            return exported_root(P.double(), "inv_sqrt", self.eps, self.method)
+        if is_traced():
+            return self._root(P.double())[0].value
+        by_host = self._host_may_wait
+        return self._roots.get(lambda P, _: self._root(P.double())[0].value, (P,), P.dtype, by_host)
+
+    def _running_map(self, dtype: torch.dtype) -> Tensor:
+        """Return diag(gamma) times the root (groups, d, d), differentiable in gamma."""
+        weight, P = self.weight, self.running_matrix
+
+        def scaled(*_: object) -> Tensor:
+            F = self.root_of_running()
+            return (F if weight is None else weight.view(*F.shape[:2], 1) * F).to(dtype)
+
+        if is_traced() or (weight is not None and is_derived(weight)):
+            return scaled()
+        sources = (P,) if weight is None else (P, weight)
+        return self._maps.get(scaled, sources, dtype, self._host_may_wait)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        """Return the whitened images x (B, C, H, W), float32 or float64."""
+        mean = self.running_mean
+        bias = self.bias if self.affine else torch.zeros_like(mean)
+        if is_traced() or x.numel() <= CHUNK or x.device.type != "cpu":
+            return whiten_by_constants(x, self._running_map(x.dtype), bias, mean)
+        weight = self.weight if self.affine else torch.ones_like(mean)
+        # Copy: a later step changes the running mean, and this step's gradient needs the old one.
+        by = Whitening(mean.to(torch.float64, copy=True), self.root_of_running())
+        return whiten(x, weight, bias, by)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert the layer, but keep the running statistics at least in float32.

@@ -109,9 +109,15 @@ def default_condition(eps: float) -> float:
 def _polynomial(M: Tensor, M2: Tensor, quintic: Quintic) -> Tensor:
     """Return T = a I + b M + c M^2 for M and M^2 (n, d, d)."""
     a, b, c = quintic
-    T = b * M + c * M2
-    T.diagonal(dim1=-2, dim2=-1).add_(a)
-    return T
+    return _plus_identity(b * M + c * M2, a)
+
+
+def _plus_identity(A: Tensor, a: float) -> Tensor:
+    """Return A + a I, in A itself unless the graph is exported, where ONNX needs pure functions."""
+    if torch.compiler.is_exporting():
+        return A + a * torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    A.diagonal(dim1=-2, dim2=-1).add_(a)
+    return A
 
 
 def _symmetric(A: Tensor) -> Tensor:
@@ -150,7 +156,7 @@ def iterate(A: Tensor, steps: tuple[Quintic, ...]) -> tuple[Tensor, Tensor, Tens
         T = _polynomial(M, M @ M, quintic)
         Y, Z = Y @ T, T @ Z
         M = Z @ Y  # for the next step, and for the residual after the last one
-    M.diagonal(dim1=-2, dim2=-1).sub_(1)
+    M = _plus_identity(M, -1.0)
     residual = (M.square().sum((-2, -1)) / A.shape[-1]).sqrt()
     return _symmetric(Y), _symmetric(Z), s, residual
 

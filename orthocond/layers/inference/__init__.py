@@ -1,0 +1,1 @@
+"""Whitening in inference: the cached root of evaluation, and folding into other layers."""
