@@ -10,6 +10,7 @@ from orthocond.layers import (
     GlobalCovariancePool2d,
     SkewOrthogonalConv2d,
     convert_batch_norm,
+    fold,
     recalibrate,
 )
 from orthocond.probes import ConditioningProbe, structural_rank
@@ -44,6 +45,7 @@ __all__ = [
     "conditioning",
     "convert_batch_norm",
     "covariance_sqrt",
+    "fold",
     "matrix_inv_sqrt",
     "matrix_sqrt",
     "optimal_lr",

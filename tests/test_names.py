@@ -108,6 +108,7 @@ BAD: dict[str, list[Callable[[], Any]]] = {
         lambda: oc.covariance_sqrt(P, eps=float("nan")),
         lambda: oc.covariance_sqrt(P, dtype=torch.bfloat16),
     ],
+    "fold": [lambda: oc.fold("model"), lambda: oc.fold(torch.nn.Conv2d(3, 4, 1, device="meta"))],
     "matrix_inv_sqrt": [
         lambda: oc.matrix_inv_sqrt(torch.zeros(2, 2)),
         lambda: oc.matrix_inv_sqrt(torch.zeros(2, 3)),

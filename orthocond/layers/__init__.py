@@ -7,6 +7,7 @@ from orthocond.layers.decorrelated import (
     DecorrelatedBatchNorm2d,
     DecorrelatedBatchNorm3d,
 )
+from orthocond.layers.inference.folding import fold
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.layers.recalibration import recalibrate
 from orthocond.layers.skew import SkewOrthogonalConv2d
@@ -20,5 +21,6 @@ __all__ = [
     "SkewOrthogonalConv2d",
     "SpectralOutcomes",
     "convert_batch_norm",
+    "fold",
     "recalibrate",
 ]

@@ -35,7 +35,7 @@ class _Reached(Exception):
     """Exception that ends a forward pass once the layer has received its input."""
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """Return the network inside all its wrappers, which can be nested."""
     while True:
         compiled = model._modules.get("_orig_mod")  # set in torch.compile's OptimizedModule
@@ -253,7 +253,7 @@ def recalibrate(
         >>> pairs = [{"image": images, "id": i} for i, images in enumerate(loader)]
         >>> oc.recalibrate(model, pairs, forward=lambda model, batch: model(batch["image"]))
     """
-    wrapped, model = model, _unwrapped(model)
+    wrapped, model = model, unwrapped(model)
     targets = _targets(model, wrapped, layers)
     device = next(chain(model.parameters(), model.buffers())).device
     run = partial(forward or _forward, model)
