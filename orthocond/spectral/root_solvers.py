@@ -11,6 +11,7 @@ from orthocond.errors import DecompositionError, UserError, require_whole, unkno
 from orthocond.spectral import minimax, newton_schulz
 from orthocond.spectral.backward_rules import Backward, Power, divided_differences
 from orthocond.spectral.eigh import Eigh, Outcome, eigh
+from orthocond.spectral.lyapunov import known_inverse, known_sqrt, lyapunov, solve, symmetric
 from orthocond.spectral.newton_schulz import ITERATIONS, require_square
 
 Solver = Literal["eigh", "newton-schulz", "minimax"]
@@ -120,6 +121,7 @@ def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: boo
     outcome = missed.to(torch.int8) * int(Outcome.INEXACT)
     outcome = outcome.masked_fill(~keep, int(Outcome.FAILED))
     keep = keep[..., None, None]
+    s, sqrt, inverse = s.view(*batch, 1, 1), sqrt.view(A.shape), inverse.view(A.shape)
     factors = (keep, s, sqrt) if power == "sqrt" else (keep, s, sqrt, inverse)
     value = F.masked_fill(~keep, 0).to(P.dtype)
     return Root(value, outcome, factors, method._replace(quintics=quintics))
@@ -145,7 +147,7 @@ def root_backward(factors: tuple[Tensor, ...], g: Tensor, power: Power, method: 
     """
     if method.solver == "eigh":
         l, U = factors
-        S = U.mT @ ((g + g.mT) / 2).to(U.dtype) @ U
+        S = U.mT @ symmetric(g).to(U.dtype) @ U
         D = divided_differences(l, power, method.backward)
         return (U @ (D * S) @ U.mT).to(g.dtype)
     keep, *others = factors
@@ -156,13 +158,66 @@ def root_backward(factors: tuple[Tensor, ...], g: Tensor, power: Power, method: 
         gA = newton_schulz.iterate_backward(tuple(others), *both)
         return torch.where(keep, (gA + gA.mT) / 2, 0).to(g.dtype)
     s, Q, *inverse = others
-    C = ((gF + gF.mT) / 2).view(Q.shape)
+    C = symmetric(gF)
     C = -(inverse[0] @ C @ inverse[0]) / s if inverse else C  # dS = -S dQ S, S = inverse / sqrt(s)
-    gA = minimax.lyapunov(Q, C, method.quintics) * s.rsqrt()
-    # For an indefinite matrix, which is INEXACT, the solution may diverge.
-    finite = gA.isfinite().flatten(1).all(1)[:, None, None]
-    gA = gA.masked_fill(~finite, 0).view(g.shape)
-    return gA.masked_fill(~keep, 0).to(g.dtype)
+    return solve(C, method.quintics, (Q, s)).masked_fill(~keep, 0).to(g.dtype)
+
+
+def tried_quintics(steps: int) -> tuple[minimax.Quintic, ...]:
+    """Return the schedule with this number of steps among those a function tries; () for 0."""
+    return next((q for q in map(minimax.schedule, TRIED) if len(q) == steps), ())
+
+
+def is_smooth(method: Method) -> bool:
+    """Return whether the derivative is that of the root, and not a rule or that of an iteration."""
+    return method.backward == "exact" and method.solver != "newton-schulz"
+
+
+def _known(
+    P: Tensor, power: Power, factors: tuple[Tensor, ...], method: Method
+) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+    """Return P^(1/2), P^(-1/2) if it is the power, and the factors for ``lyapunov``."""
+    if method.solver == "eigh":
+        l, U = factors
+        q = l.sqrt()
+        Q = known_sqrt(P, (U * q.unsqueeze(-2)) @ U.mT, (), q, U)
+        if power == "sqrt":
+            return Q, None, (q, U)
+        return Q, known_inverse(Q, (U / q.unsqueeze(-2)) @ U.mT), (q, U)
+    keep, s, B, *inverse = factors
+    value = (B * s.sqrt()).masked_fill(~keep, 0)
+    Q = known_sqrt(P, value, method.quintics, B, s)
+    if power == "sqrt":
+        return Q, None, (B, s)
+    return Q, known_inverse(Q, (inverse[0] * s.rsqrt()).masked_fill(~keep, 0)), (B, s)
+
+
+def known_root(P: Tensor, power: Power, factors: tuple[Tensor, ...], method: Method) -> Tensor:
+    """Return the root that has these factors, differentiable in P to any order.
+
+    Args:
+        P: (..., d, d), float64 and symmetric. Only its gradient is used.
+        power: ``sqrt`` or ``inv_sqrt``.
+        factors: factors of the root, from ``root_forward``.
+        method: settings for which ``is_smooth`` is True.
+    """
+    Q, S, _ = _known(P, power, factors, method)
+    return Q if S is None else S
+
+
+def root_slope(
+    P: Tensor, C: Tensor, power: Power, factors: tuple[Tensor, ...], method: Method
+) -> Tensor:
+    """Return the derivative of the root in the direction sym(C), differentiable in P and C.
+
+    This map is self-adjoint: for C = dl/dF it is dl/dP, as ``root_backward`` computes it without a
+    graph. See Note [Derivatives by Lyapunov equations]. The arguments are those of ``known_root``.
+    """
+    Q, S, solver = _known(P, power, factors, method)
+    C = symmetric(C)
+    if method.solver == "minimax":
+        C = C.masked_fill(~factors[0], 0)
+    return lyapunov(Q, C if S is None else -(S @ C @ S), method.quintics, *solver)
 
 
 def check_iteration(solver: str, steps: int, condition: float | None) -> None:

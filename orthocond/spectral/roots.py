@@ -6,36 +6,116 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from orthocond.errors import UserError, require_floating
 from orthocond.spectral import minimax
 from orthocond.spectral.backward_rules import Backward, Power
+from orthocond.spectral.lyapunov import builds_graph, first_only, in_front
 from orthocond.spectral.newton_schulz import ITERATIONS, require_square
 from orthocond.spectral.root_solvers import (
     Method,
     Solver,
+    is_smooth,
     method_of,
     root_backward,
     root_forward,
+    root_slope,
+    tried_quintics,
+)
+
+FIRST_ONLY = (
+    "the root by {} has a first derivative only: use solver 'eigh' or 'minimax' with backward "
+    "'exact' for a second one"
 )
 
 
+def _require_derivative(is_singular: bool) -> None:
+    if is_singular:
+        raise UserError(
+            "the square root has an infinite derivative at a singular matrix: pass eps > 0, which "
+            "is added to the diagonal"
+        )
+
+
+def _settings(ctx: Any, flags: Tensor) -> tuple[Power, Method]:
+    """Return the power and the method that was used, or raise if there is no derivative."""
+    power, method, strict = ctx.settings
+    if strict:
+        is_singular, steps = flags.tolist()
+        _require_derivative(bool(is_singular))
+        method = method._replace(quintics=tried_quintics(steps))
+    return power, method
+
+
 class _Root(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, P: Tensor, power: Power, eps: float, method: Method, strict: bool
-    ) -> tuple[Tensor, Tensor]:
-        value, outcome, factors, method = root_forward(P, power, eps, method, strict)
-        ctx.save_for_backward(*factors)
-        ctx.settings = power, method
-        ctx.mark_non_differentiable(outcome)
-        return value, outcome
+    # The flags are those of all matrices: whether one is singular, and the number of quintics.
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return root_backward(ctx.saved_tensors, g, *ctx.settings), *[None] * 4
+    def forward(
+        P: Tensor, power: Power, eps: float, method: Method, strict: bool
+    ) -> tuple[Tensor, ...]:
+        value, outcome, factors, used = root_forward(P, power, eps, method, strict)
+        flags = torch.zeros(2, dtype=torch.int64)
+        if strict:
+            singular = method.solver == "eigh" and bool((factors[0] <= 0).any())
+            flags = torch.tensor([int(singular), len(used.quintics)])
+        return value, outcome, flags, *factors
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        P, power, _, method, strict = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(P, *output[2:])
+        ctx.save_for_forward(P, *output[2:])
+        ctx.settings = power, method, strict
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return None, None, None, None, None
+        P, flags, *factors = ctx.saved_tensors
+        power, method = _settings(ctx, flags)
+        if builds_graph() and is_smooth(method):
+            gP = root_slope(P.double(), g.double(), power, tuple(factors), method).to(g.dtype)
+        else:
+            gP = root_backward(tuple(factors), g, power, method)
+            if builds_graph():
+                gP = first_only(gP, FIRST_ONLY.format(_name(method)), P, g)
+        return gP, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        outputs = _RootForward.apply(*in_front(info, in_dims, args))
+        return outputs, (0, 0, None, *[0] * (len(outputs) - 3))
+
+
+class _RootForward(_Root):
+    # Note [Compiled functions] of lyapunov.py
+
+    @staticmethod
+    def jvp(ctx: Any, dP: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        P, flags, *factors = ctx.saved_tensors
+        power, method = _settings(ctx, flags)
+        if is_smooth(method):
+            dF = root_slope(P.double(), dP.double(), power, tuple(factors), method).to(dP.dtype)
+        elif method.solver == "eigh":  # the rules are self-adjoint too
+            dF = root_backward(tuple(factors), dP, power, method)
+            dF = first_only(dF, FIRST_ONLY.format(_name(method)), P, dP)
+        else:
+            raise UserError("newton-schulz has no forward mode: use solver 'eigh' or 'minimax'")
+        return dF, *[None] * (2 + len(factors))
+
+
+def _name(method: Method) -> str:
+    rule = f" with backward {method.backward!r}" if method.solver == "eigh" else ""
+    return f"solver {method.solver!r}{rule}"
+
+
+def _apply(P: Tensor, power: Power, eps: float, method: Method, strict: bool) -> tuple[Tensor, ...]:
+    function = _Root if torch.compiler.is_compiling() else _RootForward
+    outputs: tuple[Tensor, ...] = function.apply(P, power, eps, method, strict)
+    return outputs
 
 
 def root(
@@ -82,7 +162,7 @@ def root(
 
 def root_by(P: Tensor, power: Power, eps: float, method: Method) -> tuple[Tensor, Tensor]:
     """Return the result of ``root`` by settings that were checked before."""
-    F, outcome = _Root.apply(P, power, eps, method, False)
+    F, outcome, *_ = _apply(P, power, eps, method, False)
     return F, outcome
 
 
@@ -91,7 +171,7 @@ def _strict(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
     require_square(P)
     if not 0 <= eps < float("inf"):
         raise UserError(f"eps must be 0 or more and finite, got {eps}")
-    return _Root.apply(P, power, eps, method, True)[0]
+    return _apply(P, power, eps, method, True)[0]
 
 
 def matrix_sqrt(
@@ -104,8 +184,10 @@ def matrix_sqrt(
     """Return the square root (P + eps I)^(1/2) of symmetric positive semi-definite P (eq. 4).
 
     Only the symmetric part of P is used. Negative eigenvalues of P + eps I count as zero.
-    The gradient is symmetric, and infinite at a zero eigenvalue like the derivative of sqrt(x) at
-    0: pass eps > 0 for singular matrices. There is no second derivative.
+    The derivative is infinite at a zero eigenvalue, like that of sqrt(x) at 0, and refused there:
+    pass eps > 0 for singular matrices. With ``exact`` (not for ``newton-schulz``) the function is
+    differentiable to any order, at equal eigenvalues too, by reverse and forward mode and
+    torch.func. The other rules have a first derivative only. The gradient is symmetric.
 
     Args:
         P: (..., d, d), floating; the arithmetic is float64.
@@ -125,7 +207,8 @@ def matrix_sqrt(
     Raises:
         UserError: the solver or backward rule is unknown, the two can't be combined, P is not
             square or not of a real floating dtype, eps is negative or not finite, or steps is not
-            a whole number from 1.
+            a whole number from 1. When a derivative is computed: P + eps I is singular, or the
+            settings have a first derivative only.
         DecompositionError: a matrix holds NaN or Inf, or could not be decomposed; with ``minimax``,
             a matrix is singular, indefinite or has a condition number above 1e12.
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import orthocond as oc
 from orthocond.spectral.eigh import DecompositionError
@@ -166,3 +167,78 @@ def test_bad_input_is_named():
         r"use 'svd' or 'auto'$",
     ):
         oc.polar_factor(torch.diag(torch.tensor([1.0, 0.0])), "gram")
+
+
+def with_values(m: int, n: int, values: list[float], seed: int = 0) -> torch.Tensor:
+    U, _, Vh = torch.linalg.svd(drawn(m, n, 2.0, seed), full_matrices=False)
+    return (U * torch.tensor(values, dtype=torch.float64)) @ Vh
+
+
+@pytest.mark.parametrize(
+    ("shape", "method"), [((3, 3), "auto"), ((3, 4), "svd"), ((4, 3), "auto")], ids=str
+)
+@pytest.mark.parametrize("values", [[3, 2, 1], [2, 2, 1], [1, 1, 1], [1 + 1e-9, 1, 0.5]], ids=str)
+def test_derivatives_at_simple_equal_and_near_singular_values(values, shape, method):
+    G = with_values(*shape, values).requires_grad_()
+
+    def f(G):
+        return oc.polar_factor(G, method)
+
+    assert gradcheck(f, G, check_forward_ad=True)
+    assert gradgradcheck(f, G, check_fwd_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize(("method", "tolerance"), [("svd", 1e-9), ("auto", 1e-4)])
+def test_the_derivative_of_an_ill_conditioned_matrix_is_that_of_its_svd(method, tolerance):
+    """Autograd through torch's SVD is a reference where singular values are far apart.
+
+    The error is of the order of eps kappa, and eps kappa^2 for the Gram matrix.
+    """
+    G = with_values(4, 6, [1.0, 1e-2, 1e-4, 1e-6]).requires_grad_()
+    W = drawn(4, 6, 3.0, 5)
+    (ours,) = torch.autograd.grad((oc.polar_factor(G, method) * W).sum(), G)
+    (theirs,) = torch.autograd.grad((reference(G) * W).sum(), G)
+    assert torch.dist(ours, theirs) < tolerance * theirs.norm()
+
+
+def test_torch_func():
+    G = torch.stack([with_values(3, 4, [s, 1.0, 1.0], seed) for seed, s in enumerate([1.0, 2.0])])
+    W = drawn(3, 4, 3.0, 5)
+
+    def f(G):
+        return (oc.polar_factor(G) * W).sum()
+
+    vmap, grad = torch.func.vmap, torch.func.grad
+    expected = torch.stack([torch.autograd.grad(f(g.requires_grad_()), g)[0] for g in G.clone()])
+    torch.testing.assert_close(vmap(oc.polar_factor)(G), oc.polar_factor(G))
+    torch.testing.assert_close(vmap(grad(f))(G), expected)
+    hessian = torch.autograd.functional.hessian(f, G[0])
+    torch.testing.assert_close(torch.func.hessian(f)(G[0]), hessian)
+    with torch.no_grad(), forward_ad.dual_level():  # forward mode does not ask for grad mode
+        slope = forward_ad.unpack_dual(f(forward_ad.make_dual(G[0], W))).tangent
+    torch.testing.assert_close(slope, (expected[0] * W).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_has_the_dtype_of_the_matrix(dtype):
+    G = with_values(3, 4, [3.0, 2.0, 2.0]).to(dtype).requires_grad_()
+    W = drawn(3, 4, 3.0, 5)
+    (ours,) = torch.autograd.grad((oc.polar_factor(G) * W).sum(), G)
+    same = G.detach().double().requires_grad_()
+    (exact,) = torch.autograd.grad((oc.polar_factor(same) * W).sum(), same)
+    assert ours.dtype == dtype
+    assert torch.dist(ours.double(), exact) < 10 * torch.finfo(dtype).eps * exact.norm()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2)])
+def test_below_full_rank_the_backward_is_refused(shape):
+    G = torch.zeros(2, *shape)
+    G[0, :2, :2] = torch.eye(2)
+    G[1, 0, 0] = 1.0
+    R = oc.polar_factor(G.requires_grad_())
+    line = "no derivative at a rank-deficient matrix, where the factor jumps: differentiate"
+    with pytest.raises(oc.UserError, match=line):
+        R.sum().backward()
+    with pytest.raises(oc.UserError, match=line):
+        torch.func.jvp(oc.polar_factor, (G.detach(),), (G.detach(),))
+    assert not oc.polar_factor(G.detach()).requires_grad

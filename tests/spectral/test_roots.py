@@ -176,15 +176,6 @@ def test_bad_input_is_named():
         oc.matrix_sqrt(torch.full((2, 2), float("nan")))
 
 
-@pytest.mark.parametrize("solver", ["eigh", "newton-schulz"])
-@pytest.mark.parametrize("matrix_root", ROOTS)
-def test_a_second_derivative_is_refused_and_not_wrong(matrix_root, solver):
-    P = spectrum([3, 2, 1]).requires_grad_()
-    (g,) = torch.autograd.grad(matrix_root(P, solver).square().sum(), P, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        g.sum().backward()
-
-
 def test_the_inverse_root_of_an_indefinite_matrix_is_that_of_its_sum_with_the_ridge():
     P = torch.diag(torch.tensor([-0.7, 0.3], dtype=torch.float64))
     expected = torch.tensor([0.3, 1.3], dtype=torch.float64).rsqrt()
