@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,8 +22,26 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+class _Sum(torch.autograd.Function):
+    # Every process adds its loss to the total. So dl/dx is the sum of what all processes pass back.
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        total: Tensor = _Sum.apply(g)
+        return total
+
+
 def reduced(*tensors: Tensor) -> list[Tensor]:
     """Return the sums of the tensors over all processes, communicated in one all-reduce.
+
+    The sums are differentiable to any order. The gradient is that of the sum of all processes'
+    losses, and every process must take part in the backward pass.
 
     Args:
         tensors: of one dtype, with the same shapes on all processes. A single process gets them
@@ -35,7 +54,10 @@ def reduced(*tensors: Tensor) -> list[Tensor]:
     if not is_distributed():
         return list(tensors)
     flat = torch.cat([t.flatten() for t in tensors])
-    dist.all_reduce(flat)
+    if torch.is_grad_enabled() and flat.requires_grad:
+        flat = _Sum.apply(flat)
+    else:
+        dist.all_reduce(flat)
     parts = flat.split([t.numel() for t in tensors])
     return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
 

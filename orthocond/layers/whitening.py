@@ -9,6 +9,11 @@ Note [Gradient]
     computes dl/dP from dl/dF, with matrices of size d x d only. X = x - mu is computed as in
     Note [Shifted moments] of ``layers/moments.py``.
 
+Note [Second derivatives]
+    Under ``create_graph=True`` the backward computes the same formulas from x, gamma and G by
+    differentiable operations, so that autograd continues from them. F and dl/dP come from the
+    factors of the forward pass, with the derivatives of ``spectral/lyapunov.py``.
+
 Note [Checkpointing]
     One autograd node saves all tensors that the backward pass needs. torch.utils.checkpoint frees
     and recomputes only saved tensors. It reruns the forward of the block once for each autograd
@@ -21,11 +26,22 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from orthocond.distributed import reduced
 from orthocond.layers.moments import by_group, centred
-from orthocond.spectral.root_solvers import Method, root_backward
+from orthocond.spectral.lyapunov import builds_graph, first_only
+from orthocond.spectral.root_solvers import (
+    Method,
+    is_smooth,
+    known_root,
+    root_backward,
+    root_slope,
+)
+
+FIRST_ONLY = (
+    "the whitening has a first derivative only with this solver or backward rule: use solver "
+    "'eigh' or 'minimax' with backward 'exact' for a second one"
+)
 
 
 class Whitening(NamedTuple):
@@ -61,40 +77,95 @@ class _Whiten(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        if not builds_graph():
+            return *_gradients(ctx, G), None
         x, weight, mean, F, *of_batch = ctx.saved_tensors
-        groups, d, _ = F.shape
-        shift = mean.to(x.dtype)
-        r = (mean - shift).view(groups, d, 1)  # rounding error of the shift
-        M, s = torch.zeros_like(F), torch.zeros_like(r)
-        for part, chunk in centred(x, shift):
-            for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
-                M[j] += torch.bmm(g, X.mT).sum(0, dtype=torch.float64)
-                s[j] += g.sum((0, 2))[:, None]
-        M -= s @ r.mT
-        g_weight = (F * M).sum(-1).flatten().to(weight.dtype)
-        g_bias = s.flatten().to(weight.dtype)
-        if not ctx.needs_input_grad[0]:
-            return None, g_weight, g_bias, None
-        gamma = weight.double().view(groups, d, 1)
-        At = (gamma * F).mT
-        out = torch.empty_like(x)
-        if not of_batch:
-            for j, (g, o) in enumerate(by_group(groups, G, out)):
-                o.baddbmm_(At[j].to(x.dtype).expand(len(x), d, d), g, beta=0)  # o = At g
-            return out, g_weight, g_bias, None
-        n, *factors = of_batch
-        if ctx.is_reduced:
+        if of_batch and not is_smooth(ctx.method):
+            gradients = _gradients(ctx, G)
+            refused = (
+                None if g is None else first_only(g, FIRST_ONLY, x, weight, G) for g in gradients
+            )
+            return *refused, None
+        n, *factors = of_batch or (None,)
+        by = Whitening(mean, F, n, tuple(factors), ctx.method, ctx.is_reduced)
+        return *_differentiable_gradients(x, weight, G, by), None
+
+
+@torch.no_grad()
+def _gradients(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return dl/dx (None if it is not needed), dl/dgamma and dl/dbeta for dl/dy = G."""
+    x, weight, mean, F, *of_batch = ctx.saved_tensors
+    groups, d, _ = F.shape
+    shift = mean.to(x.dtype)
+    r = (mean - shift).view(groups, d, 1)  # rounding error of the shift
+    M, s = torch.zeros_like(F), torch.zeros_like(r)
+    for part, chunk in centred(x, shift):
+        for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
+            M[j] += torch.bmm(g, X.mT).sum(0, dtype=torch.float64)
+            s[j] += g.sum((0, 2))[:, None]
+    M -= s @ r.mT
+    g_weight = (F * M).sum(-1).flatten().to(weight.dtype)
+    g_bias = s.flatten().to(weight.dtype)
+    if not ctx.needs_input_grad[0]:
+        return None, g_weight, g_bias
+    gamma = weight.double().view(groups, d, 1)
+    At = (gamma * F).mT
+    out = torch.empty_like(x)
+    if not of_batch:
+        for j, (g, o) in enumerate(by_group(groups, G, out)):
+            o.baddbmm_(At[j].to(x.dtype).expand(len(x), d, d), g, beta=0)  # o = At g
+        return out, g_weight, g_bias
+    n, *factors = of_batch
+    if ctx.is_reduced:
+        M, s = reduced(M, s)
+    S = 2 / n * root_backward(tuple(factors), gamma * M, "inv_sqrt", ctx.method)
+    b = -(At @ s / n + S @ r)
+    At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
+    for part, chunk in centred(x, shift):
+        for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
+            o.copy_(b[j]).baddbmm_(S[j].expand(len(X), d, d), X)
+            o.baddbmm_(At[j].expand(len(X), d, d), g)
+    return out, g_weight, g_bias
+
+
+def _differentiable_gradients(
+    x: Tensor, weight: Tensor, G: Tensor, by: Whitening
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return dl/dx, dl/dgamma and dl/dbeta as functions of x, gamma and G.
+
+    See Note [Second derivatives]. Groups of channels are the first dimension of all products.
+    """
+    groups, d, _ = by.root.shape
+    shift = by.mean.to(x.dtype)
+    X, G = (  # (groups, B, d, H W)
+        t.unflatten(1, (groups, d)).flatten(3).transpose(0, 1)
+        for t in (x - shift[:, None, None], G)
+    )
+    s = G.sum((1, 3), dtype=torch.float64)[..., None]  # (groups, d, 1)
+    M = (G @ X.mT).sum(1, dtype=torch.float64)  # (groups, d, d)
+    F, r = by.root, (by.mean - shift).view(groups, d, 1)
+    if by.n is not None and by.method is not None:
+        total = X.sum((1, 3), dtype=torch.float64)
+        square = (X @ X.mT).sum(1, dtype=torch.float64)
+        if by.is_reduced:
+            total, square = reduced(total, square)
+        r = (total / by.n)[..., None]  # mean minus shift
+        P = square / by.n - r @ r.mT
+        F = known_root(P, "inv_sqrt", by.factors, by.method)
+    M = M - s @ r.mT
+    gamma = weight.double().view(groups, d, 1)
+    g_weight = (F * M).sum(-1).flatten().to(weight.dtype)
+    g_bias = s.flatten().to(weight.dtype)
+    At = (gamma * F).mT
+    g_x = At.to(x.dtype)[:, None] @ G  # (groups, B, d, H W)
+    if by.n is not None and by.method is not None:
+        if by.is_reduced:
             M, s = reduced(M, s)
-        S = 2 / n * root_backward(tuple(factors), gamma * M, "inv_sqrt", ctx.method)
-        b = -(At @ s / n + S @ r)
-        At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
-        for part, chunk in centred(x, shift):
-            for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
-                o.copy_(b[j]).baddbmm_(S[j].expand(len(X), d, d), X)
-                o.baddbmm_(At[j].expand(len(X), d, d), g)
-        return out, g_weight, g_bias, None
+        S = 2 / by.n * root_slope(P, gamma * M, "inv_sqrt", by.factors, by.method)
+        b = -(At @ s / by.n + S @ r)
+        g_x = g_x + S.to(x.dtype)[:, None] @ X + b.to(x.dtype)[:, None]
+    return g_x.transpose(0, 1).reshape(x.shape), g_weight, g_bias
 
 
 def whiten(x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:

@@ -18,19 +18,27 @@ Note [Backward on the support]
     this formula is the limit of the ridge form as eps goes to 0. Below full rank this limit is the
     definition of the gradient: the root is not differentiable where a zero singular value can
     grow. No factor exceeds 2, so no error is amplified, and the products can use the precision of
-    the features.
+    the features. The first gradient at any rank uses it; for the others see
+    covariance_derivatives.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from orthocond.errors import DecompositionError, UserError, require_floating
+from orthocond.spectral.covariance_derivatives import scaled, smooth_gradient, smooth_tangent
 from orthocond.spectral.eigh import Outcome, eigh
+from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
+
+KINK = (
+    "covariance_sqrt has no second derivative below rank min(d, N - 1), where the root has a kink "
+    "(dead or repeated features): pass eps > 0"
+)
 
 
 def by_positions(d: int, n: int) -> bool:
@@ -41,8 +49,8 @@ def by_positions(d: int, n: int) -> bool:
     return n < d
 
 
-def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the thin SVD of Y (..., d, n) from its smaller Gram matrix, and the outcome.
+def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the thin SVD of Y (..., d, n) from its smaller Gram matrix, rank and outcome.
 
     U is (..., d, k), s is (..., k) and V^T is (..., k, n), with k = min(d, n). Singular values
     below the rounding of the Gram product are outside the support. There the columns of U are
@@ -54,53 +62,96 @@ def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     support = l > 4 * max(d, n) * torch.finfo(l.dtype).eps * l[..., -1:]
     s = torch.where(support, l, 1).sqrt()
     other = W * (support / s).unsqueeze(-2)
+    rank = support.sum(-1)
     if narrow:
-        return Y @ other, s, W.mT, outcome
-    return W * support.unsqueeze(-2), s, other.mT @ Y, outcome
+        return Y @ other, s, W.mT, rank, outcome
+    return W * support.unsqueeze(-2), s, other.mT @ Y, rank, outcome
+
+
+def _on_support(factors: Sequence[Tensor], r0: float, g: Tensor) -> Tensor:
+    """Return dl/dX for dl/dQ = g, by Note [Backward on the support]."""
+    U, s, r, Vt = factors
+    g = g.to(U.dtype)
+    gU = (g + g.mT) @ U  # (..., d, k): 2 g U of the note; the terms below include the 2
+    A = U.mT @ gU
+    inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))  # (..., k, k)
+    outer = (s / (r + r0)).unsqueeze(-2)  # (..., 1, k)
+    left = U @ (A * (inner - outer).to(U.dtype)) + gU * outer.to(U.dtype)
+    # The rows of V^T have mean zero, so the gradient needs no centring.
+    return left @ (Vt / Vt.shape[-1] ** 0.5)  # (..., d, n)
+
+
+def _tangent_on_support(factors: Sequence[Tensor], r0: float, dX: Tensor) -> Tensor:
+    """Return dQ for dX: the adjoint of ``_on_support``."""
+    U, s, r, Vt = factors
+    T = dX.to(U.dtype) @ (Vt.mT / Vt.shape[-1] ** 0.5)  # (..., d, k)
+    inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))
+    outer = (s / (r + r0)).unsqueeze(-2)
+    Z = U @ (U.mT @ T * (inner - outer).to(U.dtype)) + T * outer.to(U.dtype)
+    return 2 * symmetric(Z @ U.mT)
 
 
 class _CovarianceRoot(torch.autograd.Function):
     # Autocast would compute float32 products in half precision, so both passes disable it.
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def forward(X: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
         with torch.autocast(X.device.type, enabled=False):
             work = torch.promote_types(X.dtype, torch.float32)
-            largest = X.abs().amax((-2, -1)).to(work)  # (...), NaN if the sample holds NaN
-            finite = largest.isfinite()
-            # Scale the largest feature to 1, so that squares neither overflow nor underflow.
-            scale = torch.where(finite & (largest > 0), largest, 1).to(dtype)
-            Y = torch.where(finite[..., None, None], X, 0).to(dtype)
-            Y = (Y - Y.mean(-1, keepdim=True)).div_(scale[..., None, None] * X.shape[-1] ** 0.5)
-            U, s, Vt, outcome = _svd(Y)
+            Y, scale, finite = scaled(X, dtype)
+            U, s, Vt, rank, outcome = _svd(Y)
             outcome = torch.where(finite, outcome, int(Outcome.FAILED)).to(torch.int8)
+            failed = outcome == int(Outcome.FAILED)
+            is_kink = (~failed & (rank < min(X.shape[-2], X.shape[-1] - 1))).any() & (eps == 0)
             U, s, r0 = U.to(work), s * scale.unsqueeze(-1), eps**0.5
             r = torch.hypot(s, s.new_tensor(r0))
             half = U * (r - r0).sqrt().to(work).unsqueeze(-2)  # (..., d, k)
             Q = half @ half.mT
             if eps:
-                ridge = r0 * (outcome != Outcome.FAILED).to(work)
+                ridge = r0 * (~failed).to(work)
                 Q.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(U, s, r, Vt.to(work))
-            ctx.r0, ctx.dtype = r0, X.dtype
-        ctx.mark_non_differentiable(outcome)
-        return Q.to(X.dtype), outcome
+        return Q.to(X.dtype), outcome, is_kink, U, s, r, Vt.to(work)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        U, s, r, Vt = ctx.saved_tensors
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        X, ctx.eps, ctx.dtype = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(X, *output[2:])
+        ctx.save_for_forward(X, *output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None]:
+        if g is None:
+            return None, None, None
+        X, is_kink, *factors = ctx.saved_tensors
         with torch.autocast(g.device.type, enabled=False):
-            g = g.to(U.dtype)
-            gU = (g + g.mT) @ U  # (..., d, k): 2 g U of the note; the terms below include the 2
-            A = U.mT @ gU
-            inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))  # (..., k, k)
-            outer = (s / (r + ctx.r0)).unsqueeze(-2)  # (..., 1, k)
-            left = U @ (A * (inner - outer).to(U.dtype)) + gU * outer.to(U.dtype)
-            # The rows of V^T have mean zero, so the gradient needs no centring.
-            dX = left @ (Vt / Vt.shape[-1] ** 0.5)  # (..., d, n)
-        return dX.to(ctx.dtype), None, None
+            if builds_graph() and not is_kink:
+                dX = smooth_gradient(X, ctx.eps, ctx.dtype, g)
+            else:
+                dX = _on_support(factors, ctx.eps**0.5, g)
+                dX = first_only(dX, KINK, X, g) if builds_graph() else dX
+        return dX.to(X.dtype), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        outputs = _CovarianceRootForward.apply(*in_front(info, in_dims, args))
+        return outputs, (0, 0, None, 0, 0, 0, 0)
+
+
+class _CovarianceRootForward(_CovarianceRoot):
+    # Note [Compiled functions] of lyapunov.py
+
+    @staticmethod
+    def jvp(ctx: Any, dX: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        X, is_kink, *factors = ctx.saved_tensors
+        with torch.autocast(dX.device.type, enabled=False):
+            if is_kink:
+                dQ = _tangent_on_support(factors, ctx.eps**0.5, dX)
+                dQ = first_only(dQ, KINK, X, dX)
+            else:
+                dQ = smooth_tangent(X, ctx.eps, ctx.dtype, dX)
+        return dQ.to(X.dtype), *[None] * 6
 
 
 def _check(X: Tensor, eps: float, dtype: torch.dtype) -> None:
@@ -139,7 +190,8 @@ def covariance_root(
         (0, [2, 2])
     """
     _check(X, eps, dtype)
-    root, outcome = _CovarianceRoot.apply(X, float(eps), dtype)
+    function = _CovarianceRoot if torch.compiler.is_compiling() else _CovarianceRootForward
+    root, outcome, *_ = function.apply(X, float(eps), dtype)
     return root, outcome
 
 
@@ -149,8 +201,12 @@ def covariance_sqrt(X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.floa
     The smaller of the two Gram matrices, N x N or d x d, is decomposed. Singular covariances
     (N - 1 < d, dead channels, repeated columns, equal columns) have a well-defined result. The root
     is computed on the support. The gradient is the limit of the ridge form as eps goes to 0 and is
-    finite everywhere. Below full rank this limit is the definition of the gradient. There is no
-    second derivative.
+    finite everywhere.
+
+    At rank min(d, N - 1), which nearby features share, and for eps > 0, the function is
+    differentiable to any order, at equal singular values too, by reverse and forward mode and
+    torch.func. Below this rank the root has a kink: the limit is the definition of the gradient,
+    and a second derivative is refused.
 
     Args:
         X: (..., d, N), floating: N samples of d features each.
@@ -165,7 +221,8 @@ def covariance_sqrt(X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.floa
 
     Raises:
         UserError: X has fewer than two dimensions, is empty or is not of a real floating dtype;
-            eps is negative or not finite; dtype is neither float64 nor float32.
+            eps is negative or not finite; dtype is neither float64 nor float32; a second derivative
+            is computed below rank min(d, N - 1) without eps.
         DecompositionError: X holds NaN or Inf, or a covariance could not be decomposed.
 
     Example:

@@ -1,6 +1,7 @@
 """The root of a covariance against sqrtm, Sylvester's equation and central differences."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
 
+from orthocond.errors import UserError
 from orthocond.spectral.eigh import DecompositionError, Outcome
 from orthocond.spectral.lowrank import covariance_root, covariance_sqrt
 
@@ -273,11 +276,53 @@ def test_scale_and_orthogonal_maps_pass_through(d: int, n: int, seed: int, scale
     torch.testing.assert_close(turned_gradient, R @ gradient, rtol=1e-9, atol=1e-11)
 
 
-def test_a_second_derivative_is_refused() -> None:
-    X = features(3, 4).requires_grad_()
-    (gradient,) = torch.autograd.grad(covariance_sqrt(X).square().sum(), X, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+@pytest.mark.parametrize(("d", "n"), [(2, 5), (3, 4), (3, 3), (4, 3), (3, 1)])
+@pytest.mark.parametrize("decay", [1.0, 0.3])
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_derivatives_at_the_rank_of_the_shape(d: int, n: int, decay: float, eps: float) -> None:
+    """The singular values are equal or simple. For n - 1 < d every change of X keeps the rank."""
+    X = (features(d, n, decay) if n > 1 else normal(d, n)).requires_grad_()
+    root = partial(covariance_sqrt, eps=eps)
+    assert gradcheck(root, X, check_forward_ad=True)
+    assert gradgradcheck(root, X, check_fwd_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("n", [6, 4, 3])
+def test_below_that_rank_there_is_a_first_derivative_only(n: int) -> None:
+    X, g, dX = with_a_repeated_channel(features(4, n)), normal(4, 4), normal(4, n, seed=3)
+    X[2:] = X[0]
+
+    def loss(X: Tensor, eps: float = 0.0) -> Tensor:
+        return (covariance_sqrt(X, eps) * g).sum()
+
+    plain = both(X, g)[1]
+    gradient = torch.autograd.grad(loss(X.requires_grad_()), X, create_graph=True)[0]
+    assert torch.equal(gradient, plain) and torch.equal(torch.func.grad(loss)(X.detach()), plain)
+    line = "no second derivative below rank min.d, N - 1., where the root has a kink.*pass eps > 0"
+    with pytest.raises(UserError, match=line):
         gradient.sum().backward()
+    slope = torch.func.jvp(loss, (X.detach(),), (dX,))[1]
+    torch.testing.assert_close(slope, (plain * dX).sum())
+    with pytest.raises(UserError, match=line):
+        torch.func.hessian(loss)(X.detach())
+    assert gradgradcheck(partial(loss, eps=0.1), X, fast_mode=True)
+
+
+@pytest.mark.parametrize(("d", "n"), [(3, 5), (4, 3)])
+def test_torch_func_and_samples_of_their_own_scale(d: int, n: int) -> None:
+    scale = torch.tensor([1.0, 1e-200, 1e200], dtype=torch.float64).view(3, 1, 1)
+    X = torch.stack([features(d, n, seed=i) for i in range(3)])
+    g = normal(d, d)
+
+    def loss(X: Tensor) -> Tensor:
+        return (covariance_sqrt(X) * g).sum()
+
+    vmap, grad = torch.func.vmap, torch.func.grad
+    torch.testing.assert_close(vmap(covariance_sqrt)(X), covariance_sqrt(X))
+    torch.testing.assert_close(vmap(grad(loss))(scale * X), both(X, g.expand(3, d, d))[1])
+    hessian = torch.autograd.functional.hessian(loss, X[0])
+    torch.testing.assert_close(torch.func.hessian(loss)(X[0]), hessian)
+    torch.testing.assert_close(vmap(torch.func.hessian(loss))(X)[0], hessian)
 
 
 @pytest.mark.parametrize(
