@@ -114,6 +114,16 @@ BAD: dict[str, list[Callable[[], Any]]] = {
         lambda: oc.matrix_inv_sqrt(torch.zeros(2, 3)),
         lambda: oc.matrix_inv_sqrt(P, solver="newton-schulz", backward="pade"),
     ],
+    "matrix_log": [
+        lambda: oc.matrix_log(torch.zeros(2, 2)),
+        lambda: oc.matrix_log(torch.zeros(2, 3)),
+        lambda: oc.matrix_log(P, eps=-1.0),
+    ],
+    "matrix_power": [
+        lambda: oc.matrix_power(torch.zeros(2, 2), -1.0),
+        lambda: oc.matrix_power(-P, 0.5),
+        lambda: oc.matrix_power(P, float("inf")),
+    ],
     "matrix_sqrt": [
         lambda: oc.matrix_sqrt(torch.zeros(2, 3)),
         lambda: oc.matrix_sqrt(torch.zeros(2, 3), "newton-schulz"),

@@ -9,6 +9,7 @@ from orthocond.spectral.eigh import Eigh, Outcome
 from orthocond.spectral.learning_rate import optimal_lr
 from orthocond.spectral.lowrank import covariance_sqrt
 from orthocond.spectral.polar import polar_factor
+from orthocond.spectral.powers import matrix_log, matrix_power
 from orthocond.spectral.roots import matrix_inv_sqrt, matrix_sqrt
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Outcome",
     "covariance_sqrt",
     "matrix_inv_sqrt",
+    "matrix_log",
+    "matrix_power",
     "matrix_sqrt",
     "optimal_lr",
     "polar_factor",

@@ -91,17 +91,27 @@ def _tangent_on_support(factors: Sequence[Tensor], r0: float, dX: Tensor) -> Ten
     return 2 * symmetric(Z @ U.mT)
 
 
+def _require_none(failed: Tensor) -> None:
+    if failed.any():
+        raise DecompositionError(
+            f"{int(failed.sum())} of {failed.numel()} covariances could not be decomposed: the "
+            "features hold NaN or Inf, or no driver converged"
+        )
+
+
 class _CovarianceRoot(torch.autograd.Function):
     # Autocast would compute float32 products in half precision, so both passes disable it.
 
     @staticmethod
-    def forward(X: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def forward(X: Tensor, eps: float, dtype: torch.dtype, strict: bool) -> tuple[Tensor, ...]:
         with torch.autocast(X.device.type, enabled=False):
             work = torch.promote_types(X.dtype, torch.float32)
             Y, scale, finite = scaled(X, dtype)
             U, s, Vt, rank, outcome = _svd(Y)
             outcome = torch.where(finite, outcome, int(Outcome.FAILED)).to(torch.int8)
             failed = outcome == int(Outcome.FAILED)
+            if strict:
+                _require_none(failed)
             is_kink = (~failed & (rank < min(X.shape[-2], X.shape[-1] - 1))).any() & (eps == 0)
             U, s, r0 = U.to(work), s * scale.unsqueeze(-1), eps**0.5
             r = torch.hypot(s, s.new_tensor(r0))
@@ -114,16 +124,16 @@ class _CovarianceRoot(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        X, ctx.eps, ctx.dtype = inputs
+        X, ctx.eps, ctx.dtype, _ = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(X, *output[2:])
         ctx.save_for_forward(X, *output[2:])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if g is None:
-            return None, None, None
+            return None, None, None, None
         X, is_kink, *factors = ctx.saved_tensors
         with torch.autocast(g.device.type, enabled=False):
             if builds_graph() and not is_kink:
@@ -131,7 +141,7 @@ class _CovarianceRoot(torch.autograd.Function):
             else:
                 dX = _on_support(factors, ctx.eps**0.5, g)
                 dX = first_only(dX, KINK, X, g) if builds_graph() else dX
-        return dX.to(X.dtype), None, None
+        return dX.to(X.dtype), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
@@ -189,9 +199,13 @@ def covariance_root(
         >>> Q.count_nonzero().item(), outcome.tolist()
         (0, [2, 2])
     """
+    return _apply(X, eps, dtype, strict=False)
+
+
+def _apply(X: Tensor, eps: float, dtype: torch.dtype, strict: bool) -> tuple[Tensor, Tensor]:
     _check(X, eps, dtype)
     function = _CovarianceRoot if torch.compiler.is_compiling() else _CovarianceRootForward
-    root, outcome, *_ = function.apply(X, float(eps), dtype)
+    root, outcome, *_ = function.apply(X, float(eps), dtype, strict)
     return root, outcome
 
 
@@ -230,11 +244,4 @@ def covariance_sqrt(X: Tensor, eps: float = 0.0, dtype: torch.dtype = torch.floa
         >>> Q.tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
-    root, outcome = covariance_root(X, eps, dtype)
-    failed = int((outcome == Outcome.FAILED).sum())
-    if failed:
-        raise DecompositionError(
-            f"{failed} of {outcome.numel()} covariances could not be decomposed: the features hold "
-            "NaN or Inf, or no driver converged"
-        )
-    return root
+    return _apply(X, eps, dtype, strict=True)[0]

@@ -30,6 +30,10 @@ FUNCTIONS: dict[str, Function] = {
     "inv_sqrt": oc.matrix_inv_sqrt,
     "sqrt-minimax": partial(oc.matrix_sqrt, solver="minimax"),
     "inv_sqrt-minimax": partial(oc.matrix_inv_sqrt, solver="minimax"),
+    "log": oc.matrix_log,
+    "power 1/3": partial(oc.matrix_power, p=1 / 3),
+    "power -1.7": partial(oc.matrix_power, p=-1.7),
+    "power 3": partial(oc.matrix_power, p=3),
 }
 ALL = pytest.mark.parametrize("name", FUNCTIONS)
 TARGET = spectrum([1.0, 2.0, -3.0], seed=1)
