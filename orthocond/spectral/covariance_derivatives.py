@@ -42,6 +42,11 @@ def scaled(X: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return Y, scale, finite
 
 
+def _ridge(eps: float, scale: Tensor) -> Tensor:
+    """Return eps / c^2 (..., 1, 1), without 0 / 0 or overflow for features of any scale."""
+    return (eps**0.5 / scale).clamp_max(1e50).square()[..., None, None]
+
+
 def _known_sqrt(P: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return (P + eps I)^(1/2), differentiable in P to any order, and its factors q and U."""
     l, U, outcome = decompose(P, P.dtype)
@@ -65,7 +70,7 @@ def smooth_gradient(X: Tensor, eps: float, dtype: torch.dtype, g: Tensor) -> Ten
     """Return dl/dX for dl/dQ = g, differentiable in X and g (Note [Further derivatives])."""
     Y, scale, _ = scaled(X, dtype)
     d, n = Y.shape[-2:]
-    ridge = eps / scale.square()[..., None, None]
+    ridge = _ridge(eps, scale)
     g = symmetric(g.to(dtype))
     if n <= d:
         R, H, *factors = _smaller_gram(Y, ridge)
@@ -81,7 +86,7 @@ def smooth_tangent(X: Tensor, eps: float, dtype: torch.dtype, dX: Tensor) -> Ten
     """Return dQ for dX, differentiable in both. It is the adjoint of ``smooth_gradient``."""
     Y, scale, finite = scaled(X, dtype)
     n = Y.shape[-1]
-    ridge = eps / scale.square()[..., None, None]
+    ridge = _ridge(eps, scale)
     dY = torch.where(finite[..., None, None], dX, 0).to(dtype)
     dY = (dY - dY.mean(-1, keepdim=True)) / n**0.5
     if n <= Y.shape[-2]:

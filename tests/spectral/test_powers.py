@@ -101,9 +101,7 @@ def test_infinite_derivatives_at_a_singular_matrix_are_refused() -> None:
     P = torch.diag(torch.tensor([4.0, 0.0], dtype=torch.float64)).requires_grad_()
     F = oc.matrix_power(P, 0.25)
     assert F[1, 1] == 0
-    with pytest.raises(
-        oc.UserError, match=r"^the power 0\.25 has an infinite derivative at a"
-    ):
+    with pytest.raises(oc.UserError, match=r"^the power 0\.25 has an infinite derivative at a"):
         F.sum().backward()
     (g,) = torch.autograd.grad(oc.matrix_power(P, 1.5).sum(), P, create_graph=True)
     assert g.isfinite().all()
