@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import in_processes
 from reference import derivative
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -159,3 +161,18 @@ def test_under_a_checkpoint(name: str) -> None:
     run = partial(checkpoint, plain, use_reentrant=False)
     (ours,) = torch.autograd.grad(penalty(plain, x, run), x)
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+def summed_penalties(rank: int, world: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    layer, share = built("dbn"), x.chunk(world)[rank].clone().requires_grad_()
+    penalty(layer, share).backward()
+    assert share.grad is not None and layer.weight.grad is not None
+    return share.grad, layer.weight.grad
+
+
+def test_processes_have_the_penalty_of_their_batches_together(tmp_path: Path) -> None:
+    x = normal(6, 4, 3, 2, seed=1)
+    whole, of_weight = summed_penalties(0, 1, x)
+    parts = in_processes(tmp_path, summed_penalties, x)
+    torch.testing.assert_close(torch.cat([part for part, _ in parts]), whole)
+    torch.testing.assert_close(sum(weight for _, weight in parts), of_weight)
