@@ -137,21 +137,24 @@ def _value(l: Tensor, p: Exponent) -> Tensor:
     return l.log() if p is None else l**p
 
 
+def _name(p: Exponent) -> str:
+    return "logarithm" if p is None else f"power {p:g}"
+
+
 def _require_domain(l: Tensor, p: Exponent, precision: float) -> None:
     """Raise a UserError if f is not finite at an eigenvalue (..., d), or has no real value."""
-    what = "logarithm" if p is None else f"power {p:g}"
     if (p is None or p < 0) and (l <= 0).any():
         raise UserError(
-            f"the matrix has no {what}: smallest eigenvalue {l.min():.3g}; pass eps > 0, which is "
-            "added to the diagonal"
+            f"the matrix has no {_name(p)}: smallest eigenvalue {l.min():.3g}; pass eps > 0, which "
+            "is added to the diagonal"
         )
     if (l[..., 0] < -8 * l.shape[-1] * precision * l.abs().amax(-1)).any():
         raise UserError(
-            f"expected a positive semi-definite matrix for its {what}, got the eigenvalue "
+            f"expected a positive semi-definite matrix for its {_name(p)}, got the eigenvalue "
             f"{l.min():.3g}: pass a larger eps, or torch.linalg.matrix_power for a whole power"
         )
     if not _value(l.clamp_min(0), p).isfinite().all():
-        raise UserError(f"the {what} of the matrix overflows: largest eigenvalue {l.max():.3g}")
+        raise UserError(f"the {_name(p)} of the matrix overflows: largest eigenvalue {l.max():.3g}")
 
 
 class _Spectral(torch.autograd.Function):
