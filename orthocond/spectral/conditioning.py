@@ -189,7 +189,7 @@ def covariance_eigenvalues(P: Tensor) -> Tensor:
         l = torch.linalg.eigvalsh(P)
     except torch.linalg.LinAlgError:
         l, _, outcome = eigh(P, dtype=None)
-        finite = finite & (outcome != Outcome.FAILED)
+        finite = finite & (outcome != int(Outcome.FAILED))
     return torch.where(finite.unsqueeze(-1), l, torch.nan)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from orthocond.errors import DecompositionError, UserError, require_whole, unknown
 from orthocond.spectral import minimax, newton_schulz
 from orthocond.spectral.backward_rules import Backward, Power, divided_differences
-from orthocond.spectral.eigh import Eigh, Outcome, eigh
+from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import known_inverse, known_sqrt, lyapunov, solve, symmetric
 from orthocond.spectral.newton_schulz import ITERATIONS, require_square
 
@@ -39,9 +39,7 @@ class Root(NamedTuple):
 
 def _by_eigh(P: Tensor, power: Power, eps: float, method: Method, strict: bool) -> Root:
     """Return the root by eigendecomposition; its factors are the eigenvalues and eigenvectors."""
-    l, U, outcome = eigh(P)
-    if strict:
-        Eigh(l, U, outcome).require()
+    l, U, outcome = eigh(P, strict=strict)
     l = l + eps
     if strict and power == "inv_sqrt" and (l <= 0).any():
         raise UserError(
@@ -51,7 +49,7 @@ def _by_eigh(P: Tensor, power: Power, eps: float, method: Method, strict: bool) 
     # Rounding can make zero eigenvalues of P negative. In a layer, eigenvalues of P below -eps / 2
     # count as -eps / 2, which bounds the amplification.
     l = l.clamp_min(0 if power == "sqrt" or strict else eps / 2)
-    failed = outcome == Outcome.FAILED
+    failed = outcome == int(Outcome.FAILED)
     if power == "inv_sqrt":
         failed = failed | (l <= 0).any(-1)
     # Zero eigenvectors make both the value and the gradient of a failed matrix zero.

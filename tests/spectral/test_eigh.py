@@ -42,7 +42,7 @@ def test_a_poisoned_matrix_fails_alone(poison):
         match=r"^1 of 4 matrices could not be decomposed: they hold NaN or Inf, or no driver "
         r"converged; check the features before the covariance$",
     ):
-        result.require()
+        eigh(P, strict=True)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
