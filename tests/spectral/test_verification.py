@@ -120,7 +120,7 @@ def is_right(P: Tensor, l: Tensor, U: Tensor) -> bool:
 @pytest.mark.parametrize("d", SIZES)
 def test_every_fault_is_noticed_every_time(d: int, fault) -> None:
     torch.manual_seed(d)
-    P = torch.stack([drawn(d, seed) for seed in range(12)])
+    P = torch.stack([drawn(d, seed) for seed in range(6)])
     l, U = torch.linalg.eigh(P)
     assert is_eigh(P, l, U).all()
     for i in range(len(P)):
@@ -138,13 +138,13 @@ def test_every_fault_is_noticed_every_time(d: int, fault) -> None:
 def test_errors_above_the_limit_are_noticed_in_any_direction(d: int, dtype: torch.dtype) -> None:
     """Random errors of rank one, a thousand times the rounding that is allowed."""
     generator = torch.Generator().manual_seed(0)
-    P = by_condition(d, 10.0).to(dtype).expand(2000, d, d)
+    P = by_condition(d, 10.0).to(dtype).expand(200, d, d)
     l, U = torch.linalg.eigh(P[:1])
-    left, right = torch.randn(2, 2000, d, generator=generator, dtype=dtype)
+    left, right = torch.randn(2, 200, d, generator=generator, dtype=dtype)
     E = left[:, :, None] * right[:, None, :] / left.norm(dim=1)[:, None, None]
     E *= 1e3 * 4 * (d + 8) * torch.finfo(dtype).eps / right.norm(dim=1)[:, None, None]
     E *= d  # one entry of U (U^T U - I) w sees a d-th of the length of both
-    assert not is_eigh(P, l.expand(2000, d), U + E).any()
+    assert not is_eigh(P, l.expand(200, d), U + E).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -227,7 +227,7 @@ def test_the_vectors_are_fixed_and_draw_no_random_numbers() -> None:
     assert torch.equal(vectors(64, device), w) and vectors(64, device) is vectors(64, device)
     size = w.abs() * 64**0.5
     assert size.min() >= 0.5 and size.max() <= 1
-    assert (torch.linalg.svdvals(w) > 0.3).all()  # no vector repeats the others
+    assert (torch.linalg.svdvals(w[0]) > 0.3).all()  # no vector repeats the others
 
 
 def test_wrong_singular_vectors_are_noticed() -> None:
