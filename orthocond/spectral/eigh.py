@@ -132,7 +132,8 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(P: Tensor, strict: bool) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(_decompose(P, strict))
+        values, vectors, outcome = _decompose(P, strict)
+        return values, vectors, outcome
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:

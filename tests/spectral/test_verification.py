@@ -13,6 +13,7 @@ from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.verification import is_eigh, is_svd, vectors
 
 Factors = tuple[Tensor, Tensor]
+Fault = Callable[[Tensor, Tensor], Factors]
 SIZES = [2, 3, 8, 33, 64, 128]
 
 
@@ -87,7 +88,7 @@ def infinite_value(l: Tensor, U: Tensor) -> Factors:
     return l, U
 
 
-FAULTS: list[Callable[[Tensor, Tensor], Factors]] = [
+FAULTS: list[Fault] = [
     swapped,
     exchanged_values,
     repeated,
@@ -118,7 +119,7 @@ def is_right(P: Tensor, l: Tensor, U: Tensor) -> bool:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("d", SIZES)
-def test_every_fault_is_noticed_every_time(d: int, fault) -> None:
+def test_every_fault_is_noticed_every_time(d: int, fault: Fault) -> None:
     torch.manual_seed(d)
     P = torch.stack([drawn(d, seed) for seed in range(6)])
     l, U = torch.linalg.eigh(P)
@@ -158,7 +159,7 @@ def test_right_factors_of_any_scale_pass(scale: float, dtype: torch.dtype) -> No
         assert is_svd(P, *torch.linalg.svd(P)).all(), d
 
 
-def test_low_precision_of_other_products_does_not_matter(monkeypatch) -> None:
+def test_low_precision_of_other_products_does_not_matter() -> None:
     P = by_condition(40, 100.0).float()[None]
     factors = torch.linalg.eigh(P)
     with torch.autocast("cpu", torch.bfloat16):
@@ -173,7 +174,9 @@ def test_low_precision_of_other_products_does_not_matter(monkeypatch) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("wrong", [[0], [1, 3], [0, 1, 2, 3]])
-def test_wrong_factors_are_retried_and_counted(monkeypatch, fault, wrong: list[int]) -> None:
+def test_wrong_factors_are_retried_and_counted(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault, wrong: list[int]
+) -> None:
     """The driver is wrong in a batch only, as those for batches are other drivers on CUDA."""
     lapack = torch.linalg.eigh
 
@@ -198,7 +201,9 @@ def test_wrong_factors_are_retried_and_counted(monkeypatch, fault, wrong: list[i
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_driver_that_is_always_wrong_is_replaced(monkeypatch, fault) -> None:
+def test_a_driver_that_is_always_wrong_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
     lapack = torch.linalg.eigh
 
     def driver(P: Tensor) -> Factors:
