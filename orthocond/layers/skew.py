@@ -13,7 +13,8 @@ Note [Half precision]
 
 Note [Recomputation]
     A training forward advances the power iteration. A forward that torch.utils.checkpoint repeats
-    in the backward must not: with another kernel the gradient would be wrong by percents.
+    in the backward must not: with another kernel the gradient would be wrong by percents. Compiled
+    code must ask at run time, so there the power iteration is an operator of its own.
 """
 
 from __future__ import annotations
@@ -82,6 +83,25 @@ def check_kernel(
 def _wide(t: Tensor) -> Tensor:
     """Return t converted to at least float32 (Note [Half precision])."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
+def _advance(A: Tensor, buffer: Tensor, steps: int) -> Tensor:
+    """Update the vector in buffer by power iterations with A, and return it in A's dtype.
+
+    In a backward pass it is not updated (Note [Recomputation]).
+    """
+    steps = 0 if ModuleTracker().is_bw else steps
+    u = power_iterations(A, buffer.to(A.dtype, copy=True), steps)
+    buffer.copy_(u)
+    return u
+
+
+_advance_operator = torch.library.custom_op("orthocond::advance", _advance, mutates_args={"buffer"})
+
+
+@_advance_operator.register_fake
+def _(A: Tensor, buffer: Tensor, steps: int) -> Tensor:
+    return A.new_empty(buffer.shape)
 
 
 class SkewOrthogonalConv2d(nn.Module):
@@ -160,10 +180,8 @@ class SkewOrthogonalConv2d(nn.Module):
     @torch.no_grad()
     def _iterate(self, i: int, A: Tensor, steps: int) -> Tensor:
         """Update the stored left singular vector i by power iterations, and return it."""
-        buffer = self.get_buffer(f"left_{i}")
-        u = power_iterations(A, buffer.to(A.dtype, copy=True), steps)
-        buffer.copy_(u)
-        return u
+        advance = _advance_operator if torch.compiler.is_compiling() else _advance
+        return advance(A, self.get_buffer(f"left_{i}"), steps)
 
     @torch.no_grad()
     def _found(self, i: int, A: Tensor) -> Tensor:
@@ -182,10 +200,9 @@ class SkewOrthogonalConv2d(nn.Module):
         L = skew(_wide(self.filter))
         # For the left singular vector u, |A^T u| is the spectral norm, and it is differentiable.
         norms = []
-        steps = 0 if ModuleTracker().is_bw else 1  # Note [Recomputation]
         for i, A in enumerate(unfoldings(L)):
             fixed = A.detach()
-            u = self._iterate(i, fixed, steps) if self.training else self._found(i, fixed)
+            u = self._iterate(i, fixed, 1) if self.training else self._found(i, fixed)
             norms.append((A.mT @ u).norm())
         return L * (SCALE / (self.kernel_size * torch.stack(norms).min()))
 

@@ -163,28 +163,61 @@ def test_the_settings_are_in_the_repr() -> None:
     assert "solver='newton-schulz', backward='exact', eps=0.5, steps=7" in repr(pool)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(
-    "build",
-    [partial(DBN, 6, groups=2, solver="minimax"), partial(GCP, 6, 4, solver="minimax", eps=1e-3)],
-)
-def test_a_compiled_network_is_the_eager_one(
-    build: Callable[[], nn.Module], training: bool
-) -> None:
+SOLVERS = ("eigh", "newton-schulz", "minimax")
+COMPILED: dict[str, Callable[[], nn.Module]] = {
+    **{f"whitening, {s}": partial(DBN, 6, groups=2, solver=s) for s in SOLVERS},
+    "whitening, eigh, pade, cumulative": partial(DBN, 6, momentum=None, backward="pade"),
+    "whitening, eigh, untracked": partial(DBN, 6, affine=False, track_running_stats=False),
+    **{f"pooling, {s}": partial(GCP, 6, 4, s, eps=1e-3) for s in ("low-rank", *SOLVERS)},
+    "pooling, low-rank, no eps": partial(GCP, 6, 4),
+    "pooling, eigh, no eps": partial(GCP, 6, 4, "eigh"),
+    "pooling, average": partial(GCP, 6, 4, "average"),
+    "skew": partial(oc.SkewOrthogonalConv2d, 6, 8, 3),
+    "skew, series": partial(oc.SkewOrthogonalConv2d, 6, 8, 3, mode="series"),
+    "skew, 1x1": partial(oc.SkewOrthogonalConv2d, 6, 8, 1),
+}
+
+
+def compiled_pair(name: str, backend: str = "aot_eager") -> tuple[nn.Module, nn.Module, Callable]:
+    """An eager network, its copy, and the compiled function of the copy."""
     torch._dynamo.reset()
     torch.manual_seed(0)
-    eager = nn.Sequential(nn.Conv2d(2, 6, 3), build()).double().train(training)
+    eager = nn.Sequential(nn.Conv2d(2, 6, 3), COMPILED[name]()).double()
     ours = copy.deepcopy(eager)
-    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
-    x = torch.randn(4, 2, 7, 7, dtype=torch.float64)
-    y = eager(x)
-    g = torch.randn_like(y)
-    torch.testing.assert_close(compiled(x), y, rtol=1e-12, atol=1e-12)
-    ours[1].outcomes.reset()
-    compiled(x).backward(g)
-    eager(x).backward(g)
-    for a, b in zip(ours.parameters(), eager.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
-    for a, b in zip(ours.buffers(), eager.buffers(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    assert ours[1].outcomes.failures == 0
+    return eager, ours, torch.compile(ours, fullgraph=True, backend=backend)
+
+
+def assert_steps_equal(eager: nn.Module, ours: nn.Module, compiled: Callable) -> None:
+    """In two training steps and in evaluation: values, gradients, running statistics, outcomes."""
+    for training in (True, True, False):
+        eager.train(training), ours.train(training)
+        x = torch.randn(4, 2, 7, 7, dtype=torch.float64)
+        y = eager(x)
+        g = torch.randn_like(y)
+        z = compiled(x)
+        torch.testing.assert_close(z, y, rtol=1e-11, atol=1e-11)
+        y.backward(g), z.backward(g)
+        for a, b in zip(ours.parameters(), eager.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-10)
+        for a, b in zip(ours.buffers(), eager.buffers(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    if (outcomes := getattr(eager[1], "outcomes", None)) is not None:
+        assert repr(ours[1].outcomes) == repr(outcomes)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_network_is_the_eager_one(name: str) -> None:
+    assert_steps_equal(*compiled_pair(name))
+
+
+def test_a_network_compiled_to_kernels_is_the_eager_one() -> None:
+    assert_steps_equal(*compiled_pair("whitening, eigh", "inductor"))
+
+
+@pytest.mark.parametrize("name", ["whitening, eigh", "pooling, low-rank", "pooling, eigh"])
+def test_a_compiled_network_counts_failures(name: str) -> None:
+    eager, ours, compiled = compiled_pair(name)
+    x = torch.full((4, 2, 7, 7), torch.nan).double()
+    torch.testing.assert_close(compiled(x), eager(x), equal_nan=True)
+    assert ours[1].outcomes.unrecovered > 0
+    assert repr(ours[1].outcomes) == repr(eager[1].outcomes)
