@@ -160,7 +160,7 @@ def _require_domain(l: Tensor, p: Exponent, precision: float) -> None:
 class _Spectral(torch.autograd.Function):
     @staticmethod
     def forward(P: Tensor, p: Exponent, eps: float) -> tuple[Tensor, ...]:
-        l, U, _ = eigh(P).require()
+        l, U, _ = eigh(P, strict=True)
         l = l + eps
         _require_domain(l, p, torch.finfo(P.dtype).eps)
         l = l.clamp_min(0)
