@@ -7,6 +7,9 @@ them. A run that was altered raises an error, which stops the build.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import chdir
 from html import escape
@@ -251,3 +254,21 @@ def _rounded(cell: object) -> object:
     if isnan(cell):
         return ""
     return f"{cell:,.0f}" if cell >= 100 else f"{cell:.2g}" if cell >= 0.01 else "under 0.01"
+
+
+def run_example(name: str, *launcher: str) -> None:
+    """Run a script of the folder examples with Python, and print its output.
+
+    Args:
+        name: name of the script, without ``.py``.
+        launcher: arguments of Python before the script, such as those of ``torch.distributed.run``.
+
+    Raises:
+        RuntimeError: the script failed; the text is what it wrote to its standard error.
+    """
+    command = [sys.executable, *launcher, str(ROOT / "examples" / f"{name}.py")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    print(done.stdout)
