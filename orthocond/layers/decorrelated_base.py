@@ -12,7 +12,7 @@ from orthocond.errors import DecompositionError, UserError, require_floating, un
 from orthocond.layers.batch_norms import require_plain_forward, require_replaceable
 from orthocond.layers.moments import moments
 from orthocond.layers.outcomes import SpectralOutcomes
-from orthocond.layers.running_statistics import Running, RunningStatistics
+from orthocond.layers.running_statistics import Running, RunningStatistics, adopt
 from orthocond.layers.shapes import SAMPLES, as_images, from_images, require_shape
 from orthocond.layers.whitening import Whitening, whiten
 from orthocond.spectral.backward_rules import Backward
@@ -114,7 +114,7 @@ class DecorrelatedBatchNorm(RunningStatistics):
             dtype=where.dtype,
             **settings,
         )
-        layer._adopt(of)
+        adopt(layer, of)
         return layer.train(of.training)
 
     def reset_parameters(self) -> None:

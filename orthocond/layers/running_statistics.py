@@ -90,26 +90,6 @@ class RunningStatistics(nn.Module):
             self.running_matrix.zero_().diagonal(dim1=-2, dim2=-1).fill_(1)
             self.num_batches_tracked.zero_()
 
-    @torch.no_grad()
-    def _adopt(self, bn: nn.Module) -> None:
-        """Take over the parameters of a batch norm with C channels, and copy its statistics."""
-        buffers = dict(bn.named_buffers())
-        d = self.running_matrix.shape[-1]
-        variance = buffers["running_var"].double().view(-1, d)  # (groups, d)
-        if self.running == "root":
-            variance = (variance + self.eps).rsqrt()
-        self.running_mean.copy_(buffers["running_mean"])
-        self.running_matrix.copy_(torch.diag_embed(variance))
-        if "num_batches_tracked" in buffers:  # it is None in a few old models
-            self.num_batches_tracked.copy_(buffers["num_batches_tracked"])
-        parameters = dict(bn.named_parameters())
-        if "weight" in parameters:
-            self.weight = parameters["weight"]
-            if "bias" in parameters:
-                self.bias = parameters["bias"]
-            else:
-                self.get_parameter("bias").requires_grad_(False)
-
     def _root(self, covariance: Tensor) -> tuple[Root, Tensor]:
         raise NotImplementedError
 
@@ -233,3 +213,24 @@ class RunningStatistics(nn.Module):
             return ((U * l.rsqrt().unsqueeze(-2)) @ U.mT).to(matrix.dtype)
         l, U = torch.linalg.eigh(matrix.double())
         return ((U * l.pow(-2).unsqueeze(-2)) @ U.mT - ridge).to(matrix.dtype)
+
+
+@torch.no_grad()
+def adopt(layer: RunningStatistics, bn: nn.Module) -> None:
+    """Give a layer the parameters of a batch norm with C channels, and a copy of its statistics."""
+    buffers = dict(bn.named_buffers())
+    d = layer.running_matrix.shape[-1]
+    variance = buffers["running_var"].double().view(-1, d)  # (groups, d)
+    if layer.running == "root":
+        variance = (variance + layer.eps).rsqrt()
+    layer.running_mean.copy_(buffers["running_mean"])
+    layer.running_matrix.copy_(torch.diag_embed(variance))
+    if "num_batches_tracked" in buffers:  # it is None in a few old models
+        layer.num_batches_tracked.copy_(buffers["num_batches_tracked"])
+    parameters = dict(bn.named_parameters())
+    if "weight" in parameters:
+        layer.weight = parameters["weight"]
+        if "bias" in parameters:
+            layer.bias = parameters["bias"]
+        else:
+            layer.get_parameter("bias").requires_grad_(False)
