@@ -59,6 +59,7 @@ class Config(_Strict):
     sync_batch_norm: bool = False  # nn.BatchNorm layers take statistics over all processes
     eps: Weight = 1e-2  # added to the covariance's diagonal (DBN)
     groups: Positive = 1
+    gamma_start: Literal["one", "uniform"] = "one"  # of the norm after the stem (DBN); in (0, 1)
     backward: Literal["exact", "pade", "taylor", "raw"] = "exact"
     running: Literal["covariance", "root"] = "covariance"  # what moving averages are of (DBN)
     ol_weight: Weight = 1e-4  # weight of the orthogonal loss (eq. 12)
@@ -87,6 +88,11 @@ class Config(_Strict):
         if self.running == "root" and not task.running_statistics:
             raise ValueError(
                 f"running 'root' is for task 'dbn': {task.name!r} keeps no moving averages"
+            )
+        if self.gamma_start != "one" and not task.has_gamma:
+            raise ValueError(
+                f"gamma_start {self.gamma_start!r} is for task 'dbn': the meta-layer of "
+                f"{task.name!r} has no gamma; use 'one'"
             )
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"lr_milestones {list(self.lr_milestones)} do not increase")

@@ -17,6 +17,7 @@ HISTORICAL: Mapping[str, Any] = {
     "calibration_stream": "shared",  # since format 2
     "eval_every": 1,
     "running": "covariance",
+    "gamma_start": "one",
 }
 """Top-level key of a configuration: its value in runs that were stored without the key."""
 
@@ -25,8 +26,8 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return stored settings with the historical value of each key that they lack.
 
     Example:
-        >>> completed({"lr": 0.1})
-        {'calibration_stream': 'shared', 'eval_every': 1, 'running': 'covariance', 'lr': 0.1}
+        >>> completed({"lr": 0.1})["running"]
+        'covariance'
     """
     return {**HISTORICAL, **settings}
 

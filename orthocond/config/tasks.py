@@ -25,6 +25,7 @@ class Task:
         running_statistics: True if the meta-layer evaluates with moving averages, which
             recalibration can replace by population statistics.
         has_eps: True if the meta-layer adds ``eps`` to the covariance's diagonal.
+        has_gamma: True if the meta-layer scales its output by a trained gamma.
         wide_stem: True if the network also exists with a wider first convolution
             (``stem_kernel``).
         first_arguments: arguments of ``orthocond train`` that start a study without earlier runs.
@@ -44,6 +45,7 @@ class Task:
     per_sample: bool
     running_statistics: bool
     has_eps: bool
+    has_gamma: bool
     wide_stem: bool
     first_arguments: tuple[str, ...]
 
@@ -64,6 +66,7 @@ DBN = Task(
     per_sample=False,
     running_statistics=True,
     has_eps=True,
+    has_gamma=True,
     wide_stem=True,
     first_arguments=("--preset", "quick"),
 )
@@ -78,6 +81,7 @@ GCP = Task(
     per_sample=True,
     running_statistics=False,
     has_eps=False,
+    has_gamma=False,
     wide_stem=False,
     first_arguments=("--preset", "gcp-cpu", "--data", "folder:PATH"),
 )

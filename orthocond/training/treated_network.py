@@ -57,6 +57,8 @@ def build_network(config: Config, classes: int) -> tuple[nn.Module, Treated, tor
         ol_weight=config.ol_weight,
         target=config.olr_target,
     )
+    if config.gamma_start == "uniform":  # drawn last: every other weight is as with "one"
+        nn.init.uniform_(model.get_submodule(TASKS[config.task].meta_layer).get_parameter("weight"))
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=config.lr,
