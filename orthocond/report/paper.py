@@ -1,8 +1,8 @@
 """Numbers that the paper published, by table, row and column.
 
 The paper is Song, Sebe, Wang: Improving Covariance Conditioning of the SVD Meta-layer by
-Orthogonality, ECCV 2022. Some cells were lost or garbled in our source text. They are absent here,
-even where another table or a sentence suggests their value.
+Orthogonality, ECCV 2022. Our source of its text lacks some cells. They are absent here, even where
+another table or a sentence suggests their value.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from orthocond.config.methods import Method
 from orthocond.errors import UserError
+
+PUBLISHED = "https://www.ecva.net/papers/eccv_2022/papers_ECCV/html/2041_ECCV_2022_paper.php"
+"""Address of the published paper, which has all cells."""
 
 ERROR = ("mean", "std", "min")  # statistics of the validation error in percent, over ten runs
 
@@ -32,7 +35,7 @@ _COST = {
 _CIFAR100 = tuple(f"CIFAR100 {statistic}" for statistic in ERROR)
 _BOTH = (*(f"CIFAR10 {statistic}" for statistic in ERROR), *_CIFAR100)
 
-Row = tuple[float | None, ...]  # None: the source text lost this cell
+Row = tuple[float | None, ...]  # None: our source text lacks this cell
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ PAPER_TABLES: Mapping[int, PublishedTable] = {
 
 
 def published(table: int, method: str, column: str) -> float | None:
-    """Return a number of the paper, or None where the table has no such row or the cell was lost.
+    """Return a number of the paper, or None for an unknown row or a cell that our source lacks.
 
     Args:
         table: 1 to 6.

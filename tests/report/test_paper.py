@@ -48,7 +48,7 @@ def test_no_minimum_is_above_its_mean() -> None:
                     assert mean is None or low is None or low <= mean
 
 
-def test_cells_lost_in_the_source_text_are_none() -> None:
+def test_cells_that_the_source_text_lacks_are_none() -> None:
     assert published(1, "svd", "CIFAR100 min") is None
     assert published(2, "svd+nog", "CIFAR100 mean") is None
     assert published(4, "svd+olr", "CIFAR10 mean") is None

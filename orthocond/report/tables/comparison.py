@@ -19,7 +19,7 @@ from orthocond.report.style import label
 from orthocond.report.tables.table import Table
 
 NOT_RUN = "not run here"
-LOST = "lost"
+UNREAD = "†"  # mark of a cell of the paper that our source text lacks
 PAPER_PRESETS = {
     "CIFAR10": "paper-dbn-cifar10",
     "CIFAR100": "paper-dbn-cifar100",
@@ -139,8 +139,8 @@ def assemble(
     frame.index.name = "method"
     frame.columns.names = ["source", "statistic"]
     labels = PAPER_TABLES[number].labels
-    lost = {m: LOST if m in labels else "" for m in methods}
-    papers = dict.fromkeys(parts[0].columns.get_level_values(0), lost)
+    unread = {m: UNREAD if m in labels else "" for m in methods}
+    papers = dict.fromkeys(parts[0].columns.get_level_values(0), unread)
     return Table(
         title=f"Table {number}. {PAPER_TABLES[number].caption}",
         frame=frame,

@@ -13,7 +13,8 @@ import pandas as pd
 
 from orthocond.artifacts.csv_tables import DIGITS
 from orthocond.errors import unknown
-from orthocond.report.tables.comparison import LOST
+from orthocond.report.paper import PUBLISHED
+from orthocond.report.tables.comparison import UNREAD
 from orthocond.report.tables.table import Table
 
 LOWER_IS_BETTER = {"error": True, "error min": True, "top-1": False, "top-5": False}
@@ -118,7 +119,7 @@ def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> p
             if np.isnan(cell[0]):
                 text = table.cells.get(group, {}).get(method, "")
                 # A group says once that a method was not run.
-                texts.append(text if text == LOST or name in FIRST else "")
+                texts.append(text if text == UNREAD or name in FIRST else "")
             else:
                 text = _cell(cell.tolist(), name, plus_minus)
                 texts.append(mark(text) if cell[0] == best else text)
@@ -131,17 +132,29 @@ def _notes(table: Table) -> list[str]:
     notes = [table.provenance.note, *table.provenance.remarks]
     if any(_best_is(group, name) is not None for group, name, _ in _shown_columns(table.frame)):
         notes.append("The best error or accuracy of a column is marked")
-    if any(LOST in cells.values() for cells in table.cells.values()):
-        notes.append(f"{LOST}: our source of the paper's text does not have this cell")
     return [f"{note.rstrip('.')}." for note in notes]
+
+
+def _footnotes(texts: pd.DataFrame, link: Callable[[str, str], str]) -> list[str]:
+    """Return the footnote of cells that our source of the paper lacks, if there are such cells.
+
+    Args:
+        texts: cells of the table, from ``shown``.
+        link: returns a link, from its text and its address.
+    """
+    if not (texts == UNREAD).any(axis=None):
+        return []
+    paper = link("the published paper", PUBLISHED)
+    return [f"{UNREAD} Our source of the paper's text lacks this cell; see {paper}."]
 
 
 def to_markdown(table: Table) -> str:
     """Return a pipe table with its title above and its notes below."""
     texts = shown(table, lambda text: f"**{text}**")
+    notes = _notes(table) + _footnotes(texts, lambda text, address: f"[{text}]({address})")
     texts.columns = _flat(texts)
     rows = texts.to_markdown(tablefmt="pipe", disable_numparse=True)
-    return "\n\n".join([f"**{table.title}**", rows, *_notes(table)]) + "\n"
+    return "\n\n".join([f"**{table.title}**", rows, *notes]) + "\n"
 
 
 def to_csv(table: Table) -> str:
@@ -149,35 +162,41 @@ def to_csv(table: Table) -> str:
     flat = table.frame.copy()
     for key in _keys(table.frame):
         if key[0] in table.cells and flat[key].isna().all():
-            flat[key] = pd.Series(dict(table.cells[key[0]]))
+            texts = table.cells[key[0]]
+            flat[key] = pd.Series({m: text for m, text in texts.items() if text != UNREAD})
     flat.columns = _flat(flat)
     flat.insert(0, "label", [table.labels[m] for m in flat.index])
     return flat.to_csv(float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
 def _latex_escape(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text).replace("±", r"$\pm$")
+    escaped = re.sub(r"([&%$#_{}])", r"\\\1", text)
+    return escaped.replace("±", r"$\pm$").replace(UNREAD, r"\dag{}")
 
 
 def to_latex(table: Table) -> str:
     """Return a table environment for a document that loads booktabs and multirow."""
     texts = shown(table, lambda text: rf"\textbf{{{text}}}", r"$\pm$")
+    notes = _notes(table) + _footnotes(texts, lambda text, address: f"{text}: {address}")
     texts.index = texts.index.map(_latex_escape)
     texts.columns = texts.columns.map(lambda pair: tuple(_latex_escape(part) for part in pair))
-    caption = _latex_escape(" ".join([f"{table.title}.", *_notes(table)]))
+    caption = _latex_escape(" ".join([f"{table.title}.", *notes]))
+    texts = texts.replace(UNREAD, _latex_escape(UNREAD))
     return texts.to_latex(escape=False, caption=caption, multicolumn_format="c", index_names=False)
 
 
 def to_html(table: Table) -> str:
     """Return a table element with a caption in a scrollable box, and its notes below the box."""
     texts = shown(table, lambda text: f"<b>{text}</b>")
+    notes = [html.escape(note) for note in _notes(table)]
+    notes += _footnotes(texts, lambda text, address: f'<a href="{address}">{text}</a>')
     texts.index = texts.index.map(html.escape)
     texts.columns = texts.columns.map(lambda pair: tuple(html.escape(part) for part in pair))
     element = texts.to_html(escape=False, border=0, classes="orthocond", index_names=False)
     caption = f"<caption>{html.escape(table.title)}</caption>"
     element = re.sub(r"(<table[^>]*>)", lambda match: match[1] + caption, element, count=1)
-    notes = "".join(f"<p><small>{html.escape(note)}</small></p>\n" for note in _notes(table))
-    return f'<div>\n<div style="overflow-x: auto">\n{element}\n</div>\n{notes}</div>\n'
+    below = "".join(f"<p><small>{note}</small></p>\n" for note in notes)
+    return f'<div>\n<div style="overflow-x: auto">\n{element}\n</div>\n{below}</div>\n'
 
 
 TABLE_FORMATS = {"md": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}

@@ -9,7 +9,7 @@ from study_factory import write_run, write_study
 
 from orthocond.report.registry import TABLES
 from orthocond.report.study import Study
-from orthocond.report.tables.comparison import is_data_set, mean_and_spread
+from orthocond.report.tables.comparison import UNREAD, is_data_set, mean_and_spread
 
 OURS = "here: cifar10-jpeg"
 
@@ -33,7 +33,7 @@ def test_numbers_of_the_paper_are_shown_beside_ours(study: Study) -> None:
     table = TABLES["tab2"](study)
     assert table.frame.at["svd+nog", ("paper: CIFAR100", "error min")] == 19.15
     assert np.isnan(table.frame.at["svd+nog", ("paper: CIFAR100", "error mean")])
-    assert table.cells["paper: CIFAR100"]["svd+nog"] == "lost"
+    assert table.cells["paper: CIFAR100"]["svd+nog"] == UNREAD
     assert table.cells["paper: CIFAR100"]["bn"] == ""  # the paper has no such row
 
 

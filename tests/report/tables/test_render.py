@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from orthocond.errors import UserError
+from orthocond.report.paper import PUBLISHED
 from orthocond.report.registry import TABLES
 from orthocond.report.study import Study
+from orthocond.report.tables.comparison import only
 from orthocond.report.tables.render import TABLE_FORMATS, render, shown, to_records
 
 
@@ -35,11 +37,38 @@ def test_every_table_has_its_rows_in_every_format(name: str, format: str, study:
 def test_mean_and_deviation_share_a_cell_and_the_best_is_marked(study: Study) -> None:
     table = TABLES["tab1"](study)
     rows = rows_of(render(table, "md"))
-    assert rows["SVD"][:3] == ["19.99 ± 0.16", "lost", "not run here"]
+    assert rows["SVD"][:3] == ["19.99 ± 0.16", "†", "not run here"]
     assert rows["Newton-Schulz iteration"][0] == "**19.45 ± 0.33**"
     best = table.frame[("here: cifar10-jpeg", "error mean")].idxmin()
     assert rows[table.labels[best]][3].startswith("**")
     assert sum(row[3].startswith("**") for row in rows.values()) == 1
+
+
+def test_cells_that_our_source_lacks_have_a_footnote_with_a_link(study: Study) -> None:
+    table = TABLES["tab4"](study)
+    texts = shown(table, str)
+    paper = [(group, name) for group, name in texts.columns if group.startswith("paper")]
+    for method, column in (("OW", "CIFAR10"), ("NOG", "CIFAR10"), ("OLR", "CIFAR100")):
+        row = next(name for name in texts.index if name.endswith(f"({method})"))
+        cells = [texts.at[row, key] for key in paper if key[0] == f"paper: {column}"]
+        assert cells == ["†", "†"]
+    assert rows_of(render(TABLES["tab2"](study), "md"))["SVD + NOG"][:2] == ["†", "19.15"]
+    note = "† Our source of the paper's text lacks this cell; see "
+    assert render(table, "md").endswith(f"\n\n{note}[the published paper]({PUBLISHED}).\n")
+    (link,) = ET.fromstring(render(table, "html")).iter("a")
+    assert (link.text, link.get("href")) == ("the published paper", PUBLISHED)
+    latex = render(table, "latex")
+    assert "†" not in latex and r"\dag{} Our source" in latex and r" & \dag{} & " in latex
+    assert PUBLISHED.replace("_", r"\_") in latex
+    assert "†" not in render(table, "csv")
+
+
+def test_a_table_whose_cells_are_all_known_has_no_footnote(study: Study) -> None:
+    for table in (TABLES["tab5"](study), only(TABLES["tab4"](study), ["svd", "nog+ow"])):
+        for format in TABLE_FORMATS:
+            assert PUBLISHED not in render(table, format) and "†" not in render(table, format)
+    absent = only(TABLES["tab4"](study), ["nog"])
+    assert "†" in render(absent, "md") and "†" not in render(absent, "csv")
 
 
 def test_the_highest_accuracy_is_marked_as_best(study: Study) -> None:
