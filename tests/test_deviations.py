@@ -10,6 +10,8 @@ import pytest
 from orthocond.config.schema import Config
 from orthocond.config.sources import read_preset, resolve
 from orthocond.config.stored_settings import HISTORICAL, flat
+from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.training.treated_network import build_network
 
 BOOK = Path(__file__).parents[1] / "book"
 PAGE = (BOOK / "deviations.md").read_text()
@@ -38,15 +40,23 @@ def test_the_preset_differs_from_cifar10_few_in_choices_of_the_release_only() ->
         flat(resolve(p).config.model_dump()) for p in ("cifar10-few", "as-released-cpu")
     )
     changed = {key for key in before if before[key] != after[key]}
-    assert "gamma_start" in changed and changed <= named_settings()
+    assert changed == {"running", "gamma_start"} <= named_settings()
     assert all(before[key] == HISTORICAL[key] for key in changed), "plain runs count as before"
     preset = read_preset("as-released-cpu")
     assert preset["eps"] == 1e-2 and preset["methods"] == ["svd"]
     assert {config.seed for config in resolve("as-released-cpu")} == {0, 1, 2}
 
 
+def test_the_preset_builds_the_layer_that_the_page_describes() -> None:
+    model = build_network(next(iter(resolve("as-released-cpu"))), 10)[0]
+    norm = model.get_submodule("bn1")
+    assert isinstance(norm, DecorrelatedBatchNorm2d)
+    assert (norm.eps, norm.momentum, norm.running) == (1e-2, 0.1, "root")
+    assert 0 <= norm.weight.min() < norm.weight.max() < 1 and not norm.bias.any()
+
+
 def test_every_choice_is_a_setting_or_in_the_list_of_those_that_are_none() -> None:
-    assert {"eps", "gamma_start"} <= named_settings()
+    assert {"eps", "running", "gamma_start"} <= named_settings()
     assert sum(entry["Setting"] == "none" for entry in ENTRIES.values()) > 10
     assert "file: deviations" in (BOOK / "_toc.yml").read_text()
 
