@@ -1,0 +1,33 @@
+"""The benchmark that trains, converts and trains on, in a short run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def check(result: dict) -> None:
+    top1 = result["top1"]
+    assert abs(top1["converted"] - top1["before"]) <= 100 / result["data"]["test"]  # one image
+    assert result["largest_relative_difference_of_logits"] < 1e-5
+    assert set(top1["after one more epoch"]) == {"batch norm", "whitening"}
+
+
+def test_it_runs_on_real_images(
+    image_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is skipped where the images are missing."""
+    few = ["--train-images", "128", "--test-images", "50", "--epochs", "1", "--threads", "1"]
+    folder = image_sets / "cifar10-jpeg"
+    if not folder.is_dir():
+        pytest.skip(f"the image set cifar10-jpeg is missing from {image_sets}")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    argv = ["conversion.py", "--data", f"folder:{folder}", "--out", str(tmp_path), *few]
+    monkeypatch.setattr("sys.argv", argv)
+    importlib.import_module("conversion").main()
+    check(json.loads((tmp_path / "conversion.json").read_text()))
