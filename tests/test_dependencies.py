@@ -95,11 +95,13 @@ def test_optional_packages_are_installed_for_the_tests():
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("tests", ["dev", "book"]), ("benchmarks", []), ("book", ["book"])]
+    ("folder", "extras"),
+    [("tests", ["dev", "book"]), ("benchmarks", []), ("book", ["book"]), ("examples", ["dev"])],
 )
 def test_scripts_outside_the_package_declare_their_imports(folder, extras):
     allowed = DEPENDENCIES.union(*(EXTRAS[extra] for extra in extras))
-    siblings = {path.stem for path in (ROOT / folder).rglob("*")}
+    ours = (folder, "benchmarks")  # the tests import benchmarks
+    siblings = {path.stem for name in ours for path in (ROOT / name).rglob("*")}
     found = providers(imported(folder) - siblings)
     assert not {module for module, names in found.items() if not names & allowed}
 
