@@ -18,9 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orthocond.spectral.eigh import Outcome
+from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import (
-    decompose,
     known_inverse,
     known_sqrt,
     lyapunov,
@@ -49,7 +48,7 @@ def _ridge(eps: float, scale: Tensor) -> Tensor:
 
 def _known_sqrt(P: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return (P + eps I)^(1/2), differentiable in P to any order, and its factors q and U."""
-    l, U, outcome = decompose(P, P.dtype)
+    l, U, outcome = eigh(P, dtype=None)
     q = (l.clamp_min(0) + eps.squeeze(-1)).sqrt()
     # Samples of zeros are those with NaN or Inf, or constant: any value gives them a gradient of 0.
     q = torch.where(q > 0, q, 1)

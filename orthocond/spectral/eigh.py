@@ -128,7 +128,7 @@ def _decompose(P: Tensor, strict: bool) -> Eigh:
 
 
 class _Eager(torch.autograd.Function):
-    """The decomposition without a derivative, but with a rule for torch.vmap."""
+    """The decomposition without a derivative, in all modes of autograd and inside of torch.vmap."""
 
     @staticmethod
     def forward(P: Tensor, strict: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,6 +138,15 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> tuple[None, None, None]:
+        return None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], P: Tensor, strict: bool) -> Any:

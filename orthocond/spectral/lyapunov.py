@@ -31,7 +31,6 @@ from torch import Tensor
 
 from orthocond.errors import UserError
 from orthocond.spectral import minimax
-from orthocond.spectral.eigh import Eigh, eigh
 
 Quintics = tuple[minimax.Quintic, ...]
 
@@ -183,34 +182,6 @@ def known_inverse(Q: Tensor, value: Tensor) -> Tensor:
     """Return the value, differentiable to any order as the inverse of symmetric Q (..., d, d)."""
     S: Tensor = _Inverse.apply(Q, value)
     return S
-
-
-class _Decompose(torch.autograd.Function):
-    @staticmethod
-    def forward(P: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, ...]:
-        return tuple(eigh(P, dtype))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> tuple[None, None]:
-        return None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> tuple[None, None, None]:
-        return None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
-        return _Decompose.apply(*in_front(info, in_dims, args)), (0, 0, 0)
-
-
-def decompose(P: Tensor, dtype: torch.dtype | None = torch.float64) -> Eigh:
-    """Return ``eigh(P, dtype)`` without a derivative, also inside of torch.func.vmap."""
-    return Eigh(*_Decompose.apply(P.detach(), dtype))
 
 
 class _FirstOnly(torch.autograd.Function):

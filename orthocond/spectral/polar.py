@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.spectral.eigh import Outcome
-from orthocond.spectral.lyapunov import decompose, in_front, known_inverse, lyapunov, symmetric
+from orthocond.spectral.eigh import Outcome, eigh
+from orthocond.spectral.lyapunov import in_front, known_inverse, lyapunov, symmetric
 
 Method = Literal["auto", "gram", "svd"]
 
@@ -110,7 +110,7 @@ def _slope(G: Tensor, R: Tensor, C: Tensor) -> Tensor:
     if G.shape[-2] > G.shape[-1]:
         return _slope(G.mT, R.mT, C.mT).mT
     H = symmetric(G @ R.mT)
-    h, U, outcome = decompose(H)
+    h, U, outcome = eigh(H)
     failed = outcome == int(Outcome.FAILED)
     h = h.masked_fill(failed.unsqueeze(-1), torch.nan)  # a derivative that is lost is no number
     inverse = known_inverse(H, (U / h.unsqueeze(-2)) @ U.mT)

@@ -47,7 +47,7 @@ def is_exported() -> bool:
 
 
 def exported_root(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
-    """Return the root of P (n, d, d) by matrix products only (Note [Traced root])."""
+    """Return the root of P (n, d, d) by matrix products only (Note [Exported root])."""
     by_eigh = method.solver == "eigh"
     root = root_forward(P, power, eps, method_of("minimax", condition=WORST) if by_eigh else method)
     failed = root.outcome != int(Outcome.OK) if by_eigh else root.outcome == int(Outcome.FAILED)
