@@ -9,11 +9,14 @@ import typer
 
 
 def plot(
-    figures: Annotated[list[str], typer.Argument(help="fig1 to fig7, or all.")],
+    figures: Annotated[list[str], typer.Argument(help="fig1 to fig7, effects, or all.")],
     runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
     data: Annotated[
         str | None, typer.Option(help="The data set, if the study has several.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Use only the runs of this study, if --runs has several.")
     ] = None,
     format: Annotated[list[str] | None, typer.Option(help="png, svg or pdf. Default: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
@@ -31,15 +34,15 @@ def plot(
     from orthocond.report.registry import FIGURES, chosen
     from orthocond.report.study import Study
 
-    from .printing import print_json, print_skipped
+    from .printing import print_further, print_json, print_skipped
 
     matplotlib.use("agg")
     names = chosen("figure", figures, FIGURES)
     formats = chosen("format", format or ["all"], FIGURE_FORMATS)
-    study = Study(runs, data)
+    own = Study(runs, data, study)
     made, skipped = make_all(
         names,
-        lambda name: write_figure(study, FIGURES[name], out, formats),
+        lambda name: write_figure(own, FIGURES[name], out, formats),
         strict="all" not in figures,
     )
     if as_json:
@@ -50,5 +53,6 @@ def plot(
             typer.echo(file)
         for text in (*result["remarks"], *result["commands"]):
             typer.echo(f"{result['name']}: {text}", err=True)
+    print_further([] if study else own.further)
     print_skipped(skipped)
     return 0

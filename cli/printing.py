@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,13 @@ def print_skipped(skipped: Mapping[str, str]) -> None:
     """Print one line on the standard error for each figure or table without runs."""
     for name, reason in skipped.items():
         typer.echo(f"{name}: skipped: {reason}", err=True)
+
+
+def print_further(names: Iterable[str]) -> None:
+    """Print one line on the standard error for studies that are shown only if they are named."""
+    if names := ", ".join(names):
+        typer.echo(f"not shown, because a larger study has their data set: {names}; "
+                   "--study shows one of them", err=True)  # fmt: skip
 
 
 def print_json(value: Any) -> None:

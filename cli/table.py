@@ -9,12 +9,17 @@ import typer
 
 
 def table(
-    tables: Annotated[list[str], typer.Argument(help="overview, differences, tab1 to tab6, all.")],
+    tables: Annotated[
+        list[str], typer.Argument(help="overview, differences, tab1 to tab6, regimes, all.")
+    ],
     runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="Folder for files. Default: print to the standard output.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Use only the runs on this data set.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Use only the runs of this study, if --runs has several.")
+    ] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="Show only the rows of this method; may be repeated.")
     ] = None,
@@ -25,11 +30,13 @@ def table(
 
     The table overview has one row per method: errors, rank and condition numbers. The table
     differences has one row per contrast: the difference at equal seeds, with its interval. The
-    paper's tables show the mean, standard deviation, minimum and count over the seeds, first with
+    table regimes has one row per study: train and test accuracy, images and steps. The paper's
+    tables show the mean, standard deviation, minimum and count over the seeds, first with
     moving averages and then with recalibrated statistics. The best value of each column is marked.
 
     Examples: orthocond table overview --runs runs/cifar10-cpu --method svd --method nog;
-    orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex
+    orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex; orthocond table tab4 --study
+    cifar10-few
     """
     from orthocond.report.output import make_all, write_table
     from orthocond.report.registry import TABLES, chosen
@@ -37,11 +44,11 @@ def table(
     from orthocond.report.tables.comparison import only
     from orthocond.report.tables.render import to_records
 
-    from .printing import print_json, print_skipped
+    from .printing import print_further, print_json, print_skipped
 
     names = chosen("table", tables, TABLES)
-    study = Study(runs, data)
-    built, skipped = make_all(names, lambda name: TABLES[name](study), strict="all" not in tables)
+    own = Study(runs, data, study)
+    built, skipped = make_all(names, lambda name: TABLES[name](own), strict="all" not in tables)
     if method:
         built = {name: only(table, method) for name, table in built.items()}
     texts = {name: write_table(table, name, out, format) for name, table in built.items()}
@@ -54,5 +61,6 @@ def table(
     for name, table in built.items():
         for command in table.provenance.commands:
             typer.echo(f"{name}: not run here: {command}", err=True)
+    print_further([] if study else own.further)
     print_skipped(skipped)
     return 0

@@ -9,6 +9,7 @@ from typing import Self
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.report.regimes import regime_lines
 from orthocond.report.study import Selection
 from orthocond.report.style import label
 
@@ -39,7 +40,7 @@ class Provenance:
 
     Args:
         note: studies, seeds, commits, and how the numbers were made; shown with the caption.
-        remarks: which runs are missing or were left out, and other warnings.
+        remarks: the regimes of the studies, which runs are missing or were left out, and warnings.
         commands: the commands that make the missing runs.
         runs: every run or timing study that the numbers come from.
     """
@@ -58,7 +59,8 @@ class Provenance:
             how: how the numbers were made; the note ends with it.
             more: remarks that follow those on the selections.
         """
-        remarks = _seed_remarks(selections) + [r for s in selections for r in _run_remarks(s)]
+        remarks = regime_lines(selections) + _seed_remarks(selections)
+        remarks += [remark for s in selections for remark in _run_remarks(s)]
         return cls(
             note=". ".join(filter(None, ("; ".join(s.note for s in selections), how))),
             remarks=(*remarks, *more),
@@ -86,15 +88,15 @@ class Numbers:
 
 
 def _seed_remarks(selections: Iterable[Selection]) -> list[str]:
-    """Return a remark for each data set whose methods were run with different seeds."""
+    """Return a remark for each study whose methods were run with different seeds."""
     seeds: dict[str, set[tuple[int, ...]]] = {}
     for selection in selections:
         own = [tuple(r.config["seed"] for r in runs) for runs in selection.runs.values() if runs]
-        seeds.setdefault(selection.data, set()).update(own)
+        seeds.setdefault(selection.title, set()).update(own)
     return [
-        f"{data}: not all methods have the same seeds ({min(map(len, found))} to "
+        f"{title}: not all methods have the same seeds ({min(map(len, found))} to "
         f"{max(map(len, found))} each): two are compared fairly by their differences at equal seeds"
-        for data, found in seeds.items()
+        for title, found in seeds.items()
         if len(found) > 1
     ]
 
@@ -104,17 +106,17 @@ def _run_remarks(selection: Selection) -> list[str]:
     remarks = []
     if selection.missing:
         names = ", ".join(label(method) for method in selection.missing)
-        remarks.append(f"{selection.data}: not run here: {names}")
+        remarks.append(f"{selection.title}: not run here: {names}")
     for method, count in sorted(selection.diverged.items()):
         if method in selection.runs:
             total = count + len(selection.runs[method])
             remarks.append(
-                f"{selection.data}: {count} of {total} runs of {label(method)} diverged and are "
+                f"{selection.title}: {count} of {total} runs of {label(method)} diverged and are "
                 "left out"
             )
     if selection.set_aside:
         remarks.append(
-            f"{selection.data}: {selection.set_aside} runs in another configuration or study than "
+            f"{selection.title}: {selection.set_aside} runs in another configuration or study than "
             "this are left out"
         )
     return remarks

@@ -9,7 +9,7 @@ from orthocond.errors import unknown
 from orthocond.report.figures import architecture_diagram, fig1, fig5, treatment_figures
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.study import Study
-from orthocond.report.tables import differences, overview, tab5, tab6
+from orthocond.report.tables import differences, overview, regimes, tab5, tab6
 from orthocond.report.tables.error_table import error_table
 from orthocond.report.tables.table import Table
 
@@ -31,6 +31,7 @@ TABLES: Mapping[str, Callable[[Study], Table]] = {
     "tab4": partial(error_table, 4, others=True),
     "tab5": tab5.build,
     "tab6": tab6.build,
+    "regimes": regimes.build,
 }
 """Functions that compute a table from a study, by the name of the table."""
 

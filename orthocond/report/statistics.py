@@ -192,7 +192,11 @@ def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run
 
 
 def contrasts(
-    study: Study, task: str = DBN.name, data: str | None = None, key: str = "error"
+    study: Study,
+    task: str = DBN.name,
+    data: str | None = None,
+    key: str = "error",
+    name: str | None = None,
 ) -> pd.DataFrame:
     """Compare every method of a study with its baselines.
 
@@ -203,6 +207,7 @@ def contrasts(
         task: ``dbn`` or ``gcp``.
         data: name of the data set, or None for the study's.
         key: key of the summaries: ``error``, ``recalibrated_error``, ``top1`` and so on.
+        name: name of the study, or None for the largest one of the data set.
 
     Returns:
         One row per contrast. Columns family (primary, exploratory), name, contrast, method,
@@ -212,7 +217,7 @@ def contrasts(
     Raises:
         MissingRuns: the task has no runs.
     """
-    own = study.select(task, data=data)
+    own = study.select(task, data=data, name=name)
     has_control = TASKS[task].wide_stem
     family = tuple(c for c in PRIMARY if has_control or c.control is None)
     named = {contrast.method for contrast in family if contrast.control is None}
@@ -260,6 +265,6 @@ def detectable_remark(selection: Selection, key: str) -> str | None:
         for n in sorted({d.n for d in found})
     )
     return (
-        f"{selection.data}: the smallest true difference to SVD that is shown with power "
+        f"{selection.title}: the smallest true difference to SVD that is shown with power "
         f"{POWER:.0%} is {shown} (unadjusted level {LEVEL:.0%}; differences vary by {pooled:.2g})"
     )

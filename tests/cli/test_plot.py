@@ -61,3 +61,13 @@ def test_wrong_usage_is_reported_in_one_line(
 
 def test_help_shows_an_example() -> None:
     assert "Example: orthocond plot fig2" in " ".join(run("--help").split())
+
+
+def test_a_figure_of_a_named_study_says_which(tmp_path: Path) -> None:
+    write_study(tmp_path / "all", ("svd", "svd+nog", "bn"), seeds=1)
+    write_study(tmp_path / "few", ("svd",), seeds=1, epochs=45, data={"train_images": 4992})
+    where = ("--runs", tmp_path, "--out", tmp_path, "--format", "svg", "--json")
+    (told,) = json.loads(run("fig2", *where, "--study", "few"))["figures"]
+    assert told["note"].startswith("few: ") and "on few (cifar10-jpeg)" in told["alt"]
+    assert told["remarks"][0].startswith("few: SVD ends with ")
+    assert json.loads(run("fig2", *where))["figures"][0]["note"].startswith("all: ")

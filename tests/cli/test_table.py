@@ -73,3 +73,15 @@ def test_wrong_usage_is_reported_in_one_line(
 
 def test_help_shows_an_example() -> None:
     assert "Examples: orthocond table overview" in " ".join(run("--help").split())
+
+
+def test_a_study_is_shown_if_it_is_named(tmp_path: Path) -> None:
+    write_study(tmp_path / "all", ("svd", "svd+nog", "bn"))
+    write_study(tmp_path / "few", ("svd",), seeds=1, epochs=45, data={"train_images": 4992})
+    result = CliRunner().invoke(app, ["overview", "--runs", str(tmp_path)])
+    assert "few" not in result.stdout and "few; --study shows one" in result.stderr
+    text = run("overview", "tab4", "--runs", tmp_path, "--study", "few")
+    assert "Overview of decorrelated BN on few (cifar10-jpeg)" in text
+    assert "here: few (cifar10-jpeg): error" in text and "few: SVD ends with " in text
+    with pytest.raises(UserError, match="unknown study 'fw': allowed are all, few"):
+        run("tab4", "--runs", tmp_path, "--study", "fw")

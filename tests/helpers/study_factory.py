@@ -93,7 +93,7 @@ def write_run(
     task: str,
     method: str,
     seed: int,
-    data: str = "cifar10-jpeg",
+    data: str | dict[str, Any] = "cifar10-jpeg",
     status: str = "complete",
     holdout: float = 0.0,
     **settings: Any,
@@ -101,7 +101,9 @@ def write_run(
     """One complete run; its numbers depend on method and seed only."""
     config = Config.model_validate({"task": task, "method": method, "seed": seed, **settings})
     stored = config.model_dump(mode="json")
-    stored["data"] |= {"name": data, "size": 32, "holdout": holdout, "fingerprint": "f" * 64}
+    more = {"name": data} if isinstance(data, str) else {"name": "cifar10-jpeg", **data}
+    data = more["name"]
+    stored["data"] |= {"size": 32, "holdout": holdout, "fingerprint": "f" * 64, **more}
     rng = np.random.default_rng([seed, *method.encode()])
     tables = {
         "metrics": metrics(task, method, rng),

@@ -12,7 +12,9 @@ def test_provenance_names_the_runs_and_the_command_for_missing_ones(study: Study
     selection = study.select("dbn", ["svd", "svd+nog", "svd+ol"])
     provenance = Provenance.of(selection, how="Not smoothed", more=["A last remark"])
     assert provenance.note == f"{selection.note}. Not smoothed"
-    assert provenance.remarks == (
+    regime = provenance.remarks[0]
+    assert regime.startswith("dbn-study: SVD ends with ") and "train (while training)" in regime
+    assert provenance.remarks[1:] == (
         "cifar10-jpeg: not run here: SVD + OL",
         "cifar10-jpeg: 1 of 3 runs of SVD + NOG diverged and are left out",
         "A last remark",
@@ -25,9 +27,9 @@ def test_provenance_names_the_runs_and_the_command_for_missing_ones(study: Study
 
 def test_a_remark_says_that_methods_have_different_seeds(tmp_path: Path) -> None:
     write_study(tmp_path, ("svd", "bn"), seeds=3)
-    assert Provenance.of(Study(tmp_path).select("dbn"), how="").remarks == ()
+    assert Provenance.of(Study(tmp_path).select("dbn"), how="").remarks[1:] == ()
     write_run(tmp_path, "dbn", "ns", 1)
-    remarks = Provenance.of(Study(tmp_path).select("dbn"), how="").remarks
+    remarks = Provenance.of(Study(tmp_path).select("dbn"), how="").remarks[1:]
     assert [text.partition(":")[2] for text in remarks] == [
         " not all methods have the same seeds (1 to 3 each): two are compared fairly by their "
         "differences at equal seeds"

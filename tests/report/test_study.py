@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,60 @@ def test_runs_of_another_configuration_are_set_aside(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "dbn", "bn", 0, lr=0.05)
     write_run(tmp_path / "b", "dbn", "svd", 0)  # a copy elsewhere is not a second seed
     selection = Study(tmp_path).select("dbn")
-    assert sorted(selection.runs) == ["ns", "svd"] and selection.set_aside == 2
-    assert len(selection.runs["svd"]) == 1
+    assert sorted(selection.runs) == ["ns", "svd"] and selection.set_aside == 1
+    assert len(selection.runs["svd"]) == 1 and Study(tmp_path).further == ["b"]
+
+
+def _few(folder: Path, methods: tuple[str, ...] = ("svd", "svd+nog")) -> Path:
+    return write_study(folder, methods, epochs=45, data={"train_images": 4992})
+
+
+def test_studies_with_the_same_data_set_are_told_apart_by_folder(
+    studies: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(studies, tmp_path / "runs")
+    alone = Study(tmp_path / "runs")
+    before = alone.select("dbn")
+    _few(tmp_path / "runs" / "few")
+    both = Study(tmp_path / "runs")
+    assert both.names("dbn") == ["dbn-study", "few"] and both.further == ["few"]
+    after = both.select("dbn")
+    assert after.note == before.note and after.title == before.title == "cifar10-jpeg"
+    assert after.set_aside == before.set_aside == 0
+    few = both.select("dbn", name="few")
+    assert (few.study, few.title) == ("few", "few (cifar10-jpeg)")
+    assert few.settings["data"]["train_images"] == 4992 and sorted(few.runs) == ["svd", "svd+nog"]
+    assert Study(tmp_path / "runs", name="few").select("dbn").note == few.note
+    assert both.only("few").names() == ["few"]
+    with pytest.raises(UserError, match=r"unknown study 'few2': .*did you mean 'few'"):
+        both.only("few2")
+
+
+def test_the_control_of_a_study_is_taken_from_the_same_study(tmp_path: Path) -> None:
+    write_study(tmp_path / "all", ("svd", "svd+ow"))
+    _few(tmp_path / "few")
+    wide = {"stem_kernel": 11, "epochs": 45, "data": {"train_images": 4992}}
+    write_study(tmp_path / "few", ("svd",), **wide)
+    study = Study(tmp_path)
+    assert study.beside(study.select("dbn", name="all"), stem_kernel=11) is None
+    control = study.beside(study.select("dbn", name="few"), stem_kernel=11)
+    assert control is not None and control.study == "few"
+
+
+def test_the_studies_of_a_flat_folder_are_named_by_data_and_regime(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    write_study(folder, ("svd", "svd+nog", "bn"))
+    assert Study(folder).names() == ["mine"]
+    write_run(folder, "gcp", "svd", 0, data="tiny")  # another task alone changes no name
+    assert Study(folder).names() == ["mine"]
+    write_run(folder, "dbn", "svd", 0, data="tiny")
+    assert Study(folder).names("dbn") == ["mine/cifar10-jpeg", "mine/tiny"]
+    write_run(folder, "dbn", "svd", 9, epochs=45, data={"train_images": 4992})
+    study = Study(folder)
+    few = "mine/cifar10-jpeg-4992-images-45-epochs"
+    assert few in study.names("dbn") and "mine/tiny" in study.names("dbn")
+    assert study.select("dbn", name=few).seeds == [9]
+    assert study.select("dbn").set_aside == 1  # nothing of a folder is left out without a word
 
 
 def test_a_selection_without_runs_names_the_command(study: Study, tmp_path: Path) -> None:

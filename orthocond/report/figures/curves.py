@@ -95,7 +95,7 @@ def curves(selection: Selection, phase: str = "train") -> pd.DataFrame:
         return pd.DataFrame(columns=["task", "data", "step", "method", "label", *COLUMNS])
     frame = pd.concat(tables, ignore_index=True)
     frame.insert(0, "task", selection.task)
-    frame.insert(1, "data", selection.data)
+    frame.insert(1, "data", selection.title)
     frame.insert(4, "label", frame["method"].map(label))
     return frame
 

@@ -153,6 +153,8 @@ def assemble(
 def only(table: Table, methods: Iterable[str]) -> Table:
     """Return a table with the rows of some methods, including those with a wider stem.
 
+    A table whose rows are no methods is returned whole.
+
     Args:
         table: the table.
         methods: in any spelling that ``Method.parse`` reads.
@@ -160,6 +162,8 @@ def only(table: Table, methods: Iterable[str]) -> Table:
     Raises:
         UserError: a method is unknown or has no row.
     """
+    if table.frame.index.name != "method":
+        return table
     wanted = [str(Method.parse(method)) for method in methods]
     own = pd.Index([str(name).partition(" ")[0] for name in table.frame.index])
     for method in wanted:

@@ -35,19 +35,20 @@ REMARK = (
 )
 
 
-def of_task(study: Study, task: str, data: str | None = None) -> Table:
+def of_task(study: Study, task: str, data: str | None = None, name: str | None = None) -> Table:
     """Return the contrasts of one task.
 
     Args:
         study: the runs.
         task: ``dbn`` or ``gcp``.
         data: name of the data set; None takes the data set with most runs.
+        name: name of the study; None takes the largest one of the data set.
 
     Raises:
         MissingRuns: the task has no runs.
     """
-    own = study.select(task, data=data)
-    found = contrasts(study, task, own.data).set_index("name")
+    own = study.select(task, data=data, name=name)
+    found = contrasts(study, task, own.data, name=own.study).set_index("name")
     family = "; ".join(found.loc[found["family"] == "primary", "contrast"])
     frame = found[list(HEADINGS)].rename(columns=HEADINGS)
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
@@ -55,7 +56,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> Table:
     selections = shown_together(own, study.beside(own, stem_kernel=WIDE))
     source = Provenance.of(*selections, how=HOW.format(count=found["p"].notna().sum()))
     return Table(
-        title=f"Differences in error of {TASKS[task].label} on {own.data}",
+        title=f"Differences in error of {TASKS[task].label} on {own.title}",
         frame=frame,
         labels=dict(zip(found.index, found["contrast"], strict=True)),
         cells={"": dict.fromkeys(found.index, NOT_RUN)},

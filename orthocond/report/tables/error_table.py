@@ -71,9 +71,9 @@ def error_table(number: int, study: Study, others: bool = False) -> Table:
     for selection in selections:
         if ours and not any(is_data_set(selection.data, paper) for paper in PAPER_PRESETS):
             size = selection.settings["data"]["size"]
-            remarks.append(STAND_IN.format(data=selection.data, size=size))
+            remarks.append(STAND_IN.format(data=selection.title, size=size))
         for suffix, key in SUMMARY_KEYS.items():
-            group = f"here: {selection.data}{suffix}"
+            group = f"here: {selection.title}{suffix}"
             part = errors(selection, key)
             ours[group] = part.drop(columns="n") if suffix else part
             cells[group] = absent_cells(selection, methods)

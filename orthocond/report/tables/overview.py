@@ -39,18 +39,19 @@ def _row(task: str, runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     return row | {("", field): late[field].astype(float).median() for field in fields}
 
 
-def of_task(study: Study, task: str, data: str | None = None) -> Table:
+def of_task(study: Study, task: str, data: str | None = None, name: str | None = None) -> Table:
     """Return one row per method of a task, and per control with a stem as wide as that of OW.
 
     Args:
         study: the runs.
         task: ``dbn`` or ``gcp``.
         data: name of the data set; None takes the data set with most runs.
+        name: name of the study; None takes the largest one of the data set.
 
     Raises:
         MissingRuns: the task has no complete runs.
     """
-    own = study.select(task, data=data)
+    own = study.select(task, data=data, name=name)
     parts = shown_together(own, study.beside(own, stem_kernel=WIDE))
     rows: dict[str, dict[tuple[str, str], float]] = {}
     labels: dict[str, str] = {}
@@ -66,7 +67,7 @@ def of_task(study: Study, task: str, data: str | None = None) -> Table:
     frame.index.name, frame.columns.names = "method", ["source", "statistic"]
     how = HOW.format(kinds=BOTH_ERRORS if TASKS[task].running_statistics else "")
     return Table(
-        title=f"Overview of {TASKS[task].label} on {own.data}",
+        title=f"Overview of {TASKS[task].label} on {own.title}",
         frame=frame,
         labels=labels,
         cells={},

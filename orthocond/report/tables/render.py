@@ -36,10 +36,13 @@ HEADINGS = {
 SPREADS = {"mean": ("std", "low", "high"), "median": ("q1", "q3")}
 """Statistics of the spread, shown in the same cell as the mean or the median."""
 
-FIRST = ("error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)")
+FIRST = ("error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)", "images")
 """The columns that say, once per group, why a number is missing."""
 
-WHOLE = ("n", "rank", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)")
+WHOLE = (
+    *("n", "rank", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)"),
+    *("images", "steps"),
+)
 """Statistics shown without trailing zeros."""
 
 SIGNED = ("difference",)
@@ -125,7 +128,7 @@ def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> p
                 texts.append(mark(text) if cell[0] == best else text)
         columns[(group, HEADINGS.get(name, name))] = texts
     labels = [table.labels[method] for method in frame.index]
-    return pd.DataFrame(columns, index=pd.Index(labels, name="Method"))
+    return pd.DataFrame(columns, index=pd.Index(labels, name=str(frame.index.name).capitalize()))
 
 
 def _notes(table: Table) -> list[str]:

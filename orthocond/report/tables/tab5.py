@@ -61,7 +61,7 @@ def build(study: Study) -> Table:
         cells["here: ImageNet"] = dict.fromkeys(methods, NOT_RUN)
         remarks.append(not_run_remark("ImageNet"))
     for selection in selections:
-        group = f"here: {selection.data}"
+        group = f"here: {selection.title}"
         ours[group] = accuracies(selection)
         cells[group] = absent_cells(selection, methods)
     remarks += filter(None, (detectable_remark(selection, "top1") for selection in selections))

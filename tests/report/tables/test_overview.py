@@ -45,8 +45,8 @@ def test_controls_with_a_wide_stem_have_rows_and_other_settings_have_none(
     assert len(provenance.runs) == 5
     assert not any("left out" in remark for remark in provenance.remarks)
     assert list(only(table, ["svd"]).frame.index) == ["svd", "svd (11×11 stem)"]
-    write_run(tmp_path, "dbn", "bn", 0, stem_kernel=11, epochs=9)
-    write_run(tmp_path, "dbn", "bn", 1, stem_kernel=11, epochs=9)
+    write_run(tmp_path, "dbn", "bn", 0, stem_kernel=11, lr=0.05)
+    write_run(tmp_path, "dbn", "bn", 1, stem_kernel=11, lr=0.05)
     assert list(of_task(Study(tmp_path), "dbn").frame.index) == ["svd", "svd+ow"]
 
 
