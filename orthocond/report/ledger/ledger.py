@@ -11,21 +11,26 @@ import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.report.ledger.claims import CLAIMS
-from orthocond.report.ledger.evidence import Bench, Claim, Finding
-from orthocond.report.ledger.verdicts import Verdict, together
+from orthocond.report.ledger.evidence import Claim
+from orthocond.report.ledger.judging import Court, Judged, verdict_in, verdict_over
+from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.provenance import Numbers, Provenance, Source
 from orthocond.report.study import Study
 
 NUMBERS = ("mean", "low", "high", "n", "p", "detectable")
 
 
-def _row(number: int, claim: Claim, verdict: Verdict, finding: Finding) -> dict[str, object]:
+def _row(claim: Claim, judged: list[Judged], own: Judged, court: Court) -> dict[str, object]:
+    finding = own.finding
+    found = court.regimes.get(str(own.scope[0]), {})
     return {
-        "number": number,
         "place": claim.section,
         "claim": claim.quote,
         "reading": claim.reading,
-        "verdict": str(verdict),
+        "verdict": str(verdict_over(judged)),
+        "study": own.study,
+        "regime": found[own.study].line if own.study in found else "",
+        "study verdict": str(verdict_in(judged, own.study)),
         "part": finding.part,
         "part verdict": str(finding.verdict),
         "found": finding.found,
@@ -44,31 +49,30 @@ def build(study: Study) -> Numbers:
         study: the runs; a study without runs is allowed.
 
     Returns:
-        One row per part of a claim, in the paper's order. Columns number, place, claim (the
-        quote), reading, verdict (on the claim), part, part verdict, found, mean, low, high, n, p,
-        detectable, beside, runs, evidence, command (makes what is missing; only in the first row
-        of a claim).
-        The note says how many claims have each verdict.
+        One row per part of a claim and study, in the paper's order. Columns number, place, claim
+        (the quote), reading, verdict (on the claim, over all studies), study (empty for a part that
+        no single study decides), regime (its line), study verdict (on the claim, in this study),
+        part, part verdict, found, mean, low, high, n, p, detectable, beside, runs, evidence,
+        command (makes what is missing; only in the first row of a claim).
+        The note says how many claims have each verdict; the remarks are the regimes.
 
     Raises:
         CorruptRun: a run was altered.
     """
-    bench, rows = Bench(study), []
+    court, rows = Court(study), []
     runs: dict[Path, Run] = {}
     for number, claim in enumerate(CLAIMS, 1):
-        findings = [part.judge(bench) for part in claim.parts]
-        verdict = together(finding.verdict for finding in findings)
-        own = [_row(number, claim, verdict, finding) for finding in findings]
-        commands = bench.commands(need for finding in findings for need in finding.needs)
-        commands += [finding.command for finding in findings if finding.command]
-        own[0]["command"] = "\n".join(dict.fromkeys(commands))
+        judged = court.judge(claim)
+        own = [{"number": number} | _row(claim, judged, each, court) for each in judged]
+        own[0]["command"] = "\n".join(court.commands(judged))
         rows += own
-        runs |= {run.path: run for finding in findings for run in finding.runs}
+        runs |= {run.path: run for each in judged for run in each.finding.runs}
     frame = pd.DataFrame(rows)
     counts = frame.drop_duplicates("number")["verdict"].value_counts()
     said = ", ".join(f"{counts.get(str(v), 0)} {v}" for v in Verdict)
     sources = tuple(Source.of(run) for run in runs.values())
-    return Numbers(frame, Provenance(f"{len(CLAIMS)} claims: {said}", runs=sources))
+    lines = tuple(dict.fromkeys(line for line in frame["regime"] if line))
+    return Numbers(frame, Provenance(f"{len(CLAIMS)} claims: {said}", lines, runs=sources))
 
 
 def _part(row: pd.Series) -> str:
@@ -83,24 +87,29 @@ def _folded(summary: str, content: str) -> str:
     return f"<details><summary>{summary}</summary>{content}</details>"
 
 
-def _parts(rows: pd.DataFrame) -> str:
-    """Show a single part openly; fold several parts under the number of parts per verdict."""
+def _parts(study: str, rows: pd.DataFrame) -> str:
+    """Show the parts in one study, under its name.
+
+    A single part is open; several parts are folded under the number of parts per verdict.
+    """
+    head = f"{escape(study)}: " if study else ""
     if len(rows) == 1:
-        return f"<div>{_part(rows.iloc[0])}</div>"
+        return f"<div>{head}{_part(rows.iloc[0])}</div>"
     counts = rows["part verdict"].value_counts()
     said = ", ".join(f"{counts[v]} {v}" for v in map(str, Verdict) if v in counts)
     items = "".join(f"<li>{_part(row)}</li>" for _, row in rows.iterrows())
-    return _folded(f"{len(rows)} parts: {said}", f"<ul>{items}</ul>")
+    return _folded(f"{head}{len(rows)} parts: {said}", f"<ul>{items}</ul>")
 
 
-def _claim(rows: pd.DataFrame, link: Callable[[str], str]) -> str:
+def _claim(rows: pd.DataFrame, studies: list[str], link: Callable[[str], str]) -> str:
     first = rows.iloc[0]
     number, verdict = first["number"], Verdict(first["verdict"])
     links = " ".join(link(name) for name in first["evidence"].split())
     text = f"“{escape(first['claim'])}” <small>({escape(first['place'])})</small>"
     if first["reading"]:
         text += f"<br><small>Read as: {escape(first['reading'])}.</small>"
-    text += f"{_parts(rows)}<small>{links}"
+    text += "".join(_parts(str(s), own) for s, own in rows.groupby("study", sort=False))
+    text += f"<small>{links}"
     sources = "; ".join(dict.fromkeys(source for source in rows["runs"] if source))
     text += f". {escape(sources)}.</small>" if sources else "</small>"
     if first["command"]:
@@ -108,7 +117,10 @@ def _claim(rows: pd.DataFrame, link: Callable[[str], str]) -> str:
             "Runs that are missing",
             f'<pre style="white-space: pre-wrap">{escape(first["command"])}</pre>',
         )
-    cells = "".join(f"<td>{cell}</td>" for cell in (number, f"<b>{escape(verdict)}</b>", text))
+    said = rows.drop_duplicates("study").set_index("study")["study verdict"]
+    each = [f"<small>{escape(said.get(study, ''))}</small>" for study in studies]
+    columns = (number, f"<b>{escape(verdict)}</b>", *each, text)
+    cells = "".join(f"<td>{cell}</td>" for cell in columns)
     return f'<tr id="claim-{number}" style="vertical-align: top">{cells}</tr>'
 
 
@@ -133,12 +145,18 @@ def summary_html(frame: pd.DataFrame, page: str) -> str:
 
 
 def to_html(frame: pd.DataFrame, link: Callable[[str], str]) -> str:
-    """Return the ledger as an HTML table with one row per claim.
+    """Return the ledger as an HTML table with one row per claim and one column per study.
+
+    The regimes of the studies are listed above the table.
 
     Args:
         frame: table from ``build``.
         link: turns the name of a figure, table or equation into an HTML link.
     """
-    head = "".join(f"<th>{name}</th>" for name in ("", "Verdict", "Claim and evidence"))
-    body = "\n".join(_claim(rows, link) for _, rows in frame.groupby("number", sort=False))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    studies = [study for study in dict.fromkeys(frame["study"]) if study]
+    names = ("", "Verdict over all studies", *map(escape, studies), "Claim and evidence")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "\n".join(_claim(rows, studies, link) for _, rows in frame.groupby("number", sort=False))
+    lines = "".join(f"<li>{escape(x)}</li>" for x in dict.fromkeys(frame["regime"]) if x)
+    regimes = f"<ul>{lines}</ul>" if lines else ""
+    return f"{regimes}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

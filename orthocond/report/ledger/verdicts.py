@@ -27,6 +27,14 @@ Note [Rules]
     below the claimed excess plus half a percent, which rounding allows. It does not hold if the
     interval lies above.
 
+    Generalisation: a claim about the error is judged only in a study in which plain SVD has a
+    generalisation gap of at least five points (``regime_rule``). In other studies it is not
+    decidable in this regime.
+
+    Several studies: a claim is judged in every study of its task and data set. It holds, or does
+    not hold, if every study that decides says so. Otherwise the studies disagree
+    (``judging.over_studies``).
+
     A claim of several parts holds if every part holds; this needs no adjustment. It does not hold
     as soon as one part does not hold. Everything outside of the primary family is exploratory: no
     adjustment is made over parts or claims. If a claim has k parts and none has an effect, the
@@ -66,6 +74,8 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     FAILS = "does not hold"
     OPEN = "not decidable at this scale"
+    REGIME = "not decidable in this regime"
+    SPLIT = "studies disagree"
     ABSENT = "not decidable here"
 
 
@@ -170,5 +180,5 @@ def together(verdicts: Iterable[Verdict]) -> Verdict:
         not decidable at this scale
     """
     found = set(verdicts)
-    order = (Verdict.FAILS, Verdict.ABSENT, Verdict.OPEN)
+    order = (Verdict.FAILS, Verdict.SPLIT, Verdict.ABSENT, Verdict.REGIME, Verdict.OPEN)
     return next((verdict for verdict in order if verdict in found), Verdict.HOLDS)

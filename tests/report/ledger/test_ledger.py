@@ -25,7 +25,7 @@ from orthocond.report.ledger.verdicts import ABOVE, Verdict
 from orthocond.report.provenance import Numbers
 from orthocond.report.study import Study
 
-HOLDS, FAILS, OPEN, ABSENT = Verdict
+HOLDS, FAILS, OPEN, ABSENT = Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN, Verdict.ABSENT
 ROOT = Path(__file__).parents[3]
 PAPER = ROOT.parent / "shared" / "paper.md"
 NOISE = np.array([0.0, 0.3, -0.2, 0.1, -0.1])
