@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # For what is installed and, by the second name from pip 25.3 on, for what builds this package.
 PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: install lock demo test lint book wheel-check readme faults gpu-check gpu-measure mutants clean
+.PHONY: install lock demo test lint book wheel-check results readme faults gpu-check gpu-measure mutants clean
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,9 @@ book: install
 # Minutes, since it installs torch anew.
 wheel-check: install
 	$(PINNED) tests/helpers/wheel_check.sh $(BIN)/python
+
+results: install
+	$(BIN)/orthocond measure runs runs --csv runs/results.csv
 
 readme: install
 	$(BIN)/python tests/helpers/readme.py

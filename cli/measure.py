@@ -28,6 +28,13 @@ Runs = Annotated[
     typer.Argument(metavar="RUN", help="Runs, studies, or folders of studies."),
 ]
 
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv", help="Write the final figures of the complete runs to this file, one row a run."
+    ),
+]
+
 # Options of ``measure layer``.
 Model = Annotated[
     str,
@@ -120,18 +127,24 @@ def measure(
 
 
 @app.command("runs")
-def runs_(runs: Runs, as_json: AsJson = False) -> int:
+def runs_(runs: Runs, csv: Csv = None, as_json: AsJson = False) -> int:
     """Verify runs and print the conditioning that they recorded.
 
     For one run, print the median and the range of each field, in training and in evaluation. For
     several runs, print one line each. A run that is not complete is measured by its newest
     checkpoint.
 
-    Example: orthocond measure runs runs/demo
-    """
-    from .measure_runs import measure_runs
+    With --csv, write the final figures of the runs (accuracies, generalisation gap, conditioning)
+    to a file instead.
 
-    measure_runs(runs, as_json)
+    Examples: orthocond measure runs runs/demo; orthocond measure runs runs --csv runs/results.csv
+    """
+    from .measure_runs import measure_runs, write_results
+
+    if csv is not None:
+        write_results(runs, csv)
+    else:
+        measure_runs(runs, as_json)
     return 0
 
 

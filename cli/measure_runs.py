@@ -7,7 +7,9 @@ from typing import Any
 
 import typer
 
+from orthocond.artifacts.atomic_files import make_folder, write_bytes
 from orthocond.measure.recorded_runs import measure_run, named_runs
+from orthocond.report.results import results_csv
 
 from .printing import number, print_json, print_phases
 
@@ -26,15 +28,28 @@ def measure_runs(paths: list[Path], as_json: bool) -> None:
         _print_lines(results)
 
 
+def write_results(paths: list[Path], out: Path) -> None:
+    """Write the final figures of runs as CSV, and print the path; name the runs that have none."""
+    runs = named_runs(paths)
+    complete = [run for run in runs if run.is_complete]
+    make_folder(out.parent)
+    write_bytes(out, results_csv(complete))
+    typer.echo(str(out))
+    if len(complete) < len(runs):
+        typer.echo(f"{len(runs) - len(complete)} incomplete runs are left out", err=True)
+
+
 def _print_lines(results: list[dict[str, Any]]) -> None:
     """Print one line per run: medians over the training phase."""
     from tabulate import tabulate
 
+    several = len({result["study"] for result in results}) > 1
     rows = []
     for result in results:
+        name = f"{result['study']}/{result['run']}" if several else result["run"]
         phase = result["phases"].get("train", {})
         medians = [number(phase[field]["median"] if phase else None) for field in SHOWN]
-        rows.append([result["run"], result["status"], *medians])
+        rows.append([name, result["status"], *medians])
     typer.echo(tabulate(rows, headers=["run", "status", *SHOWN], disable_numparse=True))
     typer.echo(
         f"\n{len(results)} runs, verified: medians over training. Name one run for its ranges, all "

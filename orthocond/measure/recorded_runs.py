@@ -62,10 +62,16 @@ def measure_run(run: Run) -> dict[str, Any]:
     """Return the conditioning that a run recorded. An incomplete run uses its newest checkpoint.
 
     Returns:
-        ``run`` (its name), ``status``, and ``phases``, the result of ``by_phase``.
+        ``study`` (the name of its folder), ``run`` (its name), ``status``, and ``phases``, the
+        result of ``by_phase``.
 
     Raises:
         CorruptRun: the files of the run are damaged.
     """
     _ = run.config  # reading it checks it: the manifest does not while the run is incomplete
-    return {"run": run.name, "status": run.status, "phases": by_phase(run.conditioning)}
+    return {
+        "study": run.path.resolve().parent.name,
+        "run": run.name,
+        "status": run.status,
+        "phases": by_phase(run.conditioning),
+    }

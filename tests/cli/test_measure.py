@@ -237,3 +237,14 @@ def test_bad_input_is_reported_in_one_line_with_exit_code_2(arguments, words, ca
     assert run(["measure", *arguments]) == 2
     said = capsys.readouterr()
     assert words in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
+def test_runs_of_two_studies_are_told_apart_and_their_figures_are_written(measured, tmp_path):
+    for name in ("all", "few"):
+        write_study(tmp_path / "runs" / name, ("svd",), seeds=1)
+    listed = measured("runs", tmp_path / "runs")
+    assert "all/dbn-cifar10-jpeg-small-svd-s0" in listed and "few/dbn-cifar10" in listed
+    out = tmp_path / "new" / "results.csv"
+    assert measured("runs", tmp_path / "runs", "--csv", out).split() == [str(out)]
+    studies = [line.split(",")[0] for line in out.read_text().splitlines()]
+    assert studies == ["study", "all", "few"]
