@@ -39,11 +39,27 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / "book/_build/html/files"  # pages of the book refer to it as files/
 
 
-def study() -> Study:
-    """Return the study of all committed runs."""
+MAIN = ("cifar10-cpu", "tiny32-cpu", "tiny-imagenet-cpu")
+"""Studies that the chapters show where they name none; further ones do not change them."""
+
+
+def all_studies() -> Study:
+    """Return all committed runs."""
     folder = Path("runs")
     folder.mkdir(exist_ok=True)
     return Study(folder)
+
+
+def study(name: str | None = None) -> Study:
+    """Return the committed runs of one study, or of those in ``MAIN``.
+
+    Where there is no such study, as in a folder of other runs, all of its runs are returned.
+    """
+    every = all_studies()
+    own = [n for n in every.names() if n in (MAIN if name is None else (name,))]
+    if name is not None and not own:
+        raise every.missing(every.main_task, ["svd"])
+    return every.only(*own) if own else every
 
 
 def _from_root(name: str, show: Callable[[], Shown]) -> Shown | HTML:
@@ -109,15 +125,17 @@ def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
     return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",))
 
 
-def study_figure(figure: str | StudyFigure) -> HTML:
+def study_figure(figure: str | StudyFigure, every: bool = False) -> HTML:
     """Show a figure of the paper by its name, or another figure, from the committed runs.
+
+    With ``every``, the figure may read all studies, not only those in ``MAIN``.
 
     The note and the remarks on the runs end the text for readers who cannot see the figure.
     """
     own = FIGURES[figure] if isinstance(figure, str) else figure
 
     def show() -> HTML:
-        drawn = write_figure(study(), own, FILES, ["svg", "pdf"])
+        drawn = write_figure(all_studies() if every else study(), own, FILES, ["svg", "pdf"])
         alt = f"{drawn['alt']} {'. '.join([drawn['note'], *drawn['remarks']])}."
         return _element(own.name, _images(own.name, alt), own.caption, (".svg", ".pdf", ".csv"))
 
@@ -143,10 +161,15 @@ def _rendered(name: str, table: Table) -> HTML:
     return _element(name, f'<div class="wide">{render(table, "html")}</div>', "", (".csv",))
 
 
-def study_overview(task: str, data: str | None = None) -> HTML:
-    """Show a table of errors, ranks and condition numbers per method, from the committed runs."""
-    name = "-".join(filter(None, ("overview", task, data)))
-    return _from_root(name, lambda: _rendered(name, overview.of_task(study(), task, data)))
+def study_overview(task: str, data: str | None = None, name: str | None = None) -> HTML:
+    """Show a table of errors, ranks and condition numbers per method, from the committed runs.
+
+    ``name`` is a study; None stands for those in ``MAIN``.
+    """
+    element = "-".join(filter(None, ("overview", task, data, name)))
+    return _from_root(
+        element, lambda: _rendered(element, overview.of_task(study(name), task, data))
+    )
 
 
 def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
@@ -180,10 +203,20 @@ def power(value: float) -> str:
     return rf"${digits}\cdot10^{{{int(exponent)}}}$"
 
 
-def study_differences(task: str, data: str | None = None) -> HTML:
-    """Show differences in error between methods at equal seeds, from the committed runs."""
-    name = "-".join(filter(None, ("differences", task, data)))
-    return _from_root(name, lambda: _rendered(name, differences.of_task(study(), task, data)))
+def study_differences(task: str, data: str | None = None, name: str | None = None) -> HTML:
+    """Show differences in error between methods at equal seeds, from the committed runs.
+
+    ``name`` is a study; None stands for those in ``MAIN``.
+    """
+    element = "-".join(filter(None, ("differences", task, data, name)))
+    return _from_root(
+        element, lambda: _rendered(element, differences.of_task(study(name), task, data))
+    )
+
+
+def study_regimes() -> HTML:
+    """Show accuracies, gap, images and steps of every committed study."""
+    return _from_root("regimes", lambda: _rendered("regimes", TABLES["regimes"](all_studies())))
 
 
 def held_out(task: str) -> pd.DataFrame:
@@ -218,7 +251,7 @@ def study_ledger() -> HTML:
     """Show the paper's claims and their verdicts, from the committed runs."""
 
     def show() -> HTML:
-        claims = ledger.build(study())
+        claims = ledger.build(all_studies())
         FILES.mkdir(parents=True, exist_ok=True)
         claims.frame.to_csv(FILES / "ledger.csv", index=False)
         table = f'<div class="wide">{ledger.to_html(claims.frame, _link)}</div>'
@@ -231,7 +264,7 @@ def study_verdicts() -> HTML:
     """Show the number of the paper's claims per verdict, with links into the ledger."""
 
     def show() -> HTML:
-        table = ledger.summary_html(ledger.build(study()).frame, "ledger.html")
+        table = ledger.summary_html(ledger.build(all_studies()).frame, "ledger.html")
         return HTML(f'<figure class="kit" id="verdicts">{table}</figure>')
 
     return _from_root("verdicts", show)

@@ -24,9 +24,9 @@ def print_skipped(skipped: Mapping[str, str]) -> None:
 
 def print_further(names: Iterable[str]) -> None:
     """Print one line on the standard error for studies that are shown only if they are named."""
-    if names := ", ".join(names):
-        typer.echo(f"not shown, because a larger study has their data set: {names}; "
-                   "--study shows one of them", err=True)  # fmt: skip
+    if further := ", ".join(names):
+        text = f"smaller studies of the same data set: {further}; --study shows one of them"
+        typer.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:

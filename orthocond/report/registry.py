@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from orthocond.errors import unknown
-from orthocond.report.figures import architecture_diagram, fig1, fig5, treatment_figures
+from orthocond.report.figures import architecture_diagram, effects, fig1, fig5, treatment_figures
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.study import Study
 from orthocond.report.tables import differences, overview, regimes, tab5, tab6
@@ -20,6 +20,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         *treatment_figures.FIGURES,
         fig5.FIGURE,
         *architecture_diagram.FIGURES,
+        effects.FIGURE,
     )
 }
 TABLES: Mapping[str, Callable[[Study], Table]] = {

@@ -1,0 +1,186 @@
+"""The effect of each treatment on the error, against training steps and training images.
+
+Studies of one data set that differ in steps or in images are shown side by side. Does an effect
+grow, shrink or change its sign?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from orthocond.artifacts.run_writer import Run
+from orthocond.config.sources import read_preset
+from orthocond.config.tasks import DBN
+from orthocond.report.figures.study_figure import StudyFigure
+from orthocond.report.figures.training_figure import add_note
+from orthocond.report.provenance import Numbers, Provenance
+from orthocond.report.statistics import difference
+from orthocond.report.study import MissingRuns, Selection, Study
+from orthocond.report.style import COLUMN, label, line_style
+from orthocond.report.tables.comparison import is_data_set
+
+PLAIN = "svd"
+METHODS = ("svd+nog", "svd+nog+ow+olr", "svd+slow")
+"""Treatments that every study of CIFAR-10 has, or will have."""
+
+PRESETS = ("cifar-cpu", "cifar10-few", "cifar10-long")
+"""Presets of the studies on CIFAR-10 that the figure compares."""
+
+DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4)))
+MARKERS = ("o", "s", "^", "D")
+APART = 0.03  # of the axis: distance between studies of equally many images
+HOW = (
+    "Error, recalibrated, minus that of plain SVD at equal seeds, in points: below 0 the treatment "
+    "is better. Left: mean over seeds at each evaluation. Right: at the end, with 95% t "
+    "intervals; studies of equally many images are drawn side by side"
+)
+
+
+def _errors(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return the recalibrated error at each evaluation: one row per step, one column per seed."""
+    columns = {}
+    for run in runs:
+        rows = run.metrics.dropna(subset=["recalibrated_top1"]).set_index("step")
+        columns[run.config["seed"]] = 100 - rows["recalibrated_top1"]
+    return pd.DataFrame(columns)
+
+
+def _effects(selection: Selection) -> list[dict[str, object]]:
+    base = _errors(selection.runs.get(PLAIN, ()))
+    rows = []
+    for method in METHODS:
+        own = _errors(selection.runs.get(method, ()))
+        seeds = own.columns.intersection(base.columns)
+        for step in own.index.intersection(base.index) if len(seeds) else ():
+            found = difference(own.loc[step, seeds], base.loc[step, seeds])
+            rows.append(
+                {
+                    "study": selection.study,
+                    "data": selection.data,
+                    "images": selection.settings["data"]["train_images"] or np.nan,
+                    "method": method,
+                    "step": step,
+                    **{key: getattr(found, key) for key in ("mean", "low", "high", "n")},
+                }
+            )
+    return rows
+
+
+def _absent(study: Study, data: str, selections: list[Selection]) -> tuple[list[str], list[str]]:
+    """Return a remark and a command for each study on CIFAR-10 that was not run."""
+    if not is_data_set(data, "CIFAR10"):
+        return [], []
+    there = {(s.settings["data"]["train_images"], s.settings["epochs"]) for s in selections}
+    remarks, commands = [], []
+    for name in PRESETS:
+        preset = read_preset(name)
+        images, epochs = preset["data"]["train_images"], preset["epochs"]
+        if (images, epochs) not in there:
+            remarks.append(f"Not run here: preset {name}, {images:,} images, {epochs} epochs")
+            commands.append(f"orthocond train --preset {name} --out {study.folder}/{name}")
+    return remarks, commands
+
+
+def data(study: Study) -> Numbers:
+    """Return the effect of each treatment in each study of the largest data set.
+
+    Returns:
+        One row per study, method and evaluation. Columns study, data, images (NaN: all), method,
+        step, mean, low, high (difference in error to plain SVD, 95% t interval), n (seeds).
+
+    Raises:
+        MissingRuns: no study has one of the treatments and plain SVD at one seed.
+    """
+    name = study.data or next(iter(study.data_sets(DBN.name)), None)
+    selections = []
+    for own in study.names(DBN.name):
+        try:
+            selections.append(study.select(DBN.name, (PLAIN, *METHODS), name, own))
+        except MissingRuns:
+            continue
+    selections.sort(key=lambda s: (s.settings["data"]["train_images"] or np.inf, s.study))
+    frame = pd.DataFrame([row for selection in selections for row in _effects(selection)])
+    if frame.empty:
+        raise study.missing(DBN.name, (PLAIN, *METHODS))
+    remarks, commands = _absent(study, str(name), selections)
+    source = Provenance.of(*selections, how=HOW, more=remarks)
+    commands = [*source.commands, *commands]
+    return Numbers(frame, Provenance(source.note, source.remarks, tuple(commands), source.runs))
+
+
+def _draw_method(steps: Axes, images: Axes, own: pd.DataFrame, studies: list[str]) -> None:
+    """Draw a treatment's effect over training on the left, and at the end on the right."""
+    for place, study in enumerate(studies):
+        rows = own[own["study"] == study]
+        if rows.empty:
+            continue
+        style = line_style(str(rows["method"].iloc[0]))
+        style |= {"linestyle": DASHES[place % 4], "marker": MARKERS[place % 4]}
+        steps.plot(rows["step"], rows["mean"], label=study, **style)
+        end = rows.iloc[-1]
+        spread = np.abs([[end["mean"] - end["low"]], [end["high"] - end["mean"]]])
+        # Studies of equally many images are moved apart.
+        where = np.nan_to_num(end["images"]) + APART * place * own["images"].max()
+        images.errorbar(
+            [where], [end["mean"]], None if np.isnan(spread).any() else spread,
+            color=style["color"], marker=style["marker"], ls="", ms=4, capsize=2, lw=1,
+        )  # fmt: skip
+
+
+def draw(data: Numbers) -> Figure:
+    """Draw one row of panels per treatment: against steps, and against training images."""
+    frame = data.frame
+    methods = [m for m in METHODS if m in set(frame["method"])]
+    studies = list(frame["study"].unique())
+    figure, axes = plt.subplots(
+        len(methods), 2, sharex="col", sharey="row", squeeze=False,
+        figsize=(COLUMN, 1 + 1.4 * len(methods)),
+    )  # fmt: skip
+    for (steps, images), method in zip(axes, methods, strict=True):
+        _draw_method(steps, images, frame[frame["method"] == method], studies)
+        for panel in (steps, images):
+            panel.axhline(0, color=mpl.rcParams["text.color"], lw=0.5)
+        steps.set_title(label(method), loc="left")
+        steps.set_ylabel("points of error")
+    axes[-1, 0].set_xlabel("training step")
+    axes[-1, 1].set_xlabel("training images")
+    axes[-1, 1].margins(x=0.2)
+    shown = [panel.get_legend_handles_labels() for panel in axes[:, 0]]
+    handles = {n: h for own, names in reversed(shown) for h, n in zip(own, names, strict=True)}
+    order = [study for study in studies if study in handles]
+    figure.legend(
+        [handles[study] for study in order], order, loc="outside upper center", ncols=2, fontsize=6
+    )
+    add_note(figure, data.provenance)
+    return figure
+
+
+def alt(data: Numbers) -> str:
+    """Describe each treatment's effect at the end of each study."""
+    ends = data.frame.groupby(["method", "study"], sort=False).last().reset_index()
+    texts = []
+    for method in dict.fromkeys(ends["method"]):
+        own = ends[ends["method"] == method]
+        said = ", ".join(
+            f"{mean:+.1f} in {study} (step {step:,.0f})"
+            for mean, study, step in zip(own["mean"], own["study"], own["step"], strict=True)
+        )
+        texts.append(f"{label(method)}: {said}")
+    return f"Points of error more than plain SVD, at the end of training: {'; '.join(texts)}."
+
+
+FIGURE = StudyFigure(
+    "effects",
+    "The effect of treatments on the error, against training steps and training images.",
+    data=data,
+    draw=draw,
+    alt=alt,
+    methods=METHODS,
+)
