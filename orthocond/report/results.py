@@ -26,7 +26,7 @@ COLUMNS = (
 
 def _row(run: Run, study: str) -> dict[str, Any]:
     settings, summary, environment = run.settings, run.summary, run.environment
-    last: Mapping[str, Any] = {} if run.metrics.empty else run.metrics.iloc[-1].to_dict()
+    last: Mapping[Any, Any] = {} if run.metrics.empty else run.metrics.iloc[-1].to_dict()
     row = {
         "study": study,
         "data": settings["data"]["name"],
