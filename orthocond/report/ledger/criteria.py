@@ -1,33 +1,28 @@
-"""Criteria that test a claim against recorded runs."""
+"""Criteria that compare methods by the recorded runs of one task."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.config.tasks import DBN, GCP, TASKS
+from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.ledger.evidence import ENOUGH, Bench, Finding, Need, numbers
-from orthocond.report.ledger.readings import MEASURES, Measure, rounding
-from orthocond.report.ledger.verdicts import BELOW, Verdict, near, of_size, often, on_side
-from orthocond.report.statistics import (
-    Contrast,
-    Difference,
-    difference,
-    paired,
-    smallest_detectable,
-)
+from orthocond.report.ledger.readings import MEASURES, comparable, in_words, ranks, rounding
+from orthocond.report.ledger.verdicts import BELOW, Verdict, agreed, of_size, on_side
+from orthocond.report.statistics import Contrast, Difference, paired, smallest_detectable
 from orthocond.report.study import MissingRuns, Selection
 from orthocond.report.style import label
 
 
-def about(measure: str, task: str, data: str | None = None) -> str:
-    """Return a measure's name, with the task if it is not the first, and the data set if given."""
+def about(measures: Iterable[str], task: str, data: str | None = None) -> str:
+    """Return the names of measures, with the task if it is not the first, and the data set."""
     where = "" if task == DBN.name else f"{TASKS[task].short_label}, "
-    return f"{where}{MEASURES[measure].name}" + (f" on {data}" if data else "")
+    names = " and ".join(MEASURES[measure].name for measure in measures)
+    return f"{where}{names}" + (f" on {data}" if data else "")
 
 
 class RunCriterion(ABC):
@@ -86,6 +81,8 @@ class Compared(RunCriterion):
         control: kernel size of the baseline's stem in pixels, where it is not the method's.
         task: ``dbn`` or ``gcp``.
         data: data set of the paper that the claim is about; None takes the one with most runs.
+
+    Where the ranks of the two methods differ, kappa is compared by ``Measure.across``.
     """
 
     method: str
@@ -114,13 +111,16 @@ class Compared(RunCriterion):
     @property
     def part(self) -> str:
         """The two methods and the claimed side or size of their difference, in words."""
+        return self._part(self.measure)
+
+    def _part(self, *measures: str) -> str:
         sign = "<" if self.side == BELOW else ">"
         limit = f"{sign} {self.bound:g}".replace("-", "−")
         if self.size is not None:
             limit += f", by {self.size:g}"
         stem = f" with a {self.control}×{self.control} stem" if self.control else ""
         against = f"{label(self.method)} against {label(self.baseline)}{stem}"
-        return f"{about(self.measure, self.task, self.data)}, {against}, claimed {limit}"
+        return f"{about(measures, self.task, self.data)}, {against}, claimed {limit}"
 
     def difference(self, bench: Bench, measure: str) -> Difference:
         """Return the paired difference of one measure.
@@ -137,162 +137,60 @@ class Compared(RunCriterion):
             return of_size(found, self.side, self.size, p)
         return on_side(found, self.side, self.bound, p)
 
-    def _beside(self, bench: Bench, key: str | None) -> str:
-        if key is None:
-            return ""
+    def _found(self, found: Mapping[str, Difference], p: float | None) -> str:
+        """Return the numbers in words, with the measure's name if there are several measures."""
+        named = {key: numbers(d, MEASURES[key].unit, p) for key, d in found.items()}
+        if len(named) == 1:
+            return next(iter(named.values()))
+        return "; ".join(f"{MEASURES[key].name}: {text}" for key, text in named.items())
+
+    def _beside(self, bench: Bench, key: str, verdict: Verdict | None = None) -> str:
         found = self.difference(bench, key)
         if found.n < ENOUGH:
             return ""
         measure = MEASURES[key]
-        return f"{measure.name}: {numbers(found, measure.unit)}: {self._verdict(found, None)}"
+        said = verdict or self._verdict(found, None)
+        return f"{measure.name}: {numbers(found, measure.unit)}: {said}"
+
+    def _notes(
+        self, bench: Bench, keys: tuple[str, ...], runs: Mapping[str, tuple[Run, ...]]
+    ) -> str:
+        """Return what is shown next to the numbers, in words."""
+        measure, notes = MEASURES[self.measure], []
+        if keys != (self.measure,):
+            each = ", ".join(f"{in_words(ranks(own))} of {label(m)}" for m, own in runs.items())
+            not_comparable = self._beside(bench, self.measure, Verdict.INCOMPARABLE)
+            notes.append(f"{not_comparable} (rank {each})")
+        if measure.beside:
+            notes.append(self._beside(bench, measure.beside))
+        if "κ" in measure.name:
+            notes.append(rounding(runs))
+        return ". ".join(note for note in notes if note)
 
     def find(self, bench: Bench, own: Selection) -> Finding | None:
         """Judge the claim by the mean difference over equal seeds and its interval."""
-        measure, found = MEASURES[self.measure], self.difference(bench, self.measure)
-        if found.n < ENOUGH:
+        if self.difference(bench, self.measure).n < ENOUGH:
             return None
-        pair = {self.method: own.runs.get(self.method, ())}
+        treated = own.runs.get(self.method, ())
         base = bench.base(self.contrast, self.task, self.data)
+        keys = comparable(self.measure, treated, base, TASKS[self.task].has_eps)
+        found = {key: self.difference(bench, key) for key in keys or (self.measure,)}
         p = None
         if self.measure == "error" and self.bound == 0:
             p = bench.adjusted(self.contrast, self.task, self.data)
-        notes = [self._beside(bench, measure.beside)]
-        if "κ" in measure.name:
-            notes.append(rounding(pair | {self.baseline: base}))
+        verdicts = [self._verdict(difference, p) for difference in found.values()]
+        first = next(iter(found.values()))
         return Finding(
-            self._verdict(found, p),
-            self.part,
-            numbers(found, measure.unit, p),
-            found.mean,
-            found.low,
-            found.high,
-            found.n,
+            agreed(verdicts) if keys else Verdict.INCOMPARABLE,
+            self._part(*found),
+            self._found(found, p),
+            first.mean,
+            first.low,
+            first.high,
+            first.n,
             np.nan if p is None else p,
-            smallest_detectable(found.std, found.n),
-            ". ".join(note for note in notes if note),
+            smallest_detectable(first.std, first.n),
+            self._notes(bench, keys, {self.method: treated, self.baseline: base}),
             bench.note(own),
-            (*pair[self.method], *base),
+            (*treated, *base),
         )
-
-
-@dataclass(frozen=True)
-class Level(RunCriterion):
-    """Criterion: one method's mean is near a claimed value, or on one side of it.
-
-    Args:
-        method: canonical name.
-        value: claimed value; for a condition number, its log10.
-        measure: key of ``MEASURES``.
-        side: claimed side of the value, ``BELOW`` or ``ABOVE``; None where the paper claims that
-            the mean is near the value.
-        task: ``dbn`` or ``gcp``.
-    """
-
-    method: str
-    value: float
-    measure: str = "kappa"
-    side: int | None = None
-    task: str = DBN.name
-
-    def _of(self, runs: Iterable[Run], measure: Measure) -> Difference:
-        values = np.array([measure.reading(run) for run in runs], dtype=float)
-        values = values[np.isfinite(values)]
-        return difference(values, np.full(len(values), self.value))
-
-    @property
-    def part(self) -> str:
-        """The method and its claimed level, in words."""
-        sign = {None: "≈", BELOW: "<"}.get(self.side, ">")
-        where = about(self.measure, self.task)
-        return f"{where}, {label(self.method)}, claimed {sign} {self.value:g}"
-
-    def find(self, bench: Bench, own: Selection) -> Finding | None:
-        """Judge the claim by the mean over the seeds and its interval."""
-        measure, runs = MEASURES[self.measure], own.runs.get(self.method, ())
-        found = self._of(runs, measure)
-        if found.n < ENOUGH:
-            return None
-        moved = replace(
-            found,
-            mean=found.mean + self.value,
-            low=found.low + self.value,
-            high=found.high + self.value,
-        )
-        verdict = near(found) if self.side is None else on_side(found, self.side)
-        notes = []
-        if measure.beside:
-            other = self._of(runs, MEASURES[measure.beside])
-            notes.append(f"{MEASURES[measure.beside].name}: {other.mean + self.value:.2f}")
-        if "κ" in measure.name:
-            notes.append(rounding({self.method: runs}))
-        return Finding(
-            verdict,
-            self.part,
-            numbers(moved, measure.unit),
-            moved.mean,
-            moved.low,
-            moved.high,
-            found.n,
-            beside=". ".join(note for note in notes if note),
-            source=bench.note(own),
-            runs=runs,
-        )
-
-
-@dataclass(frozen=True)
-class Often(RunCriterion):
-    """Criterion: a measure is above 0 in more than half of a method's runs."""
-
-    method: str
-    measure: str = "failures"
-    task: str = GCP.name
-
-    @property
-    def part(self) -> str:
-        """The method and the claim on the share of its runs, in words."""
-        return f"{about(self.measure, self.task)}, {label(self.method)}, claimed > 0 in most runs"
-
-    def find(self, bench: Bench, own: Selection) -> Finding | None:
-        """Judge the claim by the share of runs in which the measure is above 0."""
-        measure, runs = MEASURES[self.measure], own.runs.get(self.method, ())
-        if len(runs) < ENOUGH:
-            return None
-        times = sum((measure.reading(run) or 0) > 0 for run in runs)
-        verdict, low, high = often(times, len(runs))
-        text = f"{times} of {len(runs)} runs; share between {low:.2f} and {high:.2f}"
-        share = times / len(runs)
-        return Finding(
-            verdict, self.part, text, share, low, high, len(runs), source=bench.note(own), runs=runs
-        )
-
-
-@dataclass(frozen=True)
-class LessImproved:
-    """Criterion: a treatment reduces log10 of kappa less in GCP than in decorrelated BN.
-
-    Runs of different tasks cannot be paired by seed. The claim is therefore decided only where
-    the 95% intervals of the two tasks do not overlap.
-
-    Args:
-        method: canonical name of the treated method; each task compares it with plain SVD.
-    """
-
-    method: str
-
-    def judge(self, bench: Bench) -> Finding:
-        """Judge the claim by the intervals of the differences in both tasks."""
-        names = [task.short_label for task in (GCP, DBN)]
-        against = f"{label(self.method)} against {label('svd')}, claimed {' > '.join(names)}"
-        part = f"{MEASURES['support'].name}, {against}"
-        findings = []
-        for task in (GCP, DBN):
-            own = Compared(self.method, measure="support", task=task.name).judge(bench)
-            if own.verdict is Verdict.ABSENT:
-                return replace(own, part=part)
-            findings.append(own)
-        gcp, dbn = findings
-        apart = gcp.low > dbn.high or gcp.high < dbn.low
-        verdict = Verdict.HOLDS if gcp.low > dbn.high else Verdict.FAILS if apart else Verdict.OPEN
-        text = "; ".join(f"{name} {f.found}" for name, f in zip(names, findings, strict=True))
-        source = f"{gcp.source}; {dbn.source}"
-        return Finding(verdict, part, text, n=min(gcp.n, dbn.n), source=source)

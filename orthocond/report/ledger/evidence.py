@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,13 +12,15 @@ import numpy as np
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
 from orthocond.report.commands import train_command
-from orthocond.report.ledger.verdicts import Verdict
+from orthocond.report.ledger.verdicts import Verdict, together
 from orthocond.report.statistics import PRIMARY, Contrast, Difference, baseline_runs, contrasts
 from orthocond.report.study import MissingRuns, Selection, Study
 from orthocond.report.tables.comparison import PAPER_PRESETS, is_data_set
 
 ENOUGH = 2  # pairs of runs; fewer pairs give no interval
 SEEDS = range(5)  # seeds in a command that makes missing runs
+STAND_INS = {"CIFAR100": "tiny-imagenet-100"}
+"""Data sets that take the place of one of the paper where there are no runs on it."""
 
 
 class Need(NamedTuple):
@@ -92,6 +94,7 @@ class Bench:
     def _select(self, task: str, data: str | None) -> Selection:
         names = self.study.data_sets(task)
         own = [name for name in names if data is None or is_data_set(name, data)]
+        own = own or [name for name in names if name == STAND_INS.get(str(data))]
         if not own:
             raise MissingRuns(f"no runs of task {task!r}" + f" on {data}" * bool(data))
         return self.study.select(task, data=own[0])
@@ -148,10 +151,13 @@ class Claim:
 
     Args:
         section: section of the paper, with a figure or table.
-        quote: the paper's words; '…' marks an omission.
+        quote: the paper's words, from the beginning to the end of what the sentence asserts.
         parts: criteria; the claim holds if every one holds.
         evidence: figures and tables (``fig2``) and equations of the book (``eq-20b``).
         reading: our interpretation of a sentence that is not precise.
+        listed_as: the verdict on a sentence that is not judged: a conjecture or a misprint.
+        premise: criterion for what the sentence explains or says to be gone; where our runs do
+            not have it, the claim is not decidable.
     """
 
     section: str
@@ -159,6 +165,21 @@ class Claim:
     parts: tuple[Criterion, ...]
     evidence: tuple[str, ...]
     reading: str = ""
+    listed_as: Verdict | None = None
+    premise: Criterion | None = None
+
+    def judge(self, bench: Bench) -> tuple[Verdict, list[Finding]]:
+        """Return the verdict on the claim, and the findings for its premise and its parts."""
+        findings = [part.judge(bench) for part in self.parts]
+        verdict = self.listed_as or together(finding.verdict for finding in findings)
+        if self.premise is None:
+            return verdict, findings
+        ground = self.premise.judge(bench)
+        if ground.verdict is Verdict.FAILS:
+            verdict = Verdict.OPEN
+        elif ground.verdict is not Verdict.HOLDS:
+            verdict = ground.verdict
+        return verdict, [replace(ground, part=f"premise: {ground.part}"), *findings]
 
 
 def numbers(found: Difference, unit: str, p: float | None = None) -> str:

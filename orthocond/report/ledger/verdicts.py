@@ -1,27 +1,35 @@
-"""Rules that turn runs into a verdict on a claim; they were fixed before the runs were made.
+"""Rules that turn runs into a verdict on a claim.
+
+The rules were fixed before the runs were made, except for those that ``changes`` lists.
 
 Note [Rules]
     Every rule compares a 95% interval with the paper's claim.
 
     Side ("reduces", "hurts", "is best"): the rule uses the difference of two methods, paired over
     equal seeds. The claim holds if the interval lies on the claimed side of a bound. It does not
-    hold if the interval lies on the other side. The bound is usually 0. Where the paper claims
-    that something does *not* help or harm, the bound is ``MARGIN``, in the direction that the
-    claim denies. In the primary family, 0 is excluded if the p-value adjusted by Holm's procedure
-    is below 0.05; the interval is not used for this.
+    hold if the interval lies on the other side. For errors the bound is usually 0. Where the paper
+    claims that something does *not* help or harm, the bound is ``MARGIN``, in the direction that
+    the claim denies. For condition numbers the bound is ``TENTH`` of a decade on the claimed side:
+    a smaller change is no effect. In the primary family, 0 is excluded if the p-value adjusted by
+    Holm's procedure is below 0.05; the interval is not used for this.
+
+    Condition numbers at different ranks: kappa on the support belongs to a support, so two ranks
+    are not comparable by it. They are compared by kappa at a common rank, if the runs have it, and
+    by kappa with eps. If the two contradict each other, the methods are not comparable.
 
     Size ("by 0.6%"): the claim holds if 0 is excluded on the claimed side and the interval
     reaches the claimed size. It does not hold if both conditions fail. Two cases stay undecided.
     A real but smaller effect may be due to the size of the network. An interval that contains
-    both 0 and the claimed size is due to the number of seeds.
+    both 0 and the claimed size is due to the number of seeds. A size that the paper measured on
+    CIFAR100 is judged on the runs with a hundred classes only.
 
     Level ("around 1e5"): the rule uses the mean of log10 over the seeds. The claim holds if the
     interval lies within half a decade of the claimed number. It does not hold if the interval
-    lies outside of that range.
+    lies outside of that range. It is not comparable if our kappa is rounding noise: the level then
+    depends on the arithmetic, and the paper does not say which one it used.
 
-    Often ("can easily fail"): the rule uses the share of runs in which the event happened. The
-    claim holds if the one-sided 95% bounds of the share lie above one half. It does not hold if
-    they lie below.
+    Possibility ("can easily fail"): the claim holds if the event happened in a run. Runs without
+    the event do not refute it.
 
     Time ("2%"): the rule uses the ratio of two medians. The claim holds if the interval lies
     below the claimed excess plus half a percent, which rounding allows. It does not hold if the
@@ -36,9 +44,16 @@ Note [Rules]
     (``judging.over_studies``).
 
     A claim of several parts holds if every part holds; this needs no adjustment. It does not hold
-    as soon as one part does not hold. Everything outside of the primary family is exploratory: no
-    adjustment is made over parts or claims. If a claim has k parts and none has an effect, the
-    probability of the verdict "does not hold" is up to 2.5% k.
+    as soon as one part does not hold. Otherwise it is not comparable as soon as one part is not.
+    Everything outside of the primary family is exploratory: no adjustment is made over parts or
+    claims. If a claim has k parts and none has an effect, the probability of the verdict "does not
+    hold" is up to 2.5% k.
+
+    Premise: a sentence that explains something, or says that it is gone, is not decidable where
+    our runs do not have it.
+
+    A conjecture asserts no result and gets no verdict. A misprint is listed as a misprint, and the
+    corrected statement is judged.
 
     All other claims are not decidable at this scale; the ledger then gives the smallest true
     difference that the seeds would show. With fewer than two pairs of runs a claim is not
@@ -62,6 +77,9 @@ MARGIN = 0.3
 HALF_DECADE = 0.5
 """Difference in log10 kappa below which two condition numbers have one order of magnitude."""
 
+TENTH = 0.1
+"""Difference in log10 kappa below which a change of a condition number counts as no effect."""
+
 ROUNDING = 0.005
 """Largest rounding error of a ratio that was rounded to a whole percent."""
 
@@ -77,6 +95,9 @@ class Verdict(StrEnum):
     REGIME = "not decidable in this regime"
     SPLIT = "studies disagree"
     ABSENT = "not decidable here"
+    INCOMPARABLE = "not comparable"
+    CONJECTURE = "no verdict: a conjecture"
+    MISPRINT = "a misprint"
 
 
 def _excluded(found: Difference, p: float | None) -> bool:
@@ -140,21 +161,36 @@ def near(found: Difference, within: float = HALF_DECADE) -> Verdict:
     return Verdict.FAILS if found.low > within or found.high < -within else Verdict.OPEN
 
 
-def often(times: int, runs: int) -> tuple[Verdict, float, float]:
-    """Judge whether an event happens in more than half of the runs.
+def can_happen(times: int, runs: int) -> tuple[Verdict, float, float]:
+    """Judge whether an event can happen in a run.
 
     Returns:
-        The verdict, and the lower and upper bound of the share of runs.
+        The verdict, and the lower and upper one-sided 95% bound of the share of runs.
 
     Example:
-        >>> print(often(0, 5)[0])
-        does not hold
+        >>> print(can_happen(0, 5)[0])
+        not decidable at this scale
     """
     share = stats.binomtest(times, runs).proportion_ci(1 - 2 * LEVEL, "exact")
-    low, high = float(share.low), float(share.high)
-    if not low <= 0.5 <= high:
-        return (Verdict.HOLDS if low > 0.5 else Verdict.FAILS), low, high
-    return Verdict.OPEN, low, high
+    verdict = Verdict.HOLDS if times else Verdict.OPEN
+    return verdict, float(share.low), float(share.high)
+
+
+def agreed(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the verdict on one comparison that is judged by several measures.
+
+    Measures that contradict each other decide nothing: the methods are not comparable.
+
+    Example:
+        >>> print(agreed([Verdict.HOLDS, Verdict.FAILS]))
+        not comparable
+        >>> print(agreed([Verdict.HOLDS, Verdict.OPEN]))
+        not decidable at this scale
+    """
+    found = set(verdicts)
+    if len(found) == 1:
+        return found.pop()
+    return Verdict.INCOMPARABLE if {Verdict.HOLDS, Verdict.FAILS} <= found else Verdict.OPEN
 
 
 def in_time(low: float, high: float, excess: float) -> Verdict:
@@ -180,5 +216,12 @@ def together(verdicts: Iterable[Verdict]) -> Verdict:
         not decidable at this scale
     """
     found = set(verdicts)
-    order = (Verdict.FAILS, Verdict.SPLIT, Verdict.ABSENT, Verdict.REGIME, Verdict.OPEN)
+    order = (
+        Verdict.FAILS,
+        Verdict.SPLIT,
+        Verdict.INCOMPARABLE,
+        Verdict.ABSENT,
+        Verdict.REGIME,
+        Verdict.OPEN,
+    )
     return next((verdict for verdict in order if verdict in found), Verdict.HOLDS)

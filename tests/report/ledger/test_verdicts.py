@@ -10,16 +10,17 @@ from orthocond.report.ledger.verdicts import (
     ABOVE,
     BELOW,
     Verdict,
+    agreed,
+    can_happen,
     in_time,
     near,
     of_size,
-    often,
     on_side,
     together,
 )
 from orthocond.report.statistics import Difference, difference
 
-HOLDS, FAILS, OPEN, ABSENT = Verdict
+HOLDS, FAILS, OPEN, ABSENT, INCOMPARABLE, *_ = Verdict
 
 
 def interval(low: float, high: float) -> Difference:
@@ -78,13 +79,32 @@ def test_a_claimed_level_is_met_within_half_a_decade() -> None:
     assert near(interval(0.6, 0.7)) == near(interval(-3, -2)) == FAILS
 
 
-def test_often_is_decided_by_a_binomial_test() -> None:
+def test_what_can_happen_is_shown_by_one_run_and_refuted_by_none() -> None:
     for runs in (2, 5, 8):
         for times in range(runs + 1):
-            above = stats.binomtest(times, runs, 0.5, "greater").pvalue < 0.05
-            below = stats.binomtest(times, runs, 0.5, "less").pvalue < 0.05
-            expected = HOLDS if above else FAILS if below else OPEN
-            assert often(times, runs)[0] == expected
+            verdict, low, high = can_happen(times, runs)
+            assert verdict == (HOLDS if times else OPEN)
+            # One-sided 95% bounds: at the bound, what was seen has a probability of 5%.
+            if times:
+                assert stats.binom.sf(times - 1, runs, low) == pytest.approx(0.05)
+            if times < runs:
+                assert stats.binom.cdf(times, runs, high) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([HOLDS, HOLDS], HOLDS),
+        ([FAILS], FAILS),
+        ([HOLDS, FAILS], INCOMPARABLE),
+        ([HOLDS, FAILS, OPEN], INCOMPARABLE),
+        ([OPEN, FAILS], OPEN),
+    ],
+)
+def test_measures_that_contradict_each_other_decide_nothing(
+    verdicts: list[Verdict], expected: Verdict
+) -> None:
+    assert agreed(verdicts) == expected
 
 
 def test_a_time_may_exceed_its_claim_by_rounding_only() -> None:
@@ -98,6 +118,8 @@ def test_a_claim_is_as_strong_as_its_weakest_part() -> None:
     assert together([HOLDS, OPEN]) == OPEN
     assert together([OPEN, ABSENT]) == ABSENT
     assert together([ABSENT, FAILS, HOLDS]) == FAILS
+    assert together([HOLDS, OPEN, INCOMPARABLE]) == INCOMPARABLE
+    assert together([INCOMPARABLE, FAILS]) == FAILS
 
 
 def test_without_an_effect_each_wrong_verdict_has_probability_one_in_forty() -> None:

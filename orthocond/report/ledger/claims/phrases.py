@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from orthocond.report.ledger.criteria import Compared
-from orthocond.report.ledger.verdicts import ABOVE, BELOW, HALF_DECADE, MARGIN
+from orthocond.report.ledger.verdicts import ABOVE, BELOW, HALF_DECADE, MARGIN, TENTH
 
 WEIGHTS = ("svd+sn", "svd+ol", "svd+ow")
 HYBRIDS = ("svd+nog+ow", "svd+nog+olr", "svd+ow+olr")
@@ -34,13 +34,13 @@ def no_worse(method: str, baseline: str = "svd", **more: Any) -> Compared:
 
 
 def conditioned(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """Return the criterion that the method has a smaller kappa on the support."""
-    return Compared(method, baseline, "support", BELOW, **more)
+    """Return the criterion that kappa on the support is smaller by ``TENTH`` or more."""
+    return Compared(method, baseline, "support", BELOW, bound=-TENTH, **more)
 
 
 def ill_conditioned(method: str, baseline: str = "svd", **more: Any) -> Compared:
-    """Return the criterion that the method has a larger kappa on the support."""
-    return Compared(method, baseline, "support", ABOVE, **more)
+    """Return the criterion that kappa on the support is larger by ``TENTH`` or more."""
+    return Compared(method, baseline, "support", ABOVE, bound=TENTH, **more)
 
 
 def no_better_conditioned(method: str, baseline: str, **more: Any) -> Compared:

@@ -11,23 +11,18 @@ from orthocond.report.ledger.claims.phrases import (
     no_better,
     worse,
 )
-from orthocond.report.ledger.criteria import Compared, Level
+from orthocond.report.ledger.criteria import Compared
 from orthocond.report.ledger.evidence import Claim
-from orthocond.report.ledger.verdicts import ABOVE
+from orthocond.report.ledger.levels import Level
+from orthocond.report.ledger.verdicts import ABOVE, TENTH, Verdict
 from orthocond.report.statistics import WIDE
 
 CLAIMS = (
     Claim(
         "Sec. 4.1",
-        "Since the bias b has a little influence here, we can sufficiently omit it",
+        "Since the bias b has a little influence here, we can sufficiently omit it for simplicity.",
         (derived_claims.bias_has_no_influence,),
         ("eq-9",),
-    ),
-    Claim(
-        "Sec. 4.2",
-        "σ_max(WY_l)=σ_max(Y_l) after the spectral normalization",
-        (derived_claims.spectral_norm_keeps_the_top,),
-        ("eq-11a",),
     ),
     Claim(
         "Sec. 4.2",
@@ -38,7 +33,14 @@ CLAIMS = (
     ),
     Claim(
         "Sec. 4.2",
-        "enforcing orthogonality constraint could also improve the covariance conditioning",
+        "since we have σ_max(WY_l)=σ_max(Y_l) after the spectral normalization.",
+        (derived_claims.spectral_norm_keeps_the_top,),
+        ("eq-11a",),
+    ),
+    Claim(
+        "Sec. 4.2",
+        "Besides limiting the spectral radius of W, enforcing orthogonality constraint could also "
+        "improve the covariance conditioning.",
         (derived_claims.orthogonal_weight_is_best,),
         ("eq-10a",),
         reading="an orthogonal weight is the best against the worst case",
@@ -46,13 +48,14 @@ CLAIMS = (
     Claim(
         "Sec. 4.2",
         "As orthogonal matrices are norm-preserving (i.e., ||WY_l||_F = ||W||_F)",
-        (derived_claims.norm_preserved_as_printed,),
+        (derived_claims.norm_is_preserved,),
         ("eq-12",),
-        reading="as printed",
+        reading="with |WY| = |Y|: the |W| in the paper is a misprint",
+        listed_as=Verdict.MISPRINT,
     ),
     Claim(
         "Sec. 4.2",
-        "for any skew-symmetric matrix, its matrix exponential is an orthogonal matrix",
+        "for any skew-symmetric matrix, its matrix exponential is an orthogonal matrix.",
         (derived_claims.exponential_is_orthogonal,),
         ("eq-13",),
     ),
@@ -64,10 +67,11 @@ CLAIMS = (
     ),
     Claim(
         "Sec. 4.2, Fig. 2",
-        "all of these techniques attain much better conditioning",
+        "As can be seen, all of these techniques attain much better conditioning, but the "
+        "performance improvements are not encouraging.",
         tuple(conditioned(method) for method in WEIGHTS),
         ("fig2",),
-        reading="SN, OL and OW each",
+        reading="SN, OL and OW each; the next sentences of the paper are on the performance",
     ),
     Claim(
         "Sec. 4.2, Fig. 2",
@@ -77,14 +81,15 @@ CLAIMS = (
     ),
     Claim(
         "Sec. 4.2, Table 1",
-        "while the validation error marginally improves",
+        "while the validation error marginally improves.",
         (better("svd+sn"),),
         ("tab1",),
         reading="with SN",
     ),
     Claim(
         "Sec. 4.2, Table 1",
-        "The soft orthogonality by the OL brings slight improvement on the performance",
+        "The soft orthogonality by the OL brings slight improvement on the performance "
+        "despite some variations in the conditioning.",
         (better("svd+ol"),),
         ("tab1",),
     ),
@@ -93,52 +98,58 @@ CLAIMS = (
         "The conditioning variations occur because the orthogonality constraint by "
         "regularization is not strictly enforced.",
         (
-            Compared("svd+ol", "svd+ow", "wander", ABOVE),
-            Compared("svd+ol", "svd+ow-stiefel", "wander", ABOVE),
+            Compared("svd+ol", "svd+ow", "wander", ABOVE, bound=TENTH),
+            Compared("svd+ol", "svd+ow-stiefel", "wander", ABOVE, bound=TENTH),
         ),
         ("fig2",),
         reading="with OL log10 κ varies more over training than with OW and with OW (Stiefel)",
+        premise=Level("svd+ol", TENTH, "wander", ABOVE),
     ),
     Claim(
         "Sec. 4.2, Fig. 2",
-        "the hard orthogonality by the OW achieves the best covariance conditioning",
+        "Among the weight treatments, the hard orthogonality by the OW achieves the best "
+        "covariance conditioning",
         best_conditioned("svd+ow", ("svd", "svd+sn", "svd+ol")),
         ("fig2", "eq-1b"),
     ),
     Claim(
         "Sec. 4.2, Fig. 2",
-        "continuously maintaining the condition number around 10^3 throughout the training",
+        "continuously maintaining the condition number around 10^3 throughout the training.",
         (Level("svd+ow", 3),),
         ("fig2",),
         reading="over the last tenth of training",
     ),
     Claim(
         "Sec. 4.2, Table 1",
-        "the OW slightly hurts the validation error",
+        "However, the OW slightly hurts the validation error.",
         (worse("svd+ow"),),
         ("tab1",),
     ),
     Claim(
         "Sec. 4.2",
-        "better covariance conditioning does not necessarily correspond to the improved "
-        "performance",
+        "This implies that better covariance conditioning does not necessarily correspond to "
+        "the improved performance",
         (conditioned("svd+nog"), no_better("svd+nog")),
         ("fig3", "tab2"),
         reading="one example is enough: NOG, chosen after the runs; the paper's own is OW",
     ),
     Claim(
         "Sec. 4.2",
-        "orthogonalizing only the weight cannot improve the generalization",
-        (no_better("svd+ow", control=WIDE), no_better("svd+ow-stiefel")),
+        "and orthogonalizing only the weight cannot improve the generalization.",
+        (no_better("svd+ow"), no_better("svd+ow-stiefel")),
         ("tab4",),
-        reading="at equal receptive field: OW against a plain 11×11 stem, OW (Stiefel) against the "
-        "3×3 stem",
+        reading="OW and OW (Stiefel) against plain SVD, as in the paper; against a plain 11×11 "
+        "stem, which has OW's receptive field and is itself worse than the 3×3 stem, see the next "
+        "claim",
     ),
     Claim(
         "Sec. 4.2",
-        "enforcing strict orthogonality only on the weight might limit its representation power",
+        "We conjecture that enforcing strict orthogonality only on the weight might limit its "
+        "representation power.",
         (worse("svd+ow", control=WIDE), worse("svd+ow-stiefel")),
         ("tab4",),
-        reading="orthogonality itself costs accuracy, at equal receptive field",
+        reading="orthogonality itself costs accuracy, at equal receptive field: OW against a plain "
+        "11×11 stem, OW (Stiefel) against the 3×3 stem",
+        listed_as=Verdict.CONJECTURE,
     ),
 )
