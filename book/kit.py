@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from orthocond.config.methods import Method
 from orthocond.errors import UserError
 from orthocond.report.figures.study_figure import StudyFigure
-from orthocond.report.ledger import ledger
+from orthocond.report.ledger import changes, ledger, summary
 from orthocond.report.output import save_figure, write_figure
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
@@ -261,13 +261,30 @@ def study_ledger() -> HTML:
 
 
 def study_verdicts() -> HTML:
-    """Show the number of the paper's claims per verdict, with links into the ledger."""
+    """Show what was found in three groups of claims, and the claims per verdict, with links."""
 
     def show() -> HTML:
-        table = ledger.summary_html(ledger.build(all_studies()).frame, "ledger.html")
-        return HTML(f'<figure class="kit" id="verdicts">{table}</figure>')
+        table = summary.to_html(ledger.build(all_studies()).frame, "ledger.html")
+        return HTML(f'<figure class="kit" id="verdicts"><div class="wide">{table}</div></figure>')
 
     return _from_root("verdicts", show)
+
+
+def study_summary() -> HTML | Markdown:
+    """Show what was found in three groups of claims, one sentence each."""
+    return _from_root("summary", lambda: Markdown(summary.to_markdown(ledger.build(study()).frame)))
+
+
+def study_rules() -> HTML:
+    """Show the rules that changed after the runs, with both counts and the verdicts that moved."""
+
+    def show() -> HTML:
+        frame = ledger.build(study()).frame
+        table = changes.counts(frame).to_html(index=False, border=0)
+        sections = changes.to_html(frame, "ledger.html")
+        return HTML(f'<div id="rules"><div class="wide">{table}</div>{sections}</div>')
+
+    return _from_root("rules", show)
 
 
 def study_hours() -> HTML:

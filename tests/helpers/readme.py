@@ -1,4 +1,4 @@
-"""The figure and the table of the README, from the runs that they name: ``make readme``."""
+"""What the README shows of runs, its figure, tables and verdicts: ``make readme``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import matplotlib
 from typer.testing import CliRunner
 
 from orthocond.artifacts.atomic_files import write_bytes
+from orthocond.report.ledger import ledger, summary
 from orthocond.report.output import write_figure
 from orthocond.report.registry import FIGURES as STUDY_FIGURES
 from orthocond.report.study import Study
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 FIGURES = ROOT / "book/_static/readme"
 TABLE = re.compile(r"(<!-- orthocond (table [^>]*) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+LEDGER = re.compile(r"(<!-- ledger -->\n).*?(?=<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"<!-- orthocond plot (\w+) --runs (\S+) -->")
 
 
@@ -35,6 +37,13 @@ def with_tables(text: str) -> str:
     return TABLE.sub(table, text)
 
 
+def with_verdicts(text: str) -> str:
+    """The text with the summary of the ledger, from all committed runs."""
+    with contextlib.chdir(ROOT):
+        found = summary.to_markdown(ledger.build(Study("runs")).frame)
+    return LEDGER.sub(lambda match: f"{match[1]}{found}\n", text)
+
+
 def draw(out: Path) -> list[Path]:
     """Draw each figure that the README names."""
     files = []
@@ -46,5 +55,5 @@ def draw(out: Path) -> list[Path]:
 
 if __name__ == "__main__":
     matplotlib.use("agg")
-    write_bytes(README, with_tables(README.read_text()).encode())
+    write_bytes(README, with_verdicts(with_tables(README.read_text())).encode())
     draw(FIGURES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -193,4 +193,47 @@ class Compared(RunCriterion):
             self._notes(bench, keys, {self.method: treated, self.baseline: base}),
             bench.note(own),
             (*treated, *base),
+        )
+
+
+@dataclass(frozen=True)
+class Given:
+    """Criterion on something that a sentence explains, or says to be gone.
+
+    Where our runs do not have what is explained, they do not decide the claim.
+
+    Args:
+        premise: criterion for what is explained.
+        explanation: criterion for the explanation.
+    """
+
+    premise: RunCriterion
+    explanation: Compared
+
+    @property
+    def task(self) -> str:
+        """The task of the explanation."""
+        return self.explanation.task
+
+    @property
+    def data(self) -> str | None:
+        """The data set of the explanation."""
+        return self.explanation.data
+
+    @property
+    def measure(self) -> str:
+        """The measure of the explanation."""
+        return self.explanation.measure
+
+    def judge(self, bench: Bench) -> Finding:
+        """Judge the explanation where the premise holds."""
+        ground, own = self.premise.judge(bench), self.explanation.judge(bench)
+        verdict = own.verdict if ground.verdict is Verdict.HOLDS else ground.verdict
+        said = f"It explains {ground.part}: {ground.found}: {ground.verdict}"
+        return replace(
+            own,
+            verdict=Verdict.OPEN if ground.verdict is Verdict.FAILS else verdict,
+            beside=". ".join(filter(None, (said, own.beside))),
+            runs=(*own.runs, *ground.runs),
+            needs=(*own.needs, *ground.needs),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -156,8 +156,6 @@ class Claim:
         evidence: figures and tables (``fig2``) and equations of the book (``eq-20b``).
         reading: our interpretation of a sentence that is not precise.
         listed_as: the verdict on a sentence that is not judged: a conjecture or a misprint.
-        premise: criterion for what the sentence explains or says to be gone; where our runs do
-            not have it, the claim is not decidable.
     """
 
     section: str
@@ -166,20 +164,10 @@ class Claim:
     evidence: tuple[str, ...]
     reading: str = ""
     listed_as: Verdict | None = None
-    premise: Criterion | None = None
 
-    def judge(self, bench: Bench) -> tuple[Verdict, list[Finding]]:
-        """Return the verdict on the claim, and the findings for its premise and its parts."""
-        findings = [part.judge(bench) for part in self.parts]
-        verdict = self.listed_as or together(finding.verdict for finding in findings)
-        if self.premise is None:
-            return verdict, findings
-        ground = self.premise.judge(bench)
-        if ground.verdict is Verdict.FAILS:
-            verdict = Verdict.OPEN
-        elif ground.verdict is not Verdict.HOLDS:
-            verdict = ground.verdict
-        return verdict, [replace(ground, part=f"premise: {ground.part}"), *findings]
+    def verdict(self, findings: Iterable[Finding]) -> Verdict:
+        """Return the verdict on the claim from the findings for its parts."""
+        return self.listed_as or together(finding.verdict for finding in findings)
 
 
 def numbers(found: Difference, unit: str, p: float | None = None) -> str:

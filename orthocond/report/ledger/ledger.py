@@ -13,6 +13,7 @@ from orthocond.artifacts.run_writer import Run
 from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.ledger.evidence import Claim
 from orthocond.report.ledger.judging import Court, Judged, verdict_in, verdict_over
+from orthocond.report.ledger.summary import group_of
 from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.provenance import Numbers, Provenance, Source
 from orthocond.report.study import Study
@@ -27,7 +28,8 @@ def _row(claim: Claim, judged: list[Judged], own: Judged, court: Court) -> dict[
         "place": claim.section,
         "claim": claim.quote,
         "reading": claim.reading,
-        "verdict": str(verdict_over(judged)),
+        "group": group_of(claim),
+        "verdict": str(claim.listed_as or verdict_over(judged)),
         "study": own.study,
         "regime": found[own.study].line if own.study in found else "",
         "study verdict": str(verdict_in(judged, own.study)),
@@ -50,7 +52,7 @@ def build(study: Study) -> Numbers:
 
     Returns:
         One row per part of a claim and study, in the paper's order. Columns number, place, claim
-        (the quote), reading, verdict (on the claim, over all studies), study (empty for a part that
+        (the quote), reading, group, verdict (on the claim, over all studies), study (empty for a part that
         no single study decides), regime (its line), study verdict (on the claim, in this study),
         part, part verdict, found, mean, low, high, n, p, detectable, beside, runs, evidence,
         command (makes what is missing; only in the first row of a claim).
@@ -122,26 +124,6 @@ def _claim(rows: pd.DataFrame, studies: list[str], link: Callable[[str], str]) -
     columns = (number, f"<b>{escape(verdict)}</b>", *each, text)
     cells = "".join(f"<td>{cell}</td>" for cell in columns)
     return f'<tr id="claim-{number}" style="vertical-align: top">{cells}</tr>'
-
-
-def summary_html(frame: pd.DataFrame, page: str) -> str:
-    """Return an HTML table with one row per verdict and one link per claim.
-
-    Args:
-        frame: table from ``build``.
-        page: address of the page that shows ``to_html``.
-    """
-    claims = frame.drop_duplicates("number")
-    rows = []
-    for verdict in map(str, Verdict):
-        own = claims[claims["verdict"] == verdict]
-        links = " ".join(
-            f'<a href="{page}#claim-{number}" title="{escape(claim)}">{number}</a>'
-            for number, claim in zip(own["number"], own["claim"], strict=True)
-        )
-        rows.append(f"<tr><td><b>{verdict}</b></td><td>{len(own)}</td><td>{links}</td></tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("Verdict", "Claims", "Which"))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def to_html(frame: pd.DataFrame, link: Callable[[str], str]) -> str:

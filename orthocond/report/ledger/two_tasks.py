@@ -7,6 +7,7 @@ tasks. A part that is not decidable in one of the tasks is not decidable here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from orthocond.config.tasks import DBN, GCP
 from orthocond.report.ledger.criteria import Compared
@@ -61,10 +62,11 @@ class LessImproved:
     """
 
     method: str
+    measure: ClassVar[str] = "support"
 
     def judge(self, bench: Bench) -> Finding:
         """Judge the claim by the intervals of the differences in both tasks."""
-        gcp, dbn = _in_both(bench, self.method, "support")
+        gcp, dbn = _in_both(bench, self.method, self.measure)
         against = f"{label(self.method)} against {label('svd')}"
         part = f"{MEASURES['support'].name}, {against}, claimed GCP > {DBN.short_label}"
         verdict = _unjudged(gcp, dbn)
@@ -91,10 +93,11 @@ class SameSign:
     """
 
     method: str
+    measure: ClassVar[str] = "error"
 
     def judge(self, bench: Bench) -> Finding:
         """Judge the claim by the sides on which the intervals of both tasks lie."""
-        gcp, dbn = _in_both(bench, self.method, "error")
+        gcp, dbn = _in_both(bench, self.method, self.measure)
         part = f"error, {label(self.method)} against {label('svd')}, claimed alike in both tasks"
         verdict = _unjudged(gcp, dbn)
         if verdict is None:

@@ -49,8 +49,8 @@ Note [Rules]
     claims. If a claim has k parts and none has an effect, the probability of the verdict "does not
     hold" is up to 2.5% k.
 
-    Premise: a sentence that explains something, or says that it is gone, is not decidable where
-    our runs do not have it.
+    Explanation: a sentence that explains something, or says that it is gone, is not decidable
+    where our runs do not have it.
 
     A conjecture asserts no result and gets no verdict. A misprint is listed as a misprint, and the
     corrected statement is judged.

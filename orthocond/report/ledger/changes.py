@@ -1,0 +1,258 @@
+"""Rules that changed after the runs were seen: date, reason, and the verdicts that they moved.
+
+The former verdicts are a record (``former_verdicts``), and the present ones come from the ledger.
+So this list says what changed, and never what the result is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from html import escape
+
+import pandas as pd
+
+from orthocond.report.ledger.former_verdicts import FORMER, Former
+from orthocond.report.ledger.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class Change:
+    """A rule that changed after the runs were seen.
+
+    Args:
+        date: day of the change.
+        title: the change in a few words.
+        rule: the former rule and the present one.
+        reason: why it changed.
+        claims: numbers of the former ledger of the claims that the rule judges.
+        before: verdicts before the change where they are not those of ``FORMER``.
+    """
+
+    date: str
+    title: str
+    rule: str
+    reason: str
+    claims: tuple[int, ...]
+    before: Mapping[int, Verdict] = field(default_factory=dict)
+
+
+CHANGES = (
+    Change(
+        "2026-11-26",
+        'One example shows what is "not necessarily" so',
+        "The claim that better conditioning does not necessarily mean better performance was read "
+        "as a statement about OW, the example in the paper. It is read as: there is an example. "
+        "The example is NOG.",
+        "One example proves such a sentence. NOG was chosen after the runs, as the ledger says.",
+        (25,),
+        {25: Verdict.FAILS},
+    ),
+    Change(
+        "2026-11-26",
+        "An effect on κ is at least a tenth of a decade",
+        "Any change of κ counted if its interval excluded zero. Now the interval must lie beyond a "
+        "tenth of a decade. A claim of an effect does not hold if the interval excludes such an "
+        "effect.",
+        "Changes of 0.06 to 0.09 decades counted as improvements. Nobody would notice them in "
+        "training, and the paper speaks of decades.",
+        (1, 4, 18, 33, 38, 51, 73, 74, 75, 76, 77),
+    ),
+    Change(
+        "2026-11-26",
+        "Different ranks are not compared by κ on the support",
+        "κ on the support decided every comparison. Now methods of different ranks are compared by "
+        "κ at a common rank, in studies that record it, and by κ with ε. Where these two "
+        "contradict each other, or a comparison of the two tasks has no common rank, the claim is "
+        "not comparable.",
+        "OW has rank 64 and the other methods have rank 27. The smallest eigenvalue of a larger "
+        "support is a different quantity, and it made OW look worst.",
+        (2, 17, 21, 22, 35, 78),
+    ),
+    Change(
+        "2026-11-26",
+        "A level that is rounding noise is not comparable",
+        "A level of κ was compared with ours, whatever it consisted of. Now it is not comparable "
+        "where our κ is rounding noise. A decrease of such a κ is judged on the support, and a "
+        "further part of the claim on Newton-Schulz in covariance pooling, which its sentence does "
+        "not state, was removed.",
+        "The κ of a singular covariance depends on the arithmetic, and the paper does not say "
+        "which arithmetic or which ε its numbers are from (chapter 3).",
+        (6, 7, 8, 18, 34, 51, 80),
+    ),
+    Change(
+        "2026-11-26",
+        "A size measured on CIFAR100 is judged on a hundred classes",
+        "Sizes in Tables 1 to 3 were judged on CIFAR-10, which has most runs. Now they are judged "
+        "on CIFAR100, or on the hundred classes that take its place here, or not at all.",
+        "The paper measured these numbers on CIFAR100.",
+        (37, 41, 52, 55, 56, 62, 64),
+    ),
+    Change(
+        "2026-11-26",
+        '"Can easily fail" is not "fails in most runs"',
+        "The claim needed a failure in most runs. Now one failure shows it, and runs without a "
+        "failure leave it open.",
+        "Our solver works on the support in float64. It is not the solver of the paper, so our "
+        "runs cannot tell how often that one fails (chapter 8).",
+        (9,),
+    ),
+    Change(
+        "2026-11-26",
+        "An explanation needs what it explains",
+        "A sentence that explains something, or says that it is gone, was judged wherever the "
+        "methods had been run. Now it is not decidable where our runs do not have what it "
+        "explains.",
+        "With OL κ does not vary by a tenth of a decade here, and OW alone has no side effect on "
+        "the error that these seeds show.",
+        (21, 40),
+    ),
+    Change(
+        "2026-11-26",
+        "OW is compared with the stem of the paper",
+        "The claim that an orthogonal weight alone cannot improve the generalization was judged "
+        "against a plain stem as wide as that of OW. Now it is judged against plain SVD.",
+        "The wide stem is itself worse than the 3×3 stem. A method that only beats this control "
+        "does not contradict the paper. The control remains in the evidence for the next claim.",
+        (26,),
+    ),
+    Change(
+        "2026-11-26",
+        "A conjecture gets no verdict",
+        'Two conjectures were judged as results; the words "We conjecture that" were missing in '
+        "one quote. Now they are listed with their evidence and without a verdict.",
+        "A conjecture does not assert a result.",
+        (27, 79),
+    ),
+    Change(
+        "2026-11-26",
+        "A misprint and a rounding are not failures, and no words count twice",
+        "A misprint counted as a claim that does not hold. So did a rounding from 11.5% to 10%, "
+        "which was listed besides the sentence that has it. One sentence of section 7 was listed "
+        "twice. Now the misprint is listed as one, and each of the two sentences is one claim. All "
+        "quotes are whole.",
+        "These are not results, and counting a sentence twice distorts the count.",
+        (14, 43, 58, 83, 84),
+    ),
+    Change(
+        "2026-11-26",
+        "Five sentences that assert a result were missing",
+        'The ledger did not have them: that the results of both tasks are "very coherent", that '
+        'the treatments are "complementary", that η* "might cause unstable training", that an '
+        "orthogonal gradient makes η* vanish, and why NOG and OL do not work together. Now it has.",
+        "A ledger of every claim must not choose among them.",
+        (),
+    ),
+)
+"""Every rule and every reading that changed after the runs were seen, in the order of time."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A claim of the former ledger, and what has become of it.
+
+    Args:
+        former: the former claim.
+        before: its verdict before a change.
+        number: its present number.
+        words: its present quote.
+        now: its present verdict.
+    """
+
+    former: Former
+    before: str
+    number: int
+    words: str
+    now: str
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^\w≪≈σηκ]", "", text)
+
+
+def present(former: Former, quotes: Iterable[str]) -> list[int]:
+    """Return the places of the present quotes that contain the words of a former claim."""
+    return [i for i, quote in enumerate(quotes) if _letters(former.words) in _letters(quote)]
+
+
+def moved(change: Change, frame: pd.DataFrame) -> list[Moved]:
+    """Return the claims that a changed rule judges, with their verdicts before and now.
+
+    Args:
+        change: one of ``CHANGES``.
+        frame: table from ``ledger.build``.
+    """
+    claims = frame.drop_duplicates("number")
+    numbers, quotes, verdicts = (list(claims[c]) for c in ("number", "claim", "verdict"))
+    found = []
+    for former in (f for f in FORMER if f.number in change.claims):
+        at = present(former, quotes)[0]
+        before = str(change.before.get(former.number, former.verdict))
+        found.append(Moved(former, before, int(numbers[at]), quotes[at], verdicts[at]))
+    return found
+
+
+def by_runs(frame: pd.DataFrame) -> list[Moved]:
+    """Return the claims whose verdict moved without a changed rule, because there are new runs."""
+    ruled = {number for change in CHANGES for number in change.claims}
+    others = tuple(former.number for former in FORMER if former.number not in ruled)
+    every = moved(Change("", "", "", "", others), frame)
+    return [claim for claim in every if claim.before != claim.now]
+
+
+def counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the number of claims per verdict: in the former ledger, and in the present one."""
+    now = frame.drop_duplicates("number")["verdict"].value_counts()
+    before = pd.Series([str(former.verdict) for former in FORMER]).value_counts()
+    rows = [
+        {"verdict": str(v), "former rules": before.get(v, 0), "present rules": now.get(v, 0)}
+        for v in map(str, Verdict)
+    ]
+    total = {"verdict": "all", "former rules": before.sum(), "present rules": now.sum()}
+    return pd.DataFrame([*rows, total])
+
+
+def _counted(verdicts: Iterable[str]) -> str:
+    """Return the number of claims per verdict, in words."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in Counter(verdicts).items())
+
+
+def _listed(claims: Iterable[Moved], page: str) -> str:
+    items = "".join(
+        f'<li><a href="{page}#claim-{claim.number}">Claim {claim.number}</a>, '
+        f"“{escape(claim.words)}”: {claim.before} → <b>{claim.now}</b></li>"
+        for claim in claims
+    )
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _section(change: Change, frame: pd.DataFrame, page: str) -> str:
+    every = moved(change, frame)
+    claims = [claim for claim in every if claim.before != claim.now]
+    said = f"Of the {len(every)} claims that this concerns, {len(claims)} moved."
+    if claims:
+        before, now = (_counted(getattr(c, name) for c in claims) for name in ("before", "now"))
+        said += f" Before: {before}. Now: {now}."
+    if not every:
+        said = "No verdict moved."
+    return (
+        f"<h3>{escape(change.title)} ({change.date})</h3><p>{escape(change.rule)} "
+        f"<i>Reason:</i> {escape(change.reason)}</p><p>{said}</p>{_listed(claims, page)}"
+    )
+
+
+def to_html(frame: pd.DataFrame, page: str) -> str:
+    """Return every changed rule with the verdicts that moved, from the present ledger.
+
+    Claims that moved without a changed rule, because of new runs, are listed at the end.
+
+    Args:
+        frame: table from ``ledger.build``.
+        page: address of the page that shows the ledger.
+    """
+    sections = [_section(change, frame, page) for change in CHANGES]
+    if new := by_runs(frame):
+        sections.append(f"<h3>Moved by new runs, not by a rule</h3>{_listed(new, page)}")
+    return "".join(sections)

@@ -1,0 +1,162 @@
+"""Summary of the ledger: three groups of claims, each with what was found in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from orthocond.config.tasks import DBN, GCP
+from orthocond.report.ledger.derived_claims import Derived
+from orthocond.report.ledger.evidence import Claim
+from orthocond.report.ledger.time_claims import Timed
+from orthocond.report.ledger.verdicts import TENTH, Verdict
+from orthocond.report.statistics import LEVEL
+from orthocond.report.style import label
+
+MATHEMATICS, CONDITIONING, ACCURACY = "mathematics", "conditioning", "accuracy and cost"
+GROUPS = (MATHEMATICS, CONDITIONING, ACCURACY)
+TREATMENTS = (
+    "svd+sn", "svd+ol", "svd+ow", "svd+nog", "svd+olr", "svd+nog+ow", "svd+nog+ow+olr",
+)  # fmt: skip
+DERIVED = (
+    "The statements on orthogonal weights and on the nearest orthogonal gradient hold, except that "
+    "the direction of descent changes; of those on the optimal learning rate, the upper bound, the "
+    "lack of a bound for arbitrary weights and the danger of using it directly hold, and all "
+    "others do not; dividing a weight by its norm does not change a condition number"
+)
+"""What was found in mathematics; the derivations are in the book, and no run can change it."""
+JUDGED = (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)
+
+
+class Group(NamedTuple):
+    """A group of claims.
+
+    Args:
+        name: one of ``GROUPS``.
+        counts: verdict -> number of claims; verdicts without a claim are left out.
+        found: what was found, in one sentence without the full stop.
+    """
+
+    name: str
+    counts: dict[str, int]
+    found: str
+
+
+def group_of(claim: Claim) -> str:
+    """Return the group of a claim, from what its parts are about.
+
+    A claim about conditioning and accuracy counts as one about accuracy.
+    """
+    if all(isinstance(part, Derived) for part in claim.parts):
+        return MATHEMATICS
+    about = [getattr(part, "measure", "") for part in claim.parts]
+    timed = any(isinstance(part, Timed) for part in claim.parts)
+    return ACCURACY if timed or "error" in about else CONDITIONING
+
+
+def _effect(row: pd.Series, margin: float) -> str:
+    """Return in words what a comparison with plain SVD found."""
+    if row["part verdict"] not in map(str, JUDGED):
+        return str(row["part verdict"])
+    if not np.isnan(row["p"]) and row["p"] >= LEVEL:
+        return "undecided"
+    if row["high"] < -margin:
+        return "lower"
+    if margin and row["low"] > -margin:
+        return "not lower"
+    return "higher" if row["low"] > 0 else "undecided"
+
+
+def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> str:
+    """Return the treatments by their effect against plain SVD in one task, in words."""
+    found: dict[str, list[str]] = {}
+    for method in TREATMENTS:
+        own = rf"{where}{measure}, {re.escape(label(method))} against SVD, claimed [<>] .*"
+        rows = frame[frame["part"].str.fullmatch(own)]
+        effects = list(dict.fromkeys(_effect(row, margin) for _, row in rows.iterrows()))
+        decided = [e for e in effects if e in ("lower", "not lower", "higher")]
+        if len(decided) > 1:
+            decided = ["different between studies"]
+        if effects:
+            name = label(method).removeprefix("SVD + ")
+            found.setdefault((decided or effects)[0], []).append(name)
+    order = sorted(found, key=lambda effect: (effect != "lower", effect == "undecided"))
+    return ", ".join(f"{effect} with {_and(found[effect])}" for effect in order)
+
+
+def _and(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _sentence(group: str, frame: pd.DataFrame) -> str:
+    if group == MATHEMATICS:
+        return DERIVED
+    kappa = group == CONDITIONING
+    measure, margin = (r"log10 κ [^,]*", TENTH) if kappa else ("error", 0.0)
+    dbn = _effects(frame, "", measure, margin)
+    gcp = _effects(frame, f"{GCP.short_label}, ", measure, margin)
+    parts = [f"in {task.label} {text}" for task, text in ((DBN, dbn), (GCP, gcp)) if text]
+    if not parts:
+        return "There are no runs yet"
+    what = "κ" if kappa else "the error"
+    note = " (lower: by a tenth of a decade or more; at another rank: κ with ε)" if kappa else ""
+    return f"Compared with plain SVD, {what} is {', and '.join(parts)}{note}"
+
+
+def groups(frame: pd.DataFrame) -> list[Group]:
+    """Return the three groups with their counts and what was found.
+
+    Args:
+        frame: table from ``ledger.build``.
+    """
+    claims = frame.drop_duplicates("number")
+    found = []
+    for name in GROUPS:
+        counts = claims.loc[claims["group"] == name, "verdict"].value_counts()
+        said = {str(v): int(counts[str(v)]) for v in Verdict if str(v) in counts}
+        found.append(Group(name, said, _sentence(name, frame)))
+    return found
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """Return one item per group: its counts, and what was found."""
+    items = []
+    for group in groups(frame):
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in group.counts.items())
+        total = sum(group.counts.values())
+        items.append(f"- **{group.name.capitalize()}** ({total} claims: {counts}). {group.found}.")
+    return "\n".join(items)
+
+
+def to_html(frame: pd.DataFrame, page: str) -> str:
+    """Return an HTML table with a row per verdict and a column per group, with links to claims.
+
+    The sentences on what was found are above the numbers.
+
+    Args:
+        frame: table from ``ledger.build``.
+        page: address of the page that shows ``ledger.to_html``.
+    """
+    claims, own = frame.drop_duplicates("number"), groups(frame)
+    head = "".join(f"<th>{group.name.capitalize()}</th>" for group in own)
+    rows = ["".join(f"<td>{escape(group.found)}.</td>" for group in own)]
+    rows[0] = f'<tr style="vertical-align: top"><td>What was found</td>{rows[0]}</tr>'
+    for verdict in map(str, Verdict):
+        cells = []
+        for name in GROUPS:
+            some = claims[(claims["verdict"] == verdict) & (claims["group"] == name)]
+            links = " ".join(
+                f'<a href="{page}#claim-{number}" title="{escape(claim)}">{number}</a>'
+                for number, claim in zip(some["number"], some["claim"], strict=True)
+            )
+            cells.append(f"<td>{f'<b>{len(some)}</b>: {links}' if len(some) else ''}</td>")
+        if any(cell != "<td></td>" for cell in cells):
+            rows.append(f"<tr><td><b>{verdict}</b></td>{''.join(cells)}</tr>")
+    body = "".join(rows)
+    return f"<table><thead><tr><th>Verdict</th>{head}</tr></thead><tbody>{body}</tbody></table>"
