@@ -231,12 +231,10 @@ def _listed(claims: Iterable[Moved], page: str) -> str:
 def _section(change: Change, frame: pd.DataFrame, page: str) -> str:
     every = moved(change, frame)
     claims = [claim for claim in every if claim.before != claim.now]
-    said = f"Of the {len(every)} claims that this concerns, {len(claims)} moved."
+    said = f"Claims that this rule judges: {len(every)}; verdicts that moved: {len(claims)}."
     if claims:
         before, now = (_counted(getattr(c, name) for c in claims) for name in ("before", "now"))
         said += f" Before: {before}. Now: {now}."
-    if not every:
-        said = "No verdict moved."
     return (
         f"<h3>{escape(change.title)} ({change.date})</h3><p>{escape(change.rule)} "
         f"<i>Reason:</i> {escape(change.reason)}</p><p>{said}</p>{_listed(claims, page)}"
