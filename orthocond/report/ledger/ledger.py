@@ -54,8 +54,8 @@ def build(study: Study) -> Numbers:
         One row per part of a claim and study, in the paper's order. Columns number, place, claim
         (the quote), reading, group, verdict (on the claim, over all studies), study (empty for a
         part that no single study decides), regime (its line), study verdict (on the claim, in this
-        study), part, part verdict, found, mean, low, high, n, p, detectable, beside, runs, evidence,
-        command (makes what is missing; only in the first row of a claim).
+        study), part, part verdict, found, mean, low, high, n, p, detectable, beside, runs,
+        evidence, command (makes what is missing; only in the first row of a claim).
         The note says how many claims have each verdict; the remarks are the regimes.
 
     Raises:
