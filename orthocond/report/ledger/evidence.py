@@ -12,7 +12,7 @@ import numpy as np
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
 from orthocond.report.commands import train_command
-from orthocond.report.ledger.verdicts import Verdict, together
+from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.statistics import PRIMARY, Contrast, Difference, baseline_runs, contrasts
 from orthocond.report.study import MissingRuns, Selection, Study
 from orthocond.report.tables.comparison import PAPER_PRESETS, is_data_set
@@ -164,10 +164,6 @@ class Claim:
     evidence: tuple[str, ...]
     reading: str = ""
     listed_as: Verdict | None = None
-
-    def verdict(self, findings: Iterable[Finding]) -> Verdict:
-        """Return the verdict on the claim from the findings for its parts."""
-        return self.listed_as or together(finding.verdict for finding in findings)
 
 
 def numbers(found: Difference, unit: str, p: float | None = None) -> str:

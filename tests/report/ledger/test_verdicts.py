@@ -20,7 +20,8 @@ from orthocond.report.ledger.verdicts import (
 )
 from orthocond.report.statistics import Difference, difference
 
-HOLDS, FAILS, OPEN, ABSENT, INCOMPARABLE, *_ = Verdict
+HOLDS, FAILS, OPEN, ABSENT = Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN, Verdict.ABSENT
+INCOMPARABLE, SPLIT = Verdict.INCOMPARABLE, Verdict.SPLIT
 
 
 def interval(low: float, high: float) -> Difference:
@@ -120,6 +121,8 @@ def test_a_claim_is_as_strong_as_its_weakest_part() -> None:
     assert together([ABSENT, FAILS, HOLDS]) == FAILS
     assert together([HOLDS, OPEN, INCOMPARABLE]) == INCOMPARABLE
     assert together([INCOMPARABLE, FAILS]) == FAILS
+    assert together([INCOMPARABLE, SPLIT, HOLDS]) == SPLIT
+    assert together([OPEN, Verdict.REGIME]) == Verdict.REGIME
 
 
 def test_without_an_effect_each_wrong_verdict_has_probability_one_in_forty() -> None:
