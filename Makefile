@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # For what is installed and, by the second name from pip 25.3 on, for what builds this package.
 PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: install lock demo test lint book wheel-check results readme faults gpu-check gpu-measure mutants clean
+.PHONY: install lock demo test lint book wheel-check results readme faults gpu-check gpu-measure rivals rivals-times mutants clean
 
 install: $(VENV)/.installed
 
@@ -20,7 +20,7 @@ lock:
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --upgrade setuptools
-	build/lock/bin/python -m pip install --quiet '.[dev,book,mutants]'
+	build/lock/bin/python -m pip install --quiet '.[dev,book,mutants,rivals]'
 	build/lock/bin/python tests/helpers/lock.py > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -rf build/lock
@@ -66,6 +66,17 @@ MINUTES ?= 8
 # the same steps at sizes for a CPU.
 gpu-measure: install
 	$(BIN)/python benchmarks/gpu.py --out $(OUT) --minutes $(MINUTES) $(REHEARSE)
+
+# Accuracy beside other packages (the errors: minutes), then the times, within TIMES minutes on a
+# machine without other work. Started again, it goes on; rivals-times measures the times anew.
+TIMES ?= 8
+
+rivals: install
+	$(PINNED) $(BIN)/python -m pip install --quiet --editable '.[rivals]'
+	$(BIN)/python benchmarks/rivals.py --minutes $(TIMES)
+
+rivals-times: install
+	$(BIN)/python benchmarks/rivals.py --only times --fresh --minutes $(TIMES)
 
 # An hour and more; stopped, it goes on where it was. tests/mutants.md says what survives.
 mutants: install

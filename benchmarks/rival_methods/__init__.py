@@ -1,0 +1,1 @@
+"""What benchmarks/rivals.py compares: problems with references, methods and measurements."""
