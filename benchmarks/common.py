@@ -35,7 +35,8 @@ def begin(threads: int, fresh_memory: bool = False) -> str:
     if not fresh_memory:
         keep_memory()
     torch.manual_seed(0)
-    torch.set_num_threads(threads)
+    if threads != torch.get_num_threads():  # a call makes batched inverses fail: pytorch #141358
+        torch.set_num_threads(threads)
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
