@@ -30,6 +30,12 @@ def test_the_verdicts_are_those_of_the_committed_runs() -> None:
     assert sum(map(int, re.findall(r"\((\d+) claims:", block[0]))) == len(CLAIMS)
 
 
+def test_the_rivals_are_as_measured() -> None:
+    text = readme.README.read_text()
+    block = readme.RIVALS.search(text)
+    assert block and block[0].count("\n| ") == 7 and readme.with_rivals(text) == text
+
+
 def test_figures_are_drawn_from_the_numbers_that_the_runs_have(tmp_path: Path) -> None:
     drawn = {file.name: file for file in readme.draw(tmp_path)}
     assert {file.name for file in readme.FIGURES.iterdir()} == set(drawn)

@@ -1,4 +1,4 @@
-"""What the README shows of runs, its figure, tables and verdicts: ``make readme``."""
+"""What the README shows of runs and benchmarks, its figure, tables and verdicts: ``make readme``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import matplotlib
 from typer.testing import CliRunner
 
 from orthocond.artifacts.atomic_files import write_bytes
+from orthocond.report.demonstrations import rivals
 from orthocond.report.ledger import ledger, summary
 from orthocond.report.output import write_figure
 from orthocond.report.registry import FIGURES as STUDY_FIGURES
@@ -20,8 +21,10 @@ from orthocond_cli.app import app
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 FIGURES = ROOT / "book/_static/readme"
+RESULTS = ROOT / "benchmarks/results"
 TABLE = re.compile(r"(<!-- orthocond (table [^>]*) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 LEDGER = re.compile(r"(<!-- ledger -->\n).*?(?=<!-- end -->)", re.DOTALL)
+RIVALS = re.compile(r"(<!-- rivals -->\n).*?(?=<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"<!-- orthocond plot (\w+) --runs (\S+) -->")
 
 
@@ -44,6 +47,13 @@ def with_verdicts(text: str) -> str:
     return LEDGER.sub(lambda match: f"{match[1]}{found}\n", text)
 
 
+def with_rivals(text: str) -> str:
+    """The text with the table of five rivals, from the committed measurements."""
+    measured = rivals.load(RESULTS)
+    assert measured is not None
+    return RIVALS.sub(lambda match: f"{match[1]}{rivals.readme(measured)}", text)
+
+
 def draw(out: Path) -> list[Path]:
     """Draw each figure that the README names."""
     files = []
@@ -55,5 +65,6 @@ def draw(out: Path) -> list[Path]:
 
 if __name__ == "__main__":
     matplotlib.use("agg")
-    write_bytes(README, with_verdicts(with_tables(README.read_text())).encode())
+    text = with_rivals(with_verdicts(with_tables(README.read_text())))
+    write_bytes(README, text.encode())
     draw(FIGURES)
