@@ -1,4 +1,4 @@
-"""What the README shows of runs and benchmarks, its figure, tables and verdicts: ``make readme``."""
+"""What the README shows of runs and rivals, its figure, tables and verdicts: ``make readme``."""
 
 from __future__ import annotations
 
