@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,12 @@ def _verified(folder: Path, name: str) -> dict[str, bytes]:
     return files
 
 
+@lru_cache(maxsize=4096)
+def _object(name: str, data: bytes) -> dict[str, Any]:
+    """Return the object in a JSON file. A report asks for the settings of a run many times."""
+    return parse_hashed(data, "hash") if name == CONFIG else parse_object(data)
+
+
 class Run:
     """A run directory, for reading.
 
@@ -107,7 +114,6 @@ class Run:
         self.path = Path(path)
         self.name = os.path.basename(os.path.abspath(path))
         self._files: dict[str, bytes] = {}
-        self._objects: dict[str, tuple[bytes, dict[str, Any]]] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -253,15 +259,10 @@ class Run:
             raise self.corrupt(damage) from None
 
     def _parsed(self, name: str, data: bytes) -> dict[str, Any]:
-        """Return the object in a file; the same bytes are parsed, and their hash checked, once."""
-        known, found = self._objects.get(name, (None, {}))
-        if known != data:
-            try:
-                found = parse_hashed(data, "hash") if name == CONFIG else parse_object(data)
-            except ValueError as error:
-                raise self.corrupt(Damage(name, str(error))) from None
-            self._objects[name] = data, found
-        return deepcopy(found)
+        try:
+            return deepcopy(_object(name, data))
+        except ValueError as error:
+            raise self.corrupt(Damage(name, str(error))) from None
 
     def _table(self, table: str) -> pd.DataFrame:
         name, columns = f"{table}.csv", COLUMNS_OF[table]

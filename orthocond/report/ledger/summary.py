@@ -31,6 +31,10 @@ DERIVED = (
 )
 """What was found in mathematics; the derivations are in the book, and no run can change it."""
 JUDGED = (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)
+PLURAL = {Verdict.HOLDS: "hold", Verdict.FAILS: "do not hold"}
+"""Verdicts that read differently after a number of claims other than one."""
+DECIDED = ("lower", "not lower", "higher")
+NO_GAP = "not judged, for lack of a generalisation gap,"
 
 
 class Group(NamedTuple):
@@ -61,6 +65,8 @@ def group_of(claim: Claim) -> str:
 
 def _effect(row: pd.Series, margin: float) -> str:
     """Return in words what a comparison with plain SVD found."""
+    if row["part verdict"] == Verdict.REGIME:
+        return NO_GAP
     if row["part verdict"] not in map(str, JUDGED):
         return str(row["part verdict"])
     if not np.isnan(row["p"]) and row["p"] >= LEVEL:
@@ -79,10 +85,11 @@ def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> st
         own = rf"{where}{measure}, {re.escape(label(method))} against SVD, claimed [<>] .*"
         rows = frame[frame["part"].str.fullmatch(own)]
         effects = list(dict.fromkeys(_effect(row, margin) for _, row in rows.iterrows()))
-        decided = [e for e in effects if e in ("lower", "not lower", "higher")]
+        decided = [e for e in effects if e in DECIDED]
         if len(decided) > 1:
             decided = ["different between studies"]
         if effects:
+            effects.sort(key=lambda effect: effect != "undecided")
             name = label(method).removeprefix("SVD + ")
             found.setdefault((decided or effects)[0], []).append(name)
     order = sorted(found, key=lambda effect: (effect != "lower", effect == "undecided"))
@@ -128,7 +135,10 @@ def to_markdown(frame: pd.DataFrame) -> str:
     """Return one item per group: its counts, and what was found."""
     items = []
     for group in groups(frame):
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in group.counts.items())
+        counts = ", ".join(
+            f"{count} {verdict if count == 1 else PLURAL.get(Verdict(verdict), verdict)}"
+            for verdict, count in group.counts.items()
+        )
         total = sum(group.counts.values())
         items.append(f"- **{group.name.capitalize()}** ({total} claims: {counts}). {group.found}.")
     return "\n".join(items)
