@@ -180,10 +180,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All settings, without their hash.
-
-        Settings that an older run did not store have the values that it was trained with.
-        """
+        """All settings, without their hash; one that was not stored has its historical value."""
         return completed({key: value for key, value in self.config.items() if key != "hash"})
 
     @property
