@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -242,3 +243,23 @@ def test_search_finds_orthogonal(browser: Any, base: str) -> None:
     )
     pages = {urldefrag(link.get_attribute("href"))[0] for link in found}
     assert any("nearest_orthogonal_gradient.html" in page for page in pages)
+
+
+@pytest.mark.parametrize("word", ["orthogonal", "covariance", "seeds"])
+def test_search_shows_neither_latex_nor_hashes(browser: Any, base: str, word: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(f"{base}search.html?q={word}")
+    shown = WebDriverWait(browser, 30).until(
+        lambda b: b.find_elements(By.CSS_SELECTOR, "#search-results p.context")
+    )
+    texts = [line.text for line in shown]
+    assert any(word in text.lower() for text in texts)
+    assert [t for t in texts if re.search(r"\\[a-zA-Z(\[]|\b[0-9a-f]{40}\b", t)] == []
+
+
+def test_search_index_has_no_latex_and_no_hashes() -> None:
+    index = (SITE / "searchindex.js").read_text()
+    assert not {"mathbf", "boldsymbol", "mathrm"} & set(re.findall(r"[a-z]+", index))
+    assert re.findall(r"\b[0-9a-f]{40}\b", index) == []

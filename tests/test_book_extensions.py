@@ -1,0 +1,50 @@
+"""The book's own Sphinx extensions, without a build."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BOOK = Path(__file__).parents[1] / "book"
+
+
+def extension(name: str) -> ModuleType:
+    """Import an extension of the book."""
+    sys.path.insert(0, str(BOOK / "_ext"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
+
+
+def test_the_search_reads_neither_equations_nor_hashes() -> None:
+    nodes = pytest.importorskip("docutils.nodes")
+    utils = pytest.importorskip("docutils.utils")
+    page = utils.new_document("page")
+    page += nodes.paragraph("", "", nodes.Text("the gradient "), nodes.math("", r"\mathbf{G}"))
+    page += nodes.math_block("", r"\frac{1}{2}")
+    page += nodes.raw("", "<p>seeds 0-4, commit 53c3649, 4992000 images, added</p>", format="html")
+    page += nodes.literal_block("", f"config {'9a17' * 16} decade")
+    page += nodes.container("", nodes.literal_block("", "cell = 1"), classes=["cell_input"])
+    before = page.astext()
+    search = extension("readable_search")
+    read = search.readable(page).astext()
+    assert "the gradient" in read and "seeds 0-4" in read and "4992000 images, added" in read
+    assert "decade" in read
+    assert not any(word in read for word in ("mathbf", "frac", "53c3649", "9a17", "config", "cell"))
+    assert page.astext() == before, "the page that is shown stays as it is"
+
+
+def test_references_are_labelled_by_authors_and_year_with_a_letter_where_needed() -> None:
+    database = pytest.importorskip("pybtex.database")
+    labels = extension("author_year").Labels()
+    entries = database.parse_file(str(BOOK / "references.bib")).entries.values()
+    named = dict(zip([e.key for e in entries], labels.format_labels(list(entries)), strict=True))
+    assert named["higham2008functions"] == "Higham, 2008"
+    assert named["roy2007effective"] == "Roy and Vetterli, 2007"
+    assert {named["song2022improving"][:-1], named["song2022fast"][:-1]} == {"Song et al., 2022"}
+    assert len(set(named.values())) == len(named)
