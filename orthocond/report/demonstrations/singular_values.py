@@ -30,7 +30,7 @@ def data(steps: Iterable[RealStep]) -> pd.DataFrame:
 
 
 def angles(steps: Iterable[RealStep]) -> pd.DataFrame:
-    """Return how the polar factor differs from each gradient (eq. 17a).
+    """Return how the polar factor differs from each gradient (eqs. 17a and 17b).
 
     Returns:
         Columns step, norm (of the gradient), kappa (of the gradient), length (of its polar factor)

@@ -1,0 +1,66 @@
+"""The sources of the book: numbers of chapters, equations of the paper, links."""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+BOOK = Path(__file__).parents[1] / "book"
+TOC = (BOOK / "_toc.yml").read_text()
+PAGES = {path.stem: path.read_text() for path in BOOK.glob("*.md")}
+START, *PARTS = (re.findall(r"(?:file|root): (\w+)", part) for part in TOC.split("- caption:"))
+CHAPTERS = PARTS[0]  # these are numbered
+LABELS = set(re.findall(r"^\$\$ \((eq-\w+)\)$", "\n".join(PAGES.values()), re.MULTILINE))
+DEPEND_ON_DEVIATIONS = {
+    "meta_layer",
+    "condition_number",
+    "pre_svd_layer",
+    "nearest_orthogonal_gradient",
+    "optimal_learning_rate",
+    "decorrelated_batch_norm",
+    "global_covariance_pooling",
+    "cost",
+    "rivals",
+    "ledger",
+    "reproduce",
+    "reproducibility",
+    "overview",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_chapter_is_linked_by_its_own_number(page: str) -> None:
+    named = re.findall(r"\[chapter\s+(\d+)\]\((\w+)\.md", PAGES[page], re.IGNORECASE)
+    assert [(n, file) for n, file in named if CHAPTERS.index(file) + 1 != int(n)] == []
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    assert sorted([*START, *chain(*PARTS)]) == sorted(PAGES)
+
+
+def test_every_equation_of_the_paper_is_in_the_book() -> None:
+    assert {f"eq-{n}" for n in range(1, 45)} <= LABELS
+
+
+def test_the_table_of_changes_names_existing_equations_once() -> None:
+    rows = [
+        row.split(" | ") for row in PAGES["derivations"].splitlines() if row.startswith("| {eq}")
+    ]
+    first = [label for row in rows for label in re.findall(r"`(eq-\w+)`", row[0])]
+    assert len(first) == len(set(first)) > 30
+    assert all(len(row) == 4 for row in rows)
+    assert set(re.findall(r"`(eq-\w+)`", PAGES["derivations"])) - {"eq-"} <= LABELS
+
+
+def test_chapters_that_depend_on_deviations_link_to_them() -> None:
+    assert {p for p in DEPEND_ON_DEVIATIONS if "](deviations.md" not in PAGES[p]} == set()
+
+
+def test_anchors_of_deviations_are_headings() -> None:
+    headings = re.findall(r"^#+ (.+)$", PAGES["deviations"], re.MULTILINE)
+    known = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    linked = set(re.findall(r"\]\(deviations\.md#([^)]+)\)", "\n".join(PAGES.values())))
+    assert linked <= known and len(linked) > 8
