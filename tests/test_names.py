@@ -84,6 +84,8 @@ BAD: dict[str, list[Callable[[], Any]]] = {
         lambda: oc.GlobalCovariancePool2d(4, 2, solver="svd"),
         lambda: oc.GlobalCovariancePool2d(4, 2, backward="auto"),
         lambda: oc.GlobalCovariancePool2d(4, 2, backward="pade"),
+        lambda: oc.GlobalCovariancePool2d(4, 2, normalization="root"),
+        lambda: oc.GlobalCovariancePool2d(4, 2, power=2.0),
     ],
     "SkewOrthogonalConv2d": [
         lambda: oc.SkewOrthogonalConv2d(3, 4, 3, mode="strict"),

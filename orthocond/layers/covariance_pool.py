@@ -1,7 +1,9 @@
-"""Global covariance pooling: the square root of the covariance of a feature map (eq. 44)."""
+"""Global covariance pooling: the root of the covariance of a feature map (eq. 44), log or power."""
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from orthocond.errors import UserError, require_floating, unknown
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.backward_rules import Backward
+from orthocond.spectral.covariance_functions import covariance_function
 from orthocond.spectral.lowrank import covariance_root
 from orthocond.spectral.minimax import default_condition
 from orthocond.spectral.newton_schulz import ITERATIONS
@@ -17,8 +20,9 @@ from orthocond.spectral.root_solvers import Solver, check_iteration, method_of
 from orthocond.spectral.roots import root_by
 
 PoolSolver = Literal["low-rank", "eigh", "newton-schulz", "minimax", "average"]
+Normalization = Literal["sqrt", "log", "power"]
 
-RIDGE = 1e-10  # for solver "eigh" without eps: its gradient at a zero eigenvalue is infinite
+RIDGE = 1e-10  # for the root by "eigh" without eps: its gradient at a zero eigenvalue is infinite
 
 
 def _check(x: Tensor, solver: PoolSolver) -> None:
@@ -31,6 +35,25 @@ def _check(x: Tensor, solver: PoolSolver) -> None:
         raise UserError(
             f"{what} needs positions, at least {least} per image, got an input of shape "
             f"{tuple(x.shape)}: use larger images or a smaller stride, or pool earlier"
+        )
+
+
+def _check_normalization(
+    normalization: Normalization, power: float, solver: PoolSolver, backward: Backward
+) -> None:
+    """Raise a UserError if there is no such normalization, or not with this solver."""
+    if normalization not in get_args(Normalization):
+        raise unknown("normalization", normalization, get_args(Normalization))
+    if isinstance(power, bool) or not isinstance(power, Real) or not 0 < power < math.inf:
+        raise UserError(f"power must be a positive, finite number, got {power!r}")
+    if normalization != "power" and power != 0.5:
+        raise UserError(
+            f"power is for normalization 'power': leave it out for {normalization!r}, got {power}"
+        )
+    if normalization != "sqrt" and (solver not in ("low-rank", "eigh") or backward != "exact"):
+        raise UserError(
+            f"normalization {normalization!r} needs solver 'low-rank' or 'eigh' with backward "
+            f"'exact', got {solver!r} with {backward!r}: use those, or normalization 'sqrt'"
         )
 
 
@@ -47,11 +70,12 @@ def _upper(d: int, device: torch.device) -> Tensor:
 class CovarianceRoot(nn.Module):
     """Layer that maps each sample to the square root of the covariance over its positions.
 
-    It is a module of its own so that a probe can hook its input.
+    The logarithm or another power can take the place of the root. The layer is a module of its own
+    so that a probe can hook its input.
 
     Args:
-        solver: ``low-rank`` (exact, on the support), ``eigh`` (all d eigenvalues, with a ridge of
-            1e-10 if eps is 0), ``minimax`` (matrix products only, exact up to the declared
+        solver: ``low-rank`` (exact, on the support), ``eigh`` (all d eigenvalues; the root with a
+            ridge of 1e-10 if eps is 0), ``minimax`` (matrix products only, exact up to the declared
             condition number, without synchronising the host with the device), ``newton-schulz``
             (a few steps, scaled by the trace) or ``average``, which returns the mean over the
             positions instead of a covariance root.
@@ -64,15 +88,18 @@ class CovarianceRoot(nn.Module):
             1e12, is enough for l_max up to 1e4. A sample with a larger one is counted in
             ``outcomes``; its root and gradient are too small in the directions of the
             smallest eigenvalues.
+        normalization: ``sqrt``, or ``log`` or ``power``, which need the solver ``low-rank`` or
+            ``eigh`` with the backward rule ``exact``. See ``GlobalCovariancePool2d``.
+        power: positive exponent p of (P + eps I)^p for ``power``.
 
     Attributes:
         outcomes: SpectralOutcomes, with one count per sample.
 
     Raises:
-        UserError: the solver or backward rule is unknown, or the settings can't be combined; the
-            input is not (B, d, H, W) of a real floating dtype, or has a single position, whose
-            covariance is zero (``average`` accepts one position), or no more positions than
-            channels with ``minimax`` and eps = 0.
+        UserError: the solver, backward rule or normalization is unknown, or the settings can't be
+            combined; the input is not (B, d, H, W) of a real floating dtype, or has a single
+            position, whose covariance is zero (``average`` accepts one position), or no more
+            positions than channels with ``minimax`` or ``log`` and eps = 0.
     """
 
     def __init__(
@@ -82,6 +109,8 @@ class CovarianceRoot(nn.Module):
         eps: float = 0.0,
         steps: int = ITERATIONS,
         condition: float | None = None,
+        normalization: Normalization = "sqrt",
+        power: float = 0.5,
     ) -> None:
         super().__init__()
         if solver not in get_args(PoolSolver):
@@ -98,6 +127,7 @@ class CovarianceRoot(nn.Module):
         if solver == "average" and eps:
             raise UserError(f"solver 'average' has no covariance to add eps to: got eps={eps}")
         check_iteration(solver, steps, condition)
+        _check_normalization(normalization, power, solver, backward)
         by: Solver = solver if solver in ("minimax", "newton-schulz") else "eigh"
         if solver == "minimax" and condition is None:
             condition = default_condition(eps)
@@ -105,6 +135,8 @@ class CovarianceRoot(nn.Module):
         self.solver: PoolSolver = solver
         self.backward_rule: Backward = backward
         self.eps, self.steps, self.condition = eps, steps, condition
+        self.normalization: Normalization = normalization
+        self.power = float(power)
         self.outcomes = SpectralOutcomes()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,11 +145,14 @@ class CovarianceRoot(nn.Module):
         X = x.flatten(2)  # (B, d, N)
         if self.solver == "average":
             return X.mean(-1)
-        if self.solver == "low-rank":
+        if self.solver == "minimax" or self.normalization == "log":
+            self._require_positions(X)
+        if self.normalization != "sqrt":
+            p = self.power if self.normalization == "power" else None
+            Q, outcome = covariance_function(X, p, self.eps, by_channels=self.solver == "eigh")
+        elif self.solver == "low-rank":
             Q, outcome = covariance_root(X, self.eps)
         else:
-            if self.solver == "minimax":
-                self._require_positions(X)
             eps = self.eps or (RIDGE if self.solver == "eigh" else 0.0)
             Q, outcome = root_by(_covariance(X), "sqrt", eps, self.method)
         self.outcomes.count(outcome)
@@ -127,10 +162,13 @@ class CovarianceRoot(nn.Module):
         """Raise a UserError if X (B, d, N) has a singular covariance by its shape, and eps is 0."""
         d, N = X.shape[1:]
         if self.eps == 0 and d >= N:
+            who, other = "solver 'minimax'", "solver 'low-rank'"
+            if self.normalization == "log":
+                who, other = "normalization 'log'", "normalization 'sqrt'"
             raise UserError(
-                f"solver 'minimax' needs more positions than channels or eps > 0: the covariance "
-                f"of {d} channels over {N} positions is singular; use eps, larger images, fewer "
-                "channels or solver 'low-rank'"
+                f"{who} needs more positions than channels or eps > 0: the covariance of {d} "
+                f"channels over {N} positions is singular; use eps, larger images, fewer channels "
+                f"or {other}"
             )
 
     def extra_repr(self) -> str:
@@ -138,6 +176,9 @@ class CovarianceRoot(nn.Module):
         others = f", eps={self.eps}" if self.eps else ""
         others += f", steps={self.steps}" if self.solver == "newton-schulz" else ""
         others += f", condition={self.condition:.3g}" if self.condition else ""
+        if self.normalization != "sqrt":
+            others += f", normalization={self.normalization!r}"
+            others += f", power={self.power}" if self.normalization == "power" else ""
         return f"solver={self.solver!r}, backward={self.backward_rule!r}{others}"
 
 
@@ -158,7 +199,8 @@ class GlobalCovariancePool2d(nn.Module):
     """Pooling layer that returns the upper triangle of the square root of a covariance.
 
     A 1x1 convolution (the Pre-SVD layer), batch norm and ReLU reduce the channels to d. Then
-    Q = (X J X^T)^(1/2) is computed per sample, with an exact gradient (eqs. 2 and 44). The layer is
+    Q = (X J X^T)^(1/2) is computed per sample, with an exact gradient (eqs. 2 and 44), or another
+    power or the logarithm. The layer is
     a drop-in replacement for global average pooling, with d (d + 1) / 2 output features instead of
     one per channel.
 
@@ -177,6 +219,16 @@ class GlobalCovariancePool2d(nn.Module):
             1. ``minimax`` needs it if there are no more positions than d.
         steps: number of steps of ``newton-schulz``.
         condition: worst condition number for ``minimax``, as in ``CovarianceRoot``.
+        normalization: the function of P + eps I, for P = X J X^T.
+            ``sqrt`` is the usual choice: every solver computes it, and its gradient is bounded.
+            ``power`` is for comparing exponents; 1 is the plain covariance. The gradient is exact
+            below full rank too, but for an exponent below 1/2 it is not bounded. A sample of rank
+            below min(d, N - 1) (dead channels) then has directions of infinite slope, which the
+            gradient leaves out; without eps, the sample is counted in ``outcomes``.
+            ``log`` is for the log-Euclidean metric between covariances. A singular covariance has
+            no logarithm: N - 1 < d is refused without eps, and a sample with dead channels gives
+            zeros, passes no gradient and is counted. So pass eps, for example 1e-2.
+        power: exponent p > 0 of (P + eps I)^p, for ``power`` only.
         device, dtype: of the parameters, as in ``nn.Conv2d``.
 
     Attributes:
@@ -188,10 +240,14 @@ class GlobalCovariancePool2d(nn.Module):
         (B, in_channels, H, W) to (B, d (d + 1) / 2), or (B, d) for ``average``. B may be 0.
 
     Raises:
-        UserError: the solver or backward rule is unknown, or the settings can't be combined; the
-            input is not (B, in_channels, H, W) of a real floating dtype, or has a single position,
-            whose covariance is zero (``average`` accepts one position), or no more positions than
-            d with ``minimax`` and eps = 0.
+        UserError: the solver, backward rule or normalization is unknown, or the settings can't be
+            combined; the input is not (B, in_channels, H, W) of a real floating dtype, or has a
+            single position, whose covariance is zero (``average`` accepts one position), or no more
+            positions than d with ``minimax`` or ``log`` and eps = 0. When a derivative is computed:
+            it does not exist, or the settings have a first derivative only.
+
+    Source: Li, Xie, Wang and Zuo 2017 (arXiv 1703.08050) for powers; Ionescu, Vantzos and
+    Sminchisescu 2015 (arXiv 1509.07838) for the logarithm.
 
     Example:
         >>> pool = oc.GlobalCovariancePool2d(8, 4)
@@ -208,6 +264,8 @@ class GlobalCovariancePool2d(nn.Module):
         eps: float = 0.0,
         steps: int = ITERATIONS,
         condition: float | None = None,
+        normalization: Normalization = "sqrt",
+        power: float = 0.5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -216,7 +274,7 @@ class GlobalCovariancePool2d(nn.Module):
         self.reduction: nn.Module = nn.Conv2d(in_channels, out_channels, 1, bias=False, **where)
         self.norm = nn.BatchNorm2d(out_channels, **where)
         self.relu = nn.ReLU()
-        self.root = CovarianceRoot(solver, backward, eps, steps, condition)
+        self.root = CovarianceRoot(solver, backward, eps, steps, condition, normalization, power)
 
     @property
     def outcomes(self) -> SpectralOutcomes:

@@ -17,9 +17,10 @@ class SpectralOutcomes:
 
     Attributes:
         failures: number of matrices that held NaN or Inf, or whose first attempt did not converge,
-            or for which the steps of the solver ``minimax`` were too few.
-        unrecovered: number of these matrices that have no usable root, because every retry failed
-            too.
+            or for which the steps of the solver ``minimax`` were too few, or at which the function
+            or its derivative does not exist.
+        unrecovered: number of these matrices that have no usable result, because every retry failed
+            too or the function does not exist.
 
     Example:
         >>> outcomes = SpectralOutcomes()

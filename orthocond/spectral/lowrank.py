@@ -49,15 +49,15 @@ def by_positions(d: int, n: int) -> bool:
     return n < d
 
 
-def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the thin SVD of Y (..., d, n) from its smaller Gram matrix, rank and outcome.
+def thin_svd(Y: Tensor, narrow: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the thin SVD of Y (..., d, n) from a Gram matrix, with rank and outcome.
 
-    U is (..., d, k), s is (..., k) and V^T is (..., k, n), with k = min(d, n). Singular values
-    below the rounding of the Gram product are outside the support. There the columns of U are
-    zero, s is 1, so that division by s is safe, and V^T is finite.
+    The Gram matrix is Y^T Y if ``narrow``, else Y Y^T. With its size k, U is (..., d, k), s is
+    (..., k) and V^T is (..., k, n). Singular values below the rounding of the Gram product are
+    outside the support. There the columns of U are zero, s is 1, so that division by s is safe,
+    and V^T is finite.
     """
     d, n = Y.shape[-2:]
-    narrow = by_positions(d, n)
     l, W, outcome = eigh(Y.mT @ Y if narrow else Y @ Y.mT, Y.dtype)
     support = l > 4 * max(d, n) * torch.finfo(l.dtype).eps * l[..., -1:]
     s = torch.where(support, l, 1).sqrt()
@@ -68,27 +68,32 @@ def _svd(Y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return W * support.unsqueeze(-2), s, other.mT @ Y, rank, outcome
 
 
-def _on_support(factors: Sequence[Tensor], r0: float, g: Tensor) -> Tensor:
-    """Return dl/dX for dl/dQ = g, by Note [Backward on the support]."""
-    U, s, r, Vt = factors
+def gradient_on_support(U: Tensor, Vt: Tensor, inner: Tensor, outer: Tensor, g: Tensor) -> Tensor:
+    """Return dl/dX for dl/dF = g, by Note [Backward on the support].
+
+    ``inner`` (..., k, k) and ``outer`` (..., 1, k) are the factors of A and of g U in the note.
+    """
     g = g.to(U.dtype)
     gU = (g + g.mT) @ U  # (..., d, k): 2 g U of the note; the terms below include the 2
     A = U.mT @ gU
-    inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))  # (..., k, k)
-    outer = (s / (r + r0)).unsqueeze(-2)  # (..., 1, k)
     left = U @ (A * (inner - outer).to(U.dtype)) + gU * outer.to(U.dtype)
     # The rows of V^T have mean zero, so the gradient needs no centring.
     return left @ (Vt / Vt.shape[-1] ** 0.5)  # (..., d, n)
 
 
-def _tangent_on_support(factors: Sequence[Tensor], r0: float, dX: Tensor) -> Tensor:
-    """Return dQ for dX: the adjoint of ``_on_support``."""
-    U, s, r, Vt = factors
+def tangent_on_support(U: Tensor, Vt: Tensor, inner: Tensor, outer: Tensor, dX: Tensor) -> Tensor:
+    """Return dF for dX: the adjoint of ``gradient_on_support``."""
     T = dX.to(U.dtype) @ (Vt.mT / Vt.shape[-1] ** 0.5)  # (..., d, k)
-    inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))
-    outer = (s / (r + r0)).unsqueeze(-2)
     Z = U @ (U.mT @ T * (inner - outer).to(U.dtype)) + T * outer.to(U.dtype)
     return 2 * symmetric(Z @ U.mT)
+
+
+def _of_root(factors: Sequence[Tensor], r0: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return U, V^T, inner and outer for the square root."""
+    U, s, r, Vt = factors
+    inner = s.unsqueeze(-2) / (r.unsqueeze(-1) + r.unsqueeze(-2))  # (..., k, k)
+    outer = (s / (r + r0)).unsqueeze(-2)  # (..., 1, k)
+    return U, Vt, inner, outer
 
 
 def _require_none(failed: Tensor) -> None:
@@ -107,7 +112,7 @@ class _CovarianceRoot(torch.autograd.Function):
         with torch.autocast(X.device.type, enabled=False):
             work = torch.promote_types(X.dtype, torch.float32)
             Y, scale, finite = scaled(X, dtype)
-            U, s, Vt, rank, outcome = _svd(Y)
+            U, s, Vt, rank, outcome = thin_svd(Y, by_positions(*Y.shape[-2:]))
             outcome = torch.where(finite, outcome, int(Outcome.FAILED)).to(torch.int8)
             failed = outcome == int(Outcome.FAILED)
             if strict:
@@ -139,7 +144,7 @@ class _CovarianceRoot(torch.autograd.Function):
             if builds_graph() and not is_kink:
                 dX = smooth_gradient(X, ctx.eps, ctx.dtype, g)
             else:
-                dX = _on_support(factors, ctx.eps**0.5, g)
+                dX = gradient_on_support(*_of_root(factors, ctx.eps**0.5), g)
                 dX = first_only(dX, KINK, X, g) if builds_graph() else dX
         return dX.to(X.dtype), None, None, None
 
@@ -157,7 +162,7 @@ class _CovarianceRootForward(_CovarianceRoot):
         X, is_kink, *factors = ctx.saved_tensors
         with torch.autocast(dX.device.type, enabled=False):
             if is_kink:
-                dQ = _tangent_on_support(factors, ctx.eps**0.5, dX)
+                dQ = tangent_on_support(*_of_root(factors, ctx.eps**0.5), dX)
                 dQ = first_only(dQ, KINK, X, dX)
             else:
                 dQ = smooth_tangent(X, ctx.eps, ctx.dtype, dX)

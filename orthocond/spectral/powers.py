@@ -33,8 +33,8 @@ TERMS = 18  # of the Taylor series; the ratio of two terms is below 1/8 for larg
 Exponent = float | None  # None is the logarithm, the limit of (x^p - 1) / p
 
 
-def _first(a: Tensor, b: Tensor, p: Exponent) -> Tensor:
-    """Return f[a, b] for a >= b >= 0."""
+def first_difference(a: Tensor, b: Tensor, p: Exponent) -> Tensor:
+    """Return f[a, b] of Note [Divided differences] for a >= b >= 0, which are broadcast."""
     if p == 0:
         return torch.zeros_like(a)
     x = (a - b) / b
@@ -65,13 +65,14 @@ def _second(a: Tensor, b: Tensor, c: Tensor, p: Exponent) -> Tensor:
         coefficient *= (q - k + 1) / k
         total = total + coefficient * three
     series = total * m ** (q - 2)
-    chord = (_first(a, b, p) - _first(b, c, p)) / (a - c)
+    chord = (first_difference(a, b, p) - first_difference(b, c, p)) / (a - c)
     return torch.where((a - c) * (8 + abs(q)) <= m, series, chord)
 
 
-def _pairs(l: Tensor, p: Exponent) -> Tensor:
+def first_differences(l: Tensor, p: Exponent) -> Tensor:
+    """Return f[li, lj] (..., d, d) for the eigenvalues l (..., d)."""
     li, lj = l.unsqueeze(-1), l.unsqueeze(-2)
-    return _first(torch.maximum(li, lj), torch.minimum(li, lj), p)
+    return first_difference(torch.maximum(li, lj), torch.minimum(li, lj), p)
 
 
 class _Curvature(torch.autograd.Function):
@@ -104,12 +105,15 @@ class _Curvature(torch.autograd.Function):
         return _Curvature.apply(*in_front(info, in_dims, args)), 0
 
 
-class _Slope(torch.autograd.Function):
-    """First derivative in the direction C, differentiable once in P and to any order in C."""
+class Slope(torch.autograd.Function):
+    """First derivative at P, with eigenvalues l and eigenvectors U, in the direction C.
+
+    It is differentiable once in P and to any order in C.
+    """
 
     @staticmethod
     def forward(P: Tensor, C: Tensor, p: Exponent, l: Tensor, U: Tensor) -> Tensor:
-        return U @ (_pairs(l, p) * (U.mT @ symmetric(C) @ U)) @ U.mT
+        return U @ (first_differences(l, p) * (U.mT @ symmetric(C) @ U)) @ U.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -121,19 +125,20 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         P, C, l, U = ctx.saved_tensors
         gP = _Curvature.apply(P, C, g, ctx.p, l, U) if ctx.needs_input_grad[0] else None
-        return gP, _Slope.apply(P, g, ctx.p, l, U), None, None, None
+        return gP, Slope.apply(P, g, ctx.p, l, U), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dP: Tensor, dC: Tensor, *_: Any) -> Tensor:
         P, C, l, U = ctx.saved_tensors
-        return _Slope.apply(P, dC, ctx.p, l, U) + _Curvature.apply(P, C, dP, ctx.p, l, U)
+        return Slope.apply(P, dC, ctx.p, l, U) + _Curvature.apply(P, C, dP, ctx.p, l, U)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
-        return _Slope.apply(*in_front(info, in_dims, args)), 0
+        return Slope.apply(*in_front(info, in_dims, args)), 0
 
 
-def _value(l: Tensor, p: Exponent) -> Tensor:
+def value(l: Tensor, p: Exponent) -> Tensor:
+    """Return f(l)."""
     return l.log() if p is None else l**p
 
 
@@ -153,7 +158,7 @@ def _require_domain(l: Tensor, p: Exponent, precision: float) -> None:
             f"expected a positive semi-definite matrix for its {_name(p)}, got the eigenvalue "
             f"{l.min():.3g}: pass a larger eps, or torch.linalg.matrix_power for a whole power"
         )
-    if not _value(l.clamp_min(0), p).isfinite().all():
+    if not value(l.clamp_min(0), p).isfinite().all():
         raise UserError(f"the {_name(p)} of the matrix overflows: largest eigenvalue {l.max():.3g}")
 
 
@@ -164,7 +169,7 @@ class _Spectral(torch.autograd.Function):
         l = l + eps
         _require_domain(l, p, torch.finfo(P.dtype).eps)
         l = l.clamp_min(0)
-        F = (U * _value(l, p).unsqueeze(-2)) @ U.mT
+        F = (U * value(l, p).unsqueeze(-2)) @ U.mT
         return F.to(P.dtype), (l <= 0).any(), l, U
 
     @staticmethod
@@ -205,9 +210,9 @@ def _slope(ctx: Any, C: Tensor, with_graph: bool) -> Tensor:
     if kinked and not which:
         raise UserError(refused)
     if kinked or not with_graph:
-        X = _Slope.forward(P, C.to(l.dtype), p, l, U).to(C.dtype)
+        X = Slope.forward(P, C.to(l.dtype), p, l, U).to(C.dtype)
         return first_only(X, refused, P, C) if with_graph else X
-    X = _Slope.apply(P.to(l.dtype), C.to(l.dtype), p, l, U)
+    X = Slope.apply(P.to(l.dtype), C.to(l.dtype), p, l, U)
     return X.to(C.dtype)
 
 

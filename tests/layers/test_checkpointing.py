@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -160,10 +161,18 @@ def test_nothing_is_held_beside_the_saved_tensors() -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("solver", ["low-rank", "eigh", "newton-schulz", "average"])
-def test_covariance_pooling(solver: str, use_reentrant: bool) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"solver": s} for s in ("low-rank", "eigh", "newton-schulz", "average")),
+        {"normalization": "power", "power": 0.7},
+        {"normalization": "log", "eps": 1e-2},
+    ],
+    ids=str,
+)
+def test_covariance_pooling(settings: dict[str, Any], use_reentrant: bool) -> None:
     torch.manual_seed(0)
-    plain = oc.GlobalCovariancePool2d(4, 3, solver)
+    plain = oc.GlobalCovariancePool2d(4, 3, **settings)
     ours = copy.deepcopy(plain)
     run = partial(checkpoint, ours, use_reentrant=use_reentrant)
     assert_equal(gradients(ours, run, images()), gradients(plain, plain, images()))

@@ -3,9 +3,11 @@
 import copy
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import reference
+import scipy.linalg
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -305,3 +307,174 @@ def test_its_settings_are_shown():
 def test_wrong_settings_are_named(solver, backward, message):
     with pytest.raises(UserError, match=message):
         GlobalCovariancePool2d(4, 3, solver, backward)
+
+
+NORMALIZED: list[dict[str, Any]] = [
+    {"normalization": "log", "eps": 0.05},
+    {"normalization": "power", "power": 0.3},
+    {"normalization": "power", "power": 0.8, "solver": "eigh"},
+]
+every_normalization = pytest.mark.parametrize("settings", NORMALIZED, ids=str)
+
+
+@every_normalization
+def test_the_normalization_is_a_function_of_each_samples_covariance(settings) -> None:
+    layer = GlobalCovariancePool2d(4, 3, **settings).double().eval()
+    x = images(2, 4, 5, 5).double()
+    y = layer(x)
+    X = layer.relu(layer.norm(layer.reduction(x))).flatten(2).detach()
+    for pooled, sample in zip(y, X, strict=True):
+        P = (sample.cov(correction=0) + settings.get("eps", 0) * torch.eye(3).double()).numpy()
+        log = settings["normalization"] == "log"
+        F = (
+            scipy.linalg.logm(P)
+            if log
+            else scipy.linalg.fractional_matrix_power(P, layer.root.power)
+        )
+        expected = torch.from_numpy(F.real)[*torch.triu_indices(3, 3)]
+        torch.testing.assert_close(pooled, expected, rtol=1e-10, atol=1e-12)
+    assert layer.outcomes.failures == 0
+
+
+@pytest.mark.parametrize("solver", ["low-rank", "eigh"])
+@pytest.mark.parametrize("shape", [(3, 4, 3, 3), (3, 9, 2, 3)])
+def test_power_one_half_is_the_root_and_one_the_covariance(solver, shape) -> None:
+    x, g = images(*shape).double(), images(3, shape[1], shape[1], seed=9).double()
+    root = both(CovarianceRoot(), x, g)
+    half = both(CovarianceRoot(solver, normalization="power"), x, g)
+    torch.testing.assert_close(half, root, rtol=1e-9, atol=1e-11)
+    F, gradient = both(CovarianceRoot(solver, normalization="power", power=1.0), x, g)
+    X = x.flatten(2)
+    torch.testing.assert_close(F, reference.covariance(X), rtol=1e-12, atol=1e-12)
+    Y = X - X.mean(-1, keepdim=True)
+    expected = (g + g.mT) @ Y / X.shape[-1]
+    torch.testing.assert_close(gradient.flatten(2), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_default_normalization_is_the_root() -> None:
+    x, g = images(3, 6, 3, 4), images(3, 6, 6, seed=9)
+    for solver in SPECTRAL:
+        ours = both(CovarianceRoot(solver, normalization="sqrt", power=0.5), x, g)
+        for a, b in zip(ours, both(CovarianceRoot(solver), x, g), strict=True):
+            assert torch.equal(a, b)
+
+
+@every_normalization
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_change_a_normalization(settings, half) -> None:
+    torch.manual_seed(0)
+    layer = GlobalCovariancePool2d(4, 6, **settings)
+    x, seen = images(3, 4, 2, 3).to(half), []
+    for enabled in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", half, enabled=enabled):
+            y = layer(x if enabled else x.float())
+            y.square().sum().backward()
+        seen.append((y, layer.reduction.weight.grad.clone()))
+    for plain, ours in zip(*seen, strict=True):
+        assert ours.dtype == torch.float32 and torch.equal(plain, ours) and ours.isfinite().all()
+
+
+@every_normalization
+def test_a_sample_with_nan_is_zero_counted_and_alone(settings) -> None:
+    root, x, g = CovarianceRoot(**settings), images(3, 4, 3, 3), images(3, 4, 4, seed=9)
+    clean = both(root, x, g)
+    assert root.outcomes.failures == 0
+    x[1, 2, 0, 0] = NAN
+    for ours, theirs in zip(both(root, x, g), clean, strict=True):
+        assert not ours[1].any()
+        torch.testing.assert_close(ours[::2], theirs[::2])
+    assert (root.outcomes.failures, root.outcomes.unrecovered) == (1, 1)
+
+
+@every_normalization
+@pytest.mark.parametrize("shape", [(2, 4, 2, 1), (2, 4, 1, 2), (1, 4, 3, 3), (0, 4, 3, 3)])
+def test_any_number_of_positions_and_samples_is_normalized(settings, shape) -> None:
+    for training in (True, False):
+        layer = GlobalCovariancePool2d(4, 6, **settings).train(training)
+        y = layer(images(*shape))
+        y.sum().backward()
+        assert y.shape == (shape[0], 21) and y.isfinite().all()
+        assert layer.reduction.weight.grad.isfinite().all() and layer.outcomes.unrecovered == 0
+
+
+def test_a_dead_channel_is_counted_where_the_gradient_or_the_logarithm_does_not_exist() -> None:
+    x, g = images(3, 4, 3, 3), images(3, 4, 4, seed=9)
+    x[1, 2] = 7.0
+    for settings, counts in [
+        ({"normalization": "log"}, (1, 1)),
+        ({"normalization": "log", "eps": 1e-2}, (0, 0)),
+        ({"normalization": "power", "power": 0.3}, (1, 0)),
+        ({"normalization": "power", "power": 0.5}, (0, 0)),
+        ({"normalization": "power", "power": 0.7}, (0, 0)),
+    ]:
+        root = CovarianceRoot(**settings)
+        F, gradient = both(root, x, g)
+        assert (root.outcomes.failures, root.outcomes.unrecovered) == counts
+        assert F.isfinite().all() and gradient.isfinite().all()
+        assert F[1].any().item() == gradient[1].any().item() == (counts[1] == 0)
+
+
+def test_a_logarithm_of_a_covariance_that_is_singular_by_its_shape_is_refused() -> None:
+    for solver in ("low-rank", "eigh"):
+        layer = GlobalCovariancePool2d(4, 6, solver, normalization="log")
+        before = copy.deepcopy(layer.state_dict())
+        with pytest.raises(
+            UserError,
+            match=r"^normalization 'log' needs more positions than channels or eps > 0: the "
+            r"covariance of 6 channels over 6 positions is singular; use eps, larger images, fewer "
+            r"channels or normalization 'sqrt'$",
+        ):
+            layer.eval()(images(2, 4, 2, 3))
+        assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+        GlobalCovariancePool2d(4, 6, solver, normalization="log", eps=1e-2)(images(2, 4, 2, 3))
+        GlobalCovariancePool2d(4, 5, solver, normalization="log").eval()(images(2, 4, 2, 3))
+
+
+def test_a_normalization_compiled_is_the_eager_one() -> None:
+    root = CovarianceRoot(normalization="log", eps=0.1)
+    x, g = images(3, 4, 3, 3).double(), images(3, 4, 4, seed=9).double()
+    ours = both(torch.compile(root, fullgraph=True, backend="aot_eager"), x, g)
+    torch.testing.assert_close(ours, both(root, x, g), rtol=1e-11, atol=1e-12)
+
+
+def test_a_normalization_is_shown_and_is_not_part_of_the_state() -> None:
+    layer = GlobalCovariancePool2d(4, 3, normalization="power", power=0.3)
+    assert "solver='low-rank', backward='exact', normalization='power', power=0.3)" in repr(layer)
+    log = GlobalCovariancePool2d(4, 3, normalization="log", eps=0.1)
+    assert "backward='exact', eps=0.1, normalization='log')" in repr(log)
+    assert "normalization" not in repr(pool(4, 3))
+    assert list(layer.state_dict()) == list(pool(4, 3).state_dict())
+    log.load_state_dict(layer.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"normalization": "root"}, "unknown normalization 'root': allowed are sqrt, log, power"),
+        ({"normalization": "power", "power": 0}, "power must be a positive, finite number, got 0"),
+        ({"normalization": "power", "power": NAN}, "power must be a positive.*got nan"),
+        ({"normalization": "power", "power": "half"}, "power must be a positive.*got 'half'"),
+        ({"normalization": "power", "power": True}, "power must be a positive.*got True"),
+        ({"power": 0.3}, "power is for normalization 'power': leave it out for 'sqrt', got 0.3"),
+        ({"normalization": "log", "power": 1.0}, "leave it out for 'log', got 1.0"),
+        *(
+            (
+                {"normalization": normalization, "solver": solver},
+                f"normalization '{normalization}' needs solver 'low-rank' or 'eigh' with backward "
+                f"'exact', got '{solver}' with 'exact': use those, or normalization 'sqrt'",
+            )
+            for normalization in ("log", "power")
+            for solver in ("minimax", "newton-schulz", "average")
+        ),
+        (
+            {"normalization": "log", "solver": "eigh", "backward": "pade"},
+            "needs solver 'low-rank' or 'eigh' with backward 'exact', got 'eigh' with 'pade'",
+        ),
+    ],
+    ids=str,
+)
+def test_normalizations_that_are_not_allowed_are_named(settings, message) -> None:
+    for build in (CovarianceRoot, lambda **kw: GlobalCovariancePool2d(4, 3, **kw)):
+        with pytest.raises(UserError, match=message):
+            build(**settings)

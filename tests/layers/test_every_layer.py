@@ -26,6 +26,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "whitening of sequences": partial(oc.DecorrelatedBatchNorm1d, 6, eps=1e-3),
     "whitening of volumes": partial(oc.DecorrelatedBatchNorm3d, 6, eps=1e-3),
     **{f"pooling, {s}": partial(oc.GlobalCovariancePool2d, 6, 5, s) for s in POOLS},
+    "pooling, log": partial(oc.GlobalCovariancePool2d, 6, 5, eps=1e-2, normalization="log"),
+    "pooling, power": partial(oc.GlobalCovariancePool2d, 6, 5, normalization="power", power=0.7),
     "root": CovarianceRoot,
     "skew": partial(oc.SkewOrthogonalConv2d, 6, 8, 3),
     "skew, series": partial(oc.SkewOrthogonalConv2d, 6, 8, 3, mode="series"),

@@ -30,6 +30,8 @@ LAYERS: dict[str, Layer] = {
     "gcp-eps": partial(GCP, 4, 3, eps=0.1),
     "gcp-eigh": partial(GCP, 4, 3, solver="eigh", eps=0.1),
     "gcp-minimax": partial(GCP, 4, 3, solver="minimax", eps=0.1),
+    "gcp-log": partial(GCP, 4, 3, normalization="log"),
+    "gcp-power": partial(GCP, 4, 3, normalization="power", power=0.3),
 }
 ALL = pytest.mark.parametrize("name", LAYERS)
 EVERY_MODE = pytest.mark.parametrize("training", [True, False])

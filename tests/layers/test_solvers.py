@@ -172,6 +172,7 @@ COMPILED: dict[str, Callable[[], nn.Module]] = {
     "pooling, low-rank, no eps": partial(GCP, 6, 4),
     "pooling, eigh, no eps": partial(GCP, 6, 4, "eigh"),
     "pooling, average": partial(GCP, 6, 4, "average"),
+    "pooling, power, below full rank": partial(GCP, 6, 30, normalization="power", power=0.7),
     "skew": partial(oc.SkewOrthogonalConv2d, 6, 8, 3),
     "skew, series": partial(oc.SkewOrthogonalConv2d, 6, 8, 3, mode="series"),
     "skew, 1x1": partial(oc.SkewOrthogonalConv2d, 6, 8, 1),

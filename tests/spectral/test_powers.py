@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import orthocond as oc
-from orthocond.spectral.powers import _first, _second
+from orthocond.spectral.powers import _second, first_difference
 
 POWERS = [None, -2.0, -1.7, -0.5, 0.0, 1 / 3, 1.0, 1.5, 2.0, 3.0, 7.5]
 
@@ -65,7 +65,9 @@ def test_divided_differences_lose_no_digits(
     points: tuple[float, float, float], p: float | None
 ) -> None:
     a, b, c = (torch.tensor(t, dtype=torch.float64) for t in points)
-    assert _first(a, c, p).item() == pytest.approx(divided([points[0], points[2]], p), rel=1e-13)
+    assert first_difference(a, c, p).item() == pytest.approx(
+        divided([points[0], points[2]], p), rel=1e-13
+    )
     expected = pytest.approx(divided(list(points), p), rel=2e-12, abs=1e-300)
     for order in ((a, b, c), (b, c, a), (c, a, b)):
         if p not in (0, 1):

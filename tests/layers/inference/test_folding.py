@@ -202,7 +202,7 @@ def test_skew_and_parametrized_layers_become_plain() -> None:
         *(parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)), DBN2(4)),
         *(parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), nn.ReLU()),
         *(nn.Conv2d(4, 4, 3), DBN2(4), nn.Conv2d(4, 4, 3), DBN2(4)),
-        oc.GlobalCovariancePool2d(4, 3),
+        oc.GlobalCovariancePool2d(4, 3, normalization="power", power=0.7),
     )
     for layer, treatment in (("6", "sn"), ("8", "ow-stiefel")):
         oc.treat(model, layer, treatment)
