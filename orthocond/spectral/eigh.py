@@ -14,8 +14,9 @@ Note [Never silently wrong]
 
 Note [One opaque operator]
     A branch on the flag can't be traced. Under torch.compile and torch.export the decomposition
-    with its check is one operator, ``torch.ops.orthocond.eigh``. Operators of torch.library refuse
-    torch.func.grad, so eager code calls the function instead, with a written rule for torch.vmap.
+    with its check is one operator, ``torch.ops.orthocond.eigh``. ONNX and torch.jit.trace have no
+    such operator, and are refused. Operators of torch.library refuse torch.func.grad, so eager code
+    calls the function instead, with a written rule for torch.vmap.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ JITTER = 2.0**-40  # relative to the largest entry; far above float64 and below 
 
 
 class Outcome(IntEnum):
-    """Outcome of the decomposition of one matrix, or of the iteration for its root."""
+    """Outcome of the decomposition of one matrix, or of the function that is computed by it."""
 
     OK = 0
     RETRIED = 1
     FAILED = 2
-    INEXACT = 3  # an iteration ended with a finite root and too large a residual
+    INEXACT = 3  # the result is finite, but it or its gradient is not exact
 
 
 class Eigh(NamedTuple):
@@ -159,8 +160,18 @@ def _operator(P: Tensor, strict: bool) -> tuple[Tensor, Tensor, Tensor]:
     return values, vectors, outcome
 
 
+def _require_runtime() -> None:
+    """Raise a UserError if the graph of this moment is for a runtime without decompositions."""
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        raise UserError(
+            "an eigendecomposition can't be exported to ONNX or by torch.jit.trace: use solver "
+            "'minimax', which has the square roots only, or torch.export"
+        )
+
+
 @_operator.register_fake
 def _(P: Tensor, strict: bool) -> tuple[Tensor, Tensor, Tensor]:
+    _require_runtime()  # dynamo takes is_in_onnx_export for False; a fake is not traced
     outcome = P.new_empty(P.shape[:-2], dtype=torch.int8)
     return P.new_empty(P.shape[:-1]), P.new_empty(P.shape).mT, outcome
 
@@ -171,6 +182,7 @@ def lower_eigh(P: Tensor, strict: bool = False) -> Eigh:
     The decomposition reads the lower triangle only, as torch.linalg.eigh does. The upper triangle
     may differ from it by rounding.
     """
+    _require_runtime()
     P = P.detach()
     if torch.compiler.is_compiling() or type(P) is not Tensor:  # Note [One opaque operator]
         return Eigh(*_operator(P, strict))

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import orthocond as oc
+from orthocond.layers.covariance_pool import CovarianceRoot
 
 MISSING = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
 NETWORKS = ["whitening", "folded, with pooling"]
@@ -100,3 +102,23 @@ def test_an_onnx_network_is_the_eager_one(name: str, exported, tmp_path: Path) -
         (y,) = session.run(None, {x.name: images(batch).numpy()})
         expected = model(images(batch)).detach()
         torch.testing.assert_close(torch.from_numpy(y), expected, rtol=1e-5, atol=1e-5)
+
+
+NO_EIGH = "an eigendecomposition can't be exported to ONNX or by torch.jit.trace: use solver 'minim"
+
+
+def test_an_eigendecomposition_is_exported_for_torch_and_not_for_onnx() -> None:
+    root = CovarianceRoot(normalization="power", power=0.3)
+    program = torch.export.export(root, (images(),))
+    torch.testing.assert_close(program.module()(images()), root(images()))
+    if not MISSING:
+        with pytest.raises(torch.onnx.OnnxExporterError, match=NO_EIGH):
+            torch.onnx.export(program, dynamo=True, verbose=False)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"solver": "eigh"}, {"normalization": "log", "eps": 0.1}], ids=str
+)
+def test_an_eigendecomposition_is_not_traced(settings: dict[str, Any]) -> None:
+    with pytest.raises(oc.UserError, match=NO_EIGH):
+        torch.jit.trace(oc.GlobalCovariancePool2d(3, 4, **settings).eval(), (images(),))
