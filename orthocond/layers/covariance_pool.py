@@ -213,6 +213,7 @@ class GlobalCovariancePool2d(nn.Module):
         in_channels: number of channels of the feature map.
         out_channels: d, the number of rows of the covariance.
         solver: ``low-rank``, ``eigh``, ``minimax`` or ``newton-schulz``, as in ``CovarianceRoot``.
+            Choose ``minimax`` for ONNX, or for a step that must not wait for a GPU.
             ``average`` is for comparison: it averages the reduced channels over the positions.
         backward: ``exact``, ``pade``, ``taylor`` or ``raw``; the last three only with ``eigh``.
         eps: added to the diagonal of the covariance. The reduced channels have a variance of about
@@ -229,7 +230,7 @@ class GlobalCovariancePool2d(nn.Module):
             no logarithm: N - 1 < d is refused without eps, and a sample with dead channels gives
             zeros, passes no gradient and is counted. So pass eps, for example 1e-2.
         power: exponent p > 0 of (P + eps I)^p, for ``power`` only.
-        device, dtype: of the parameters, as in ``nn.Conv2d``.
+        device, dtype: of the parameters, as in ``nn.Conv2d``, to build them where they are used.
 
     Attributes:
         reduction: the 1x1 convolution.

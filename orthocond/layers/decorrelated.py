@@ -43,8 +43,11 @@ class DecorrelatedBatchNorm2d(DecorrelatedBatchNorm):
         groups: number of channel groups. Each group of C / groups channels is whitened separately.
         solver: ``eigh``; ``minimax``, matrix products only, as accurate as ``eigh`` up to the
             declared condition number, and without synchronising the host with the device; or
-            ``newton-schulz``, a few steps, inexact.
+            ``newton-schulz``, a few steps, inexact. Choose ``minimax`` for a step that must not
+            wait for a GPU, as in a CUDA graph.
         backward: backward rule of ``oc.matrix_inv_sqrt``: exact, pade, taylor or raw.
+        device, dtype: of the parameters, as in ``nn.BatchNorm2d``. Choose them to build the layer
+            where it is used, without a copy. The running statistics are at least float32.
         steps: number of steps of ``newton-schulz``.
         condition: declared largest condition number of P + eps I for ``minimax``, 1 to 1e12. It is
             at most 1 + l_max / eps, so the default None, 1e4 / eps but at most 1e12, is enough for

@@ -76,7 +76,10 @@ class DecorrelatedBatchNorm(RunningStatistics):
     def from_batch_norm(cls, bn: nn.Module, **settings: Any) -> Self:
         """Return a layer that equals a trained batch norm in evaluation until it is trained itself.
 
-        It has the eps, momentum and training flag of the batch norm, its running mean, and a
+        Choose it to add whitening to a trained network without a jump in its accuracy.
+        ``oc.convert_batch_norm`` does so for layers inside of a network.
+
+        The layer has the eps, momentum and training flag of the batch norm, its running mean, and a
         diagonal running covariance. gamma and beta are the batch norm's own parameters, so an
         optimizer that has them keeps them; a missing beta is zero and frozen. eps is usually 1e-5
         in batch norms. A larger ``layer.eps`` makes training more stable, but changes evaluation.

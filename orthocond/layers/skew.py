@@ -123,7 +123,7 @@ class SkewOrthogonalConv2d(nn.Module):
         stride, padding, dilation, groups: only 1, k // 2, 1 and 1 are allowed.
         mode: ``composed`` for one convolution with the effective kernel; ``series`` for one
             convolution per term of the series.
-        device, dtype: of the parameters, as in ``nn.Conv2d``.
+        device, dtype: of the parameters, as in ``nn.Conv2d``, to build them where they are used.
 
     Shape:
         (B, in, H, W) to (B, out, H, W).

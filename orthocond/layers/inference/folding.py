@@ -192,6 +192,9 @@ def _folded(model: nn.Module, merge: bool) -> nn.Module | None:
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy of a model for inference, with whitening merged into the layer before it.
 
+    Choose it when training is over: whitening then costs little or nothing, and a runtime without
+    eigendecomposition can compute it.
+
     A whitening layer (``DecorrelatedBatchNorm1d`` to ``3d``) whose input is the output of a
     convolution or linear layer, and the only use of it, is merged into that layer. Stride, padding
     and groups stay; a bias is added. Any other whitening layer becomes a 1x1 convolution, in
