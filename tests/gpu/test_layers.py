@@ -13,6 +13,7 @@ from itertools import product
 
 import pytest
 import torch
+from forms import WHITENING, OfSequences, OfVectors, OfVolumes, shaped
 from reference import by_condition, whiten
 from torch import Tensor, nn
 
@@ -88,10 +89,25 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         partial(oc.DecorrelatedBatchNorm2d, 8, solver="newton-schulz"),
         (6, 8, 5, 5),
     ),
+    "dbn of vectors": (partial(OfVectors, 8), (6, 8, 5, 5)),
+    "dbn of sequences": (partial(OfSequences, 8, groups=2), (6, 8, 5, 5)),
+    "dbn of volumes": (partial(OfVolumes, 8, running="root"), (6, 8, 5, 5)),
     "gcp": (partial(oc.GlobalCovariancePool2d, 5, 12), (4, 5, 3, 3)),
     "gcp by eigh": (partial(oc.GlobalCovariancePool2d, 5, 8, solver="eigh"), (4, 5, 5, 5)),
     "gcp by newton-schulz": (
         partial(oc.GlobalCovariancePool2d, 5, 8, solver="newton-schulz"),
+        (4, 5, 5, 5),
+    ),
+    "gcp, log": (
+        partial(oc.GlobalCovariancePool2d, 5, 12, eps=1e-2, normalization="log"),
+        (4, 5, 3, 3),
+    ),
+    "gcp, power": (
+        partial(oc.GlobalCovariancePool2d, 5, 12, normalization="power", power=0.7),
+        (4, 5, 3, 3),
+    ),
+    "gcp, power by eigh": (
+        partial(oc.GlobalCovariancePool2d, 5, 8, "eigh", normalization="power", power=0.3),
         (4, 5, 5, 5),
     ),
     "soc": (partial(oc.SkewOrthogonalConv2d, 3, 8, 3), (2, 3, 9, 9)),
@@ -121,10 +137,11 @@ def test_layers(name: str, layout: torch.memory_format, device: torch.device) ->
     assert_close(trained(layer, x, device), trained(layer, x, torch.device("cpu")))
 
 
-def test_whitening_in_float32_is_within_1e_5_of_float64(device: torch.device) -> None:
+@pytest.mark.parametrize("form", WHITENING)
+def test_whitening_in_float32_is_within_1e_5_of_float64(form: str, device: torch.device) -> None:
     x, g = drawn(24, 64, 16, 16).float(), drawn(24, 64, 16, 16, seed=1).float()
     on_device = x.to(device).requires_grad_()
-    y = oc.DecorrelatedBatchNorm2d(64).to(device)(on_device)
+    y = WHITENING[form](64, device=device)(on_device)
     y.backward(g.to(device))
     assert on_device.grad is not None
     expected, gradient = whiten(x, 1e-2, g)
@@ -132,9 +149,12 @@ def test_whitening_in_float32_is_within_1e_5_of_float64(device: torch.device) ->
         assert (ours.cpu().double() - reference).norm() < 1e-5 * reference.norm()
 
 
+@pytest.mark.parametrize("form", WHITENING)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_batch_that_can_not_be_whitened_is_counted(bad: float, device: torch.device) -> None:
-    norm = oc.DecorrelatedBatchNorm2d(4).double().to(device)
+def test_a_batch_that_can_not_be_whitened_is_counted(
+    bad: float, form: str, device: torch.device
+) -> None:
+    norm = WHITENING[form](4).double().to(device)
     x = drawn(4, 4, 3, 3).to(device)
     x[0, 0, 0, 0] = bad
     assert norm(x).isnan().all()
@@ -168,10 +188,11 @@ def test_the_probe(per_sample: bool, device: torch.device) -> None:
         assert ours[name] == (pytest.approx(value, rel=CLOSE) if number else value), name
 
 
-def test_recalibration(device: torch.device) -> None:
-    batches = [drawn(4, 3, 6, 6, seed=seed) for seed in range(3)]
+@pytest.mark.parametrize("form", WHITENING)
+def test_recalibration(form: str, device: torch.device) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), oc.DecorrelatedBatchNorm2d(8)).double()
+    model = nn.Sequential(nn.Dropout(), WHITENING[form](8)).double()
+    batches = [shaped(model[1], drawn(4, 8, 6, 6, seed=seed)) for seed in range(3)]
     statistics = []
     for where in (device, torch.device("cpu")):
         ours = copy.deepcopy(model).to(where)

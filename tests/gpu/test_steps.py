@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from forms import OfSequences, OfVectors, OfVolumes
 from torch import Tensor, nn
 
 import orthocond as oc
@@ -20,6 +21,9 @@ GCP = partial(oc.GlobalCovariancePool2d, 6, 4)
 MINIMAX: dict[str, Callable[[], nn.Module]] = {
     "whitening": partial(DBN, solver="minimax"),
     "whitening in groups, cumulative": partial(DBN, groups=2, momentum=None, solver="minimax"),
+    "whitening of vectors": partial(OfVectors, 6, solver="minimax"),
+    "whitening of sequences": partial(OfSequences, 6, solver="minimax"),
+    "whitening of volumes": partial(OfVolumes, 6, solver="minimax"),
     "pooling": partial(GCP, solver="minimax", eps=1e-3),
 }
 COMPILED = MINIMAX | {

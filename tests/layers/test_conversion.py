@@ -22,6 +22,7 @@ CASES = [
     (nn.BatchNorm2d, oc.DecorrelatedBatchNorm2d, (5, 4, 3, 2)),
     (nn.BatchNorm3d, oc.DecorrelatedBatchNorm3d, (5, 4, 2, 3, 2)),
 ]
+every_case = pytest.mark.parametrize(("kind", "layer", "shape"), CASES)
 
 
 def trained(bn: nn.Module, *shape: int) -> nn.Module:
@@ -41,7 +42,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
 
 @pytest.mark.parametrize("running", ["covariance", "root"])
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize(("kind", "layer", "shape"), CASES)
+@every_case
 @pytest.mark.parametrize(
     "options", [{}, {"momentum": None}, {"affine": False, "eps": 0.3}, {"bias": False}]
 )
@@ -58,43 +59,46 @@ def test_evaluation_is_equal_until_the_first_step(kind, layer, shape, groups, ru
     assert all(torch.equal(value, expected[name]) for name, value in bn.state_dict().items())
 
 
+@every_case
 @pytest.mark.parametrize("solver", ["minimax", "newton-schulz"])
-def test_other_solvers(solver):
-    bn = trained(nn.BatchNorm2d(4), 5, 4, 3, 2)
-    x = torch.randn(5, 4, 3, 2)
-    norm = oc.DecorrelatedBatchNorm2d.from_batch_norm(bn, solver=solver, running="root")
+def test_other_solvers(solver, kind, layer, shape):
+    bn = trained(kind(4), *shape)
+    x = torch.randn(shape)
+    norm = layer.from_batch_norm(bn, solver=solver, running="root")
     assert close(norm(x), bn(x)) and norm.train()(x).isfinite().all()
     if solver == "minimax":
-        norm = oc.DecorrelatedBatchNorm2d.from_batch_norm(bn, solver=solver)
+        norm = layer.from_batch_norm(bn, solver=solver)
         assert close(norm(x), bn(x)) and norm.outcomes.failures == 0
     else:
         with pytest.raises(UserError, match=r"inexact on a running covariance.*running='root'"):
-            oc.DecorrelatedBatchNorm2d.from_batch_norm(bn, solver=solver)
+            layer.from_batch_norm(bn, solver=solver)
 
 
-def test_the_first_training_steps_are_those_of_a_new_layer():
+@every_case
+def test_the_first_training_steps_are_those_of_a_new_layer(kind, layer, shape):
     """Whitening in training depends on gamma, beta and eps only."""
-    bn = trained(nn.BatchNorm2d(4), 5, 4, 3, 2)
-    x = torch.randn(5, 4, 3, 2)
-    ours = oc.DecorrelatedBatchNorm2d.from_batch_norm(bn).train()
-    new = oc.DecorrelatedBatchNorm2d(4, eps=1e-5)
+    bn = trained(kind(4), *shape)
+    x = torch.randn(shape)
+    ours = layer.from_batch_norm(bn).train()
+    new = layer(4, eps=1e-5)
     new.load_state_dict(ours.state_dict())
     assert torch.equal(ours(x), new(x))
     covariance = torch.diag(bn.running_var).lerp(x.transpose(0, 1).flatten(1).cov(), 0.1)
     assert torch.allclose(ours.running_covariance[0], covariance, atol=1e-6)
 
 
-def test_the_parameters_are_shared_and_flags_are_kept():
-    bn = nn.BatchNorm2d(4, dtype=torch.float64).train()
+@every_case
+def test_the_parameters_are_shared_and_flags_are_kept(kind, layer, shape):
+    bn = kind(4, dtype=torch.float64).train()
     bn.weight.requires_grad_(False)
-    norm = oc.DecorrelatedBatchNorm2d.from_batch_norm(bn)
+    norm = layer.from_batch_norm(bn)
     assert norm.weight is bn.weight and norm.bias is bn.bias and norm.training
     assert norm.running_covariance.dtype == torch.float64
-    half = oc.DecorrelatedBatchNorm2d.from_batch_norm(nn.BatchNorm2d(4).bfloat16())
+    half = layer.from_batch_norm(kind(4).bfloat16())
     assert half.weight.dtype == torch.bfloat16 and half.running_mean.dtype == torch.float32
-    meta = oc.DecorrelatedBatchNorm3d.from_batch_norm(nn.BatchNorm3d(4, device="meta"))
+    meta = layer.from_batch_norm(kind(4, device="meta"))
     assert all(t.is_meta for t in (*meta.parameters(), *meta.buffers()))
-    without_beta = oc.DecorrelatedBatchNorm2d.from_batch_norm(nn.BatchNorm2d(4, bias=False))
+    without_beta = layer.from_batch_norm(kind(4, bias=False))
     assert not without_beta.bias.requires_grad and without_beta.bias.eq(0).all()
 
 

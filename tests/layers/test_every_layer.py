@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from forms import WHITENING
 from torch import Tensor, nn
 
 import orthocond as oc
@@ -167,9 +168,9 @@ def test_a_network_in_half_precision(name: str, half: torch.dtype) -> None:
 
 
 @HALVES
-def test_running_statistics_are_as_precise_in_half_precision(half: torch.dtype) -> None:
-    ours = oc.DecorrelatedBatchNorm2d(6, eps=1e-4, dtype=half)
-    expected = oc.DecorrelatedBatchNorm2d(6, eps=1e-4)
+@pytest.mark.parametrize("form", WHITENING)
+def test_running_statistics_are_as_precise_in_half_precision(form: str, half: torch.dtype) -> None:
+    ours, expected = WHITENING[form](6, eps=1e-4, dtype=half), WHITENING[form](6, eps=1e-4)
     for seed in range(60):
         x = images(seed).to(half)
         ours(x), expected(x.float())

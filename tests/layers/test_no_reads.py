@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from forms import WHITENING
 from no_reads import HostRead, no_reads
 from torch import Tensor, nn
 
@@ -21,9 +22,16 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "whitening in groups, cumulative": partial(DBN, groups=2, momentum=None),
     "whitening without eps": partial(DBN, eps=0.0, affine=False),
     "whitening without running statistics": partial(DBN, track_running_stats=False),
+    **{
+        f"whitening, {name}": partial(layer, 6, solver="minimax")
+        for name, layer in WHITENING.items()
+        if name != "2d"
+    },
     "pooling": GCP,
     "pooling with eps": partial(GCP, eps=1e-3),
 }
+
+FORMS = pytest.mark.parametrize("form", WHITENING)
 
 
 def network(layer: nn.Module) -> nn.Module:
@@ -78,18 +86,20 @@ def test_a_training_step_reads_nothing(name: str) -> None:
         _ = layer.outcomes.failures
 
 
-def test_eigh_reads() -> None:
+@FORMS
+def test_eigh_reads(form: str) -> None:
     """So the test above can fail."""
     with pytest.raises(HostRead), no_reads():
-        oc.DecorrelatedBatchNorm2d(6)(torch.randn(4, 6, 5, 5))
+        WHITENING[form](6)(torch.randn(4, 6, 5, 5))
 
 
-def test_a_step_that_shares_its_moments_reads_nothing(tmp_path: Path, monkeypatch) -> None:
+@FORMS
+def test_a_step_that_shares_its_moments_reads_nothing(form, tmp_path: Path, monkeypatch) -> None:
     """One process with a collective: what two processes run, apart from the other's batch."""
     dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
         monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
-        layer = DBN()
+        layer = WHITENING[form](6, solver="minimax")
         model = network(layer)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         x = torch.randn(4, 2, 7, 7)
@@ -100,9 +110,10 @@ def test_a_step_that_shares_its_moments_reads_nothing(tmp_path: Path, monkeypatc
     assert layer.outcomes.failures == 0 and int(layer.num_batches_tracked) == 1
 
 
-def test_a_failed_batch_changes_no_running_statistics() -> None:
+@FORMS
+def test_a_failed_batch_changes_no_running_statistics(form: str) -> None:
     for momentum in (0.1, None):
-        norm = DBN(momentum=momentum)
+        norm = WHITENING[form](6, solver="minimax", momentum=momentum)
         bad = torch.full((4, 6, 5, 5), float("nan"))
         norm(bad)
         assert int(norm.num_batches_tracked) == 0

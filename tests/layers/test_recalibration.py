@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from forms import WHITENING, shaped
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint
@@ -50,11 +51,13 @@ def close(a: torch.Tensor, b: torch.Tensor, pixels: int) -> bool:
     return bool((a - b).norm() < 2 / pixels * b.norm())
 
 
-def test_recalibration_replaces_stale_statistics():
+@pytest.mark.parametrize("form", WHITENING)
+def test_recalibration_replaces_stale_statistics(form):
     """A rotation of the features leaks the largest eigenvalue into the smallest directions."""
     torch.manual_seed(0)
     images = torch.randn(64, 4, 4, 4) * torch.tensor([10.0, 1, 0.1, 0.1]).view(4, 1, 1)
-    model = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), DecorrelatedBatchNorm2d(4, eps=1e-4))
+    norm = WHITENING[form](4, eps=1e-4)
+    model = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), norm)
     with torch.no_grad():
         for angle in torch.linspace(0, 0.5, 20):  # a weight that moves while averages are taken
             rotation = torch.eye(4)
@@ -63,7 +66,7 @@ def test_recalibration_replaces_stale_statistics():
             model[0].weight.copy_(rotation[:, :, None, None])
             trained = model(images)
         stale = model.eval()(images)
-        recalibrate(model, images.split(24))
+        recalibrate(norm, [shaped(norm, part) for part in model[0](images).split(24)])
         cured = model(images)
     assert (stale - trained).norm() > 0.3 * trained.norm()
     assert close(cured, trained, 64 * 16)
@@ -366,10 +369,11 @@ def test_a_model_in_half_precision(half):
     assert torch.allclose(model[2].running_var.float(), expected, rtol=torch.finfo(half).eps)
 
 
-def test_nan_leaves_the_statistics_as_they_were():
-    model = nn.Sequential(DecorrelatedBatchNorm2d(3))
+@pytest.mark.parametrize("form", WHITENING)
+def test_nan_leaves_the_statistics_as_they_were(form):
+    model = nn.Sequential(WHITENING[form](3))
     with pytest.raises(DecompositionError, match=r"features before '0' hold NaN or Inf"):
-        recalibrate(model, [torch.full((4, 3, 2, 2), float("nan"))])
+        recalibrate(model, [shaped(model[0], torch.full((4, 3, 2, 2), float("nan")))])
     assert model[0].running_covariance.equal(torch.eye(3)[None])
     assert model.training
 

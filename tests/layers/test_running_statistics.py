@@ -6,13 +6,19 @@ import copy
 
 import pytest
 import torch
+from forms import WHITENING, shaped
 from torch import Tensor, nn
 
 import orthocond as oc
 from orthocond.errors import DecompositionError, UserError
 
-DBN = oc.DecorrelatedBatchNorm2d
 BOTH = pytest.mark.parametrize("running", ["covariance", "root"])
+
+
+@pytest.fixture(params=WHITENING)
+def DBN(request: pytest.FixtureRequest) -> type:
+    """A whitening layer of each dimension that takes images."""
+    return WHITENING[request.param]
 
 
 def batches(count: int = 4, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -30,7 +36,7 @@ def root_of(x: Tensor, eps: float) -> Tensor:
 
 
 @pytest.mark.parametrize("momentum", [0.3, None])
-def test_the_running_root_is_the_average_of_the_roots(momentum) -> None:
+def test_the_running_root_is_the_average_of_the_roots(DBN, momentum) -> None:
     layer = DBN(4, eps=1e-3, momentum=momentum, running="root").double()
     expected = torch.eye(4, dtype=torch.float64)
     for i, x in enumerate(batches(), 1):
@@ -44,7 +50,7 @@ def test_the_running_root_is_the_average_of_the_roots(momentum) -> None:
     torch.testing.assert_close(layer.eval()(x), whitened, rtol=1e-10, atol=1e-10)
 
 
-def test_training_does_not_depend_on_it() -> None:
+def test_training_does_not_depend_on_it(DBN) -> None:
     torch.manual_seed(0)
     one, other = DBN(4, groups=2), DBN(4, groups=2, running="root")
     for x in batches(dtype=torch.float32):
@@ -56,7 +62,7 @@ def test_training_does_not_depend_on_it() -> None:
 
 @pytest.mark.parametrize("groups", [1, 2])
 @BOTH
-def test_a_state_dict_of_one_is_loaded_into_the_other(running, groups) -> None:
+def test_a_state_dict_of_one_is_loaded_into_the_other(DBN, running, groups) -> None:
     other = {"root": "covariance", "covariance": "root"}[running]
     layer = DBN(4, groups=groups, running=running).double()
     for x in batches():
@@ -72,7 +78,7 @@ def test_a_state_dict_of_one_is_loaded_into_the_other(running, groups) -> None:
     torch.testing.assert_close(back.running_matrix, layer.running_matrix, rtol=1e-9, atol=1e-9)
 
 
-def test_stored_state_dicts_have_the_same_names_as_before() -> None:
+def test_stored_state_dicts_have_the_same_names_as_before(DBN) -> None:
     names = ["weight", "bias", "running_mean", "running_covariance", "num_batches_tracked"]
     assert list(DBN(4).state_dict()) == names
     assert list(DBN(4, track_running_stats=False, running="root").state_dict()) == names[:2]
@@ -83,10 +89,10 @@ def test_stored_state_dicts_have_the_same_names_as_before() -> None:
 
 
 @BOTH
-def test_recalibration_sets_it(running) -> None:
+def test_recalibration_sets_it(DBN, running) -> None:
     images = torch.cat(batches())
     model = nn.Sequential(DBN(4, eps=1e-3, running=running).double())
-    oc.recalibrate(model, images.split(5))
+    oc.recalibrate(model, shaped(model[0], images).split(5))
     n = images[:, 0].numel()
     P = images.transpose(0, 1).flatten(1).cov()
     expected = P
@@ -95,27 +101,27 @@ def test_recalibration_sets_it(running) -> None:
     torch.testing.assert_close(model[0].running_matrix[0], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_population_without_a_root_leaves_it_as_it_was() -> None:
+def test_a_population_without_a_root_leaves_it_as_it_was(DBN) -> None:
     model = nn.Sequential(DBN(3, eps=0, running="root"))
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(DecompositionError, match=r"no inverse square root.*pass eps > 0"):
-        oc.recalibrate(model, [torch.ones(4, 3, 2, 2)])
+        oc.recalibrate(model, [shaped(model[0], torch.ones(4, 3, 2, 2))])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_failed_batch_changes_nothing() -> None:
+def test_a_failed_batch_changes_nothing(DBN) -> None:
     layer = DBN(4, running="root")
     layer(torch.full((2, 4, 3, 3), torch.nan))
     assert torch.equal(layer.running_root[0], torch.eye(4)) and layer.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_the_running_root_is_at_least_in_float32(half) -> None:
+def test_the_running_root_is_at_least_in_float32(DBN, half) -> None:
     for layer in (DBN(4, running="root", dtype=half), DBN(4, running="root").to(half)):
         assert layer.running_root.dtype == torch.float32 and layer.weight.dtype == half
 
 
-def test_averaged_roots_go_stale_sooner() -> None:
+def test_averaged_roots_go_stale_sooner(DBN) -> None:
     """The eigenvectors rotate from batch to batch, and the averages lag behind them."""
     l = torch.tensor([100.0, 1e-3], dtype=torch.float64)
     kept: dict[str, Tensor] = {}
@@ -134,6 +140,6 @@ def test_averaged_roots_go_stale_sooner() -> None:
     assert largest["root"] > 2 * largest["covariance"] > 2
 
 
-def test_an_unknown_statistic_is_named() -> None:
+def test_an_unknown_statistic_is_named(DBN) -> None:
     with pytest.raises(UserError, match=r"unknown running 'mean': allowed are covariance, root"):
         DBN(4, running="mean")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from forms import WHITENING
 from processes import in_processes
 from reference import derivative
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ LAYERS: dict[str, Layer] = {
     "dbn-groups": partial(DBN, 4, groups=2),
     "dbn-plain": partial(DBN, 4, affine=False, track_running_stats=False),
     "dbn-minimax": partial(DBN, 4, solver="minimax"),
+    **{f"dbn-{name}": partial(layer, 4) for name, layer in WHITENING.items() if name != "2d"},
     "gcp": partial(GCP, 4, 3),
     "gcp-eps": partial(GCP, 4, 3, eps=0.1),
     "gcp-eigh": partial(GCP, 4, 3, solver="eigh", eps=0.1),
@@ -88,7 +90,7 @@ def test_gradgradcheck(name: str, training: bool) -> None:
     assert gradgradcheck(layer, x, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", ["dbn-groups", "gcp"])
+@pytest.mark.parametrize("name", ["dbn-groups", "dbn-vectors", "dbn-sequences", "dbn-3d", "gcp"])
 def test_a_penalty_in_float32(name: str) -> None:
     layer, x = built(name), normal(3, 4, 3, 2, seed=1).requires_grad_()
     exact = torch.autograd.grad(penalty(layer, x), x)[0]
@@ -117,13 +119,15 @@ def test_the_first_gradient_is_the_same_with_a_graph(name: str) -> None:
 def test_other_rules_have_a_first_derivative_only(options: dict[str, Any]) -> None:
     """In evaluation the running covariance is a constant, and nothing is refused."""
     x = normal(3, 4, 3, 2, seed=1).requires_grad_()
-    layer = DBN(4, **options).double()
-    (plain,) = torch.autograd.grad(layer(x).sin().sum(), x)
-    (g,) = torch.autograd.grad(layer(x).sin().sum(), x, create_graph=True)
-    assert torch.equal(g, plain)
-    with pytest.raises(oc.UserError, match="first derivative only with this solver or backward"):
-        g.sum().backward()
-    penalty(layer.eval(), x).backward()
+    for of in WHITENING.values():
+        layer = of(4, **options).double()
+        (plain,) = torch.autograd.grad(layer(x).sin().sum(), x)
+        (g,) = torch.autograd.grad(layer(x).sin().sum(), x, create_graph=True)
+        assert torch.equal(g, plain)
+        line = "first derivative only with this solver or backward"
+        with pytest.raises(oc.UserError, match=line):
+            g.sum().backward()
+        penalty(layer.eval(), x).backward()
     pool = GCP(
         4, 3, solver=options.get("solver", "eigh"), backward=options.get("backward", "exact")
     )
@@ -155,7 +159,7 @@ def test_a_failed_sample_passes_no_second_derivative_and_the_others_do(solver: A
     torch.testing.assert_close(x.grad[:1], alone.grad)
 
 
-@pytest.mark.parametrize("name", ["dbn", "gcp"])
+@pytest.mark.parametrize("name", ["dbn", "dbn-vectors", "dbn-sequences", "dbn-3d", "gcp"])
 def test_under_a_checkpoint(name: str) -> None:
     plain = built(name)
     x = normal(3, 4, 3, 2, seed=1).requires_grad_()
@@ -165,16 +169,20 @@ def test_under_a_checkpoint(name: str) -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
-def summed_penalties(rank: int, world: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    layer, share = built("dbn"), x.chunk(world)[rank].clone().requires_grad_()
-    penalty(layer, share).backward()
-    assert share.grad is not None and layer.weight.grad is not None
-    return share.grad, layer.weight.grad
+def summed_penalties(rank: int, world: int, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    found = {}
+    for name in ("dbn", "dbn-vectors", "dbn-sequences", "dbn-3d"):
+        layer, share = built(name), x.chunk(world)[rank].clone().requires_grad_()
+        penalty(layer, share).backward()
+        assert share.grad is not None and layer.weight.grad is not None
+        found[name] = share.grad, layer.weight.grad
+    return found
 
 
 def test_processes_have_the_penalty_of_their_batches_together(tmp_path: Path) -> None:
     x = normal(6, 4, 3, 2, seed=1)
-    whole, of_weight = summed_penalties(0, 1, x)
-    parts = in_processes(tmp_path, summed_penalties, x)
-    torch.testing.assert_close(torch.cat([part for part, _ in parts]), whole)
-    torch.testing.assert_close(sum(weight for _, weight in parts), of_weight)
+    alone = summed_penalties(0, 1, x)
+    one, two = in_processes(tmp_path, summed_penalties, x)
+    for name, (whole, of_weight) in alone.items():
+        torch.testing.assert_close(torch.cat([one[name][0], two[name][0]]), whole)
+        torch.testing.assert_close(one[name][1] + two[name][1], of_weight)

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from forms import WHITENING, OfVectors, OfVolumes
 from reference import covariance, covariance_sqrt, whiten
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from orthocond.spectral.newton_schulz import newton_schulz
 
 DBN = oc.DecorrelatedBatchNorm2d
 GCP = oc.GlobalCovariancePool2d
+FORMS = pytest.mark.parametrize("form", WHITENING)
 
 
 def features(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -33,16 +35,17 @@ def passed(layer: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach(), torch.autograd.grad(y, x, g)[0]
 
 
+@FORMS
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-2, 1.0])
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_whitening_by_minimax_is_the_plain_definition(eps: float, scale: float) -> None:
+def test_whitening_by_minimax_is_the_plain_definition(eps: float, scale: float, form: str) -> None:
     x, g = features(4, 6, 5, 5, scale=scale), features(4, 6, 5, 5, seed=1)
-    layer = DBN(6, eps=eps, solver="minimax").double()
+    layer = WHITENING[form](6, eps=eps, solver="minimax").double()
     ours = passed(layer, x, g)
     for a, b in zip(ours, whiten(x, eps, g), strict=True):
         assert b is not None and torch.dist(a, b) <= 1e-9 * b.norm()
     assert layer.outcomes.failures == 0
-    other = DBN(6, eps=eps).double()
+    other = WHITENING[form](6, eps=eps).double()
     other(x)
     for a, b in zip(layer.buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -72,9 +75,10 @@ def test_pooling_adds_eps_with_every_solver(solver) -> None:
     assert GCP(4, 4, solver=solver, eps=10.0).root.eps == 10.0
 
 
-def test_a_condition_number_that_is_too_small_is_counted() -> None:
+@FORMS
+def test_a_condition_number_that_is_too_small_is_counted(form: str) -> None:
     x = features(4, 6, 5, 5)
-    layer = DBN(6, eps=1e-6, solver="minimax", condition=2.0).double()
+    layer = WHITENING[form](6, eps=1e-6, solver="minimax", condition=2.0).double()
     y = layer(x)
     assert y.isfinite().all()
     assert (layer.outcomes.failures, layer.outcomes.unrecovered) == (1, 0)
@@ -89,8 +93,9 @@ def test_data_that_make_a_covariance_singular_are_counted() -> None:
     assert (root.outcomes.failures, root.outcomes.unrecovered) == (1, 0)
     assert gradient.isfinite().all()
     torch.testing.assert_close(Q, CovarianceRoot("low-rank")(x), rtol=1e-6, atol=1e-6)
-    norm = DBN(4, eps=0.0, solver="minimax").double()
-    assert norm(x[1:2]).isfinite().all() and norm.outcomes.failures == 1
+    for layer in WHITENING.values():
+        norm = layer(4, eps=0.0, solver="minimax").double()
+        assert norm(x[1:2]).isfinite().all() and norm.outcomes.failures == 1
 
 
 def test_a_covariance_that_is_singular_by_its_shape_is_refused() -> None:
@@ -108,6 +113,14 @@ def test_a_covariance_that_is_singular_by_its_shape_is_refused() -> None:
         r"covariance of 6 channels is singular with fewer; use a larger batch, more groups or eps",
     ):
         DBN(6, eps=0.0, solver="minimax")(torch.randn(1, 6, 2, 3))
+    for layer, shape, what in [
+        (oc.DecorrelatedBatchNorm1d, (6, 6), "samples"),
+        (oc.DecorrelatedBatchNorm1d, (2, 6, 3), "samples"),
+        (oc.DecorrelatedBatchNorm3d, (1, 6, 1, 2, 3), "voxels"),
+    ]:
+        with pytest.raises(UserError, match=rf"expected at least 7 {what} .*, got 6 from input of"):
+            layer(6, eps=0.0, solver="minimax")(torch.randn(shape))
+        layer(6, eps=0.0, solver="minimax", groups=2)(torch.randn(shape))
     DBN(6, eps=0.0, solver="minimax", groups=2)(torch.randn(1, 6, 2, 3))
     DBN(6, solver="minimax")(torch.randn(1, 6, 2, 3))
     with pytest.raises(UserError, match="at least 2 pixels over the batch in training, got 1 from"):
@@ -123,12 +136,20 @@ def test_newton_schulz_takes_the_steps_that_are_asked_for(steps: int) -> None:
     close(oc.matrix_sqrt(P, "newton-schulz", steps=steps), sqrt)
     close(oc.matrix_inv_sqrt(P, "newton-schulz", steps=steps), inverse)
     close(CovarianceRoot("newton-schulz", steps=steps)(x), sqrt)
-    layer = DBN(4, eps=0.0, solver="newton-schulz", steps=steps).double()
     X = x[:1] - x[:1].mean((2, 3), keepdim=True)
-    close(layer(x[:1]), torch.einsum("ij,bjhw->bihw", inverse[0], X))
+    for of in WHITENING.values():
+        layer = of(4, eps=0.0, solver="newton-schulz", steps=steps).double()
+        close(layer(x[:1]), torch.einsum("ij,bjhw->bihw", inverse[0], X))
 
 
-@pytest.mark.parametrize("build", [partial(DBN, 4), partial(GCP, 4, 4), CovarianceRoot])
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(partial(layer, 4) for layer in WHITENING.values()),
+        partial(GCP, 4, 4),
+        CovarianceRoot,
+    ],
+)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -209,6 +230,17 @@ def assert_steps_equal(eager: nn.Module, ours: nn.Module, compiled: Callable) ->
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_compiled_network_is_the_eager_one(name: str) -> None:
     assert_steps_equal(*compiled_pair(name))
+
+
+def test_compiled_layers_of_other_dimensions_are_the_eager_ones() -> None:
+    torch._dynamo.reset()
+    eager = nn.Sequential(OfVectors(6), OfVolumes(6)).double()
+    ours = copy.deepcopy(eager)
+    x, g = features(4, 6, 3, 3), features(4, 6, 3, 3, seed=1)
+    found = passed(torch.compile(ours, fullgraph=True, backend="aot_eager"), x, g)
+    torch.testing.assert_close(found, passed(eager, x, g), rtol=1e-9, atol=1e-10)
+    for a, b in zip(ours.buffers(), eager.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_a_network_compiled_to_kernels_is_the_eager_one() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from forms import OfSequences, OfVectors, OfVolumes
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -31,7 +32,12 @@ def images(batch: int = 6) -> Tensor:
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
     if name == "whitening":
-        layers = [oc.DecorrelatedBatchNorm2d(4, groups=2)]
+        layers = [
+            oc.DecorrelatedBatchNorm2d(4, groups=2),
+            OfVectors(4),
+            OfSequences(4),
+            OfVolumes(4),
+        ]
     else:
         pool = oc.GlobalCovariancePool2d(4, 3, "minimax", eps=0.1, condition=1e2)
         layers = [oc.DecorrelatedBatchNorm2d(4), nn.ReLU(), pool]
