@@ -26,6 +26,7 @@ from orthocond.layers.inference.evaluation import (
 )
 from orthocond.layers.moments import CHUNK
 from orthocond.layers.whitening import Whitening, whiten
+from orthocond.spectral.eigh import eigh
 from orthocond.spectral.root_solvers import Method, Root, Solver
 
 Running = Literal["covariance", "root"]
@@ -209,9 +210,9 @@ class RunningStatistics(nn.Module):
         """Return the root of a running covariance (groups, d, d), or the covariance of a root."""
         ridge = self.eps * torch.eye(matrix.shape[-1], dtype=torch.float64, device=matrix.device)
         if self.running == "root":
-            l, U = torch.linalg.eigh(matrix.double() + ridge)
+            l, U, _ = eigh(matrix + ridge, strict=True)
             return ((U * l.rsqrt().unsqueeze(-2)) @ U.mT).to(matrix.dtype)
-        l, U = torch.linalg.eigh(matrix.double())
+        l, U, _ = eigh(matrix, strict=True)
         return ((U * l.pow(-2).unsqueeze(-2)) @ U.mT - ridge).to(matrix.dtype)
 
 

@@ -24,10 +24,10 @@ from orthocond.spectral.conditioning import (
     MEASURED,
     Conditioning,
     as_record,
-    covariance_eigenvalues,
     measures,
     rank_tolerance,
 )
+from orthocond.spectral.spectra import covariance_eigenvalues
 
 Side = Literal["input", "output"]
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError, require_floating, require_whole
-from orthocond.spectral.eigh import Outcome, eigh
+from orthocond.spectral.spectra import covariance_eigenvalues
 
 
 @dataclass(frozen=True)
@@ -176,21 +176,6 @@ def measures(
         name: torch.where(finite, value, 0 if name in COUNTS else torch.nan)
         for name, value in values.items()
     }
-
-
-def covariance_eigenvalues(P: Tensor) -> Tensor:
-    """Return the ascending eigenvalues (..., d) of covariances (..., d, d), NaN for a failed one.
-
-    A covariance fails if it holds NaN or Inf, or if no driver converges.
-    """
-    finite = P.isfinite().flatten(-2).all(-1)
-    P = torch.where(finite[..., None, None], P, 0)
-    try:
-        l = torch.linalg.eigvalsh(P)
-    except torch.linalg.LinAlgError:
-        l, _, outcome = eigh(P, dtype=None)
-        finite = finite & (outcome != int(Outcome.FAILED))
-    return torch.where(finite.unsqueeze(-1), l, torch.nan)
 
 
 def as_record(

@@ -8,7 +8,8 @@ Note [Gram side]
     has orthonormal rows, G = T^-1 R is the polar decomposition, which is unique. If
     E = R R^T - I exceeds the precision of G's dtype, one Newton-Schulz step R <- R - E R / 2
     squares the error. The SVD is used instead if E is above GRAM_LIMIT, G is rank-deficient or
-    the eigendecomposition fails.
+    the eigendecomposition fails. Both decompositions are verified, because E alone does not see
+    an error below GRAM_LIMIT that rotates R.
 
 Note [Derivative of the polar factor]
     Let G be wide and of full rank, G = H R with H = (G G^T)^(1/2) = G R^T. Then R R^T = I, and
@@ -28,8 +29,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.spectral.eigh import Outcome, eigh
+from orthocond.spectral.eigh import Outcome, eigh, lower_eigh
 from orthocond.spectral.lyapunov import in_front, known_inverse, lyapunov, symmetric
+from orthocond.spectral.spectra import svd
 
 Method = Literal["auto", "gram", "svd"]
 
@@ -51,10 +53,7 @@ def rank_tolerance(G: Tensor) -> float:
 
 def _from_svd(G: Tensor, tolerance: float) -> tuple[Tensor, bool]:
     """Return the polar factor of G, and whether all matrices have full rank."""
-    try:
-        U, s, Vh = torch.linalg.svd(G, full_matrices=False)
-    except torch.linalg.LinAlgError as error:
-        raise DecompositionError(f"the SVD of a matrix did not converge: {error}") from error
+    U, s, Vh = svd(G)
     support = s > tolerance * s[..., :1]
     return (U * support.unsqueeze(-2)) @ Vh, bool(support.all())
 
@@ -64,10 +63,7 @@ def _from_gram(G: Tensor, tolerance: float, precision: float) -> tuple[Tensor, b
 
     Note [Gram side] gives the reasons. ``precision`` is the machine epsilon of G's original dtype.
     """
-    try:
-        l, U = torch.linalg.eigh(G @ G.mT)
-    except torch.linalg.LinAlgError:
-        return G, False
+    l, U, _ = lower_eigh(G @ G.mT)
     if not (l[..., 0] > tolerance**2 * l[..., -1]).all():
         return G, False
     R = (U * l.rsqrt().unsqueeze(-2)) @ U.mT @ G

@@ -1,4 +1,4 @@
-"""Check of an eigendecomposition or SVD, by products with a few fixed vectors.
+"""Checks of an eigendecomposition or SVD, and of eigenvalues or singular values alone.
 
 Note [Check by a few vectors]
     There are reports of drivers that return vectors that are not orthonormal, or that belong to
@@ -20,6 +20,13 @@ Note [Check by a few vectors]
     An error near the limit is no worse than rounding.
 
     The products are in float64, because TF32 and autocast reduce the precision of others.
+
+Note [Check by moments]
+    Eigenvalues without vectors leave no residual. But sum l = tr P and sum l^2 = |P|_F^2, up to
+    the limit above times |P|_F and |P|_F^2. For the singular values of A the same holds with
+    sum s^2 = |A|_F^2 and sum s^4 = |A A^T|_F^2. A single wrong value changes the first sum by its
+    own error, as do values that are all too large or too small. Unnoticed are errors of several
+    values that leave both sums as they are. The order of the values is checked, too.
 """
 
 from __future__ import annotations
@@ -103,3 +110,54 @@ def is_svd(G: Tensor, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:
     residual = (x @ G.mT - (w * s) @ U.mT) / _scale(s, dtype)
     apart = torch.cat([x @ Vh.mT - w, y @ U - w], 1)
     return _is_small(apart, largest, dtype) & _is_small(residual, largest, dtype)
+
+
+def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A (b, m, n) in float64 with largest entry 1, and the scale (b, 1, 1)."""
+    largest = torch.linalg.vector_norm(A, torch.inf, (1, 2), keepdim=True)
+    scale = largest.clamp_min(torch.finfo(A.dtype).tiny).double()
+    return A.double() / scale, scale
+
+
+def _have_moments(l: Tensor, first: Tensor, second: Tensor, limit: float) -> Tensor:
+    """Return whether sum l and sum l^2 of values (b, k) are these moments (b,); NaN is not."""
+    norm = second.sqrt().clamp_min(1)  # below 1 only if rounding is absolute, or for zeros
+    apart = (l.sum(1) - first).abs() / norm, (l.square().sum(1) - second).abs() / norm.square()
+    return (apart[0] <= limit) & (apart[1] <= limit)
+
+
+def are_eigenvalues(P: Tensor, values: Tensor) -> Tensor:
+    """Return whether values can be the eigenvalues of P, for each matrix (b,).
+
+    Args:
+        P: (b, d, d), float32 or float64; its lower triangle is read. The limit is that of its
+            precision.
+        values: (b, d), ascending.
+
+    Example:
+        >>> P = torch.tensor([[[2.0, 1.0], [1.0, 2.0]]])
+        >>> are_eigenvalues(P, torch.tensor([[1.0, 3.0]])).tolist()
+        [True]
+    """
+    A, scale = _scaled(P.tril())
+    l = values.double() / scale.squeeze(-1)
+    diagonal = A.diagonal(dim1=1, dim2=2)
+    square = 2 * A.square().sum((1, 2)) - diagonal.square().sum(1)
+    limit = SLACK * (P.shape[-1] + 8) * torch.finfo(P.dtype).eps
+    return _have_moments(l, diagonal.sum(1), square, limit) & (l.diff() >= 0).all(1)
+
+
+def are_singular_values(A: Tensor, values: Tensor) -> Tensor:
+    """Return whether values can be the singular values of A, for each matrix (b,).
+
+    Args:
+        A: (b, m, n), float32 or float64. The limit is that of its precision.
+        values: (b, k), descending, k = min(m, n).
+    """
+    B, scale = _scaled(A)
+    s = values.double() / scale.squeeze(-1)
+    gram = B @ B.mT if B.shape[1] <= B.shape[2] else B.mT @ B
+    limit = SLACK * (max(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps
+    moments = gram.diagonal(dim1=1, dim2=2).sum(1), gram.square().sum((1, 2))
+    descending = (s.diff() <= 0).all(1) & (s >= 0).all(1)
+    return _have_moments(s.square(), *moments, limit) & descending

@@ -17,6 +17,7 @@ from orthocond.artifacts.csv_tables import Rows
 from orthocond.config.schema import Config
 from orthocond.config.tasks import TASKS
 from orthocond.errors import DecompositionError, UserError
+from orthocond.spectral.spectra import singular_values
 from orthocond.training.signals import StopSignal
 from orthocond.training.treated_network import build_network
 
@@ -206,7 +207,7 @@ class Stepper:
         self.count_outcomes()
         sums, eta_steps = self.sums, self.sums["eta_steps"]
         self.sums = defaultdict(float)
-        sv = torch.linalg.svdvals(self.treated.weight().double())
+        sv = singular_values(self.treated.weight().double())
         return {
             "step": self.step,
             "lr": learning_rate(self.config, (self.step - 1) / self.epoch_steps),

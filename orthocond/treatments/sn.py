@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from orthocond.spectral.eigh import lower_eigh
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import to_matrix, wide
 from orthocond.treatments.protocol import Treatment
@@ -31,11 +32,14 @@ def largest_singular_value(A: Tensor) -> Tensor:
 
     It is |A^T u|, where u is the left singular vector, computed in float64 from the smaller Gram
     matrix. The result is NaN if A contains NaN.
+
+    Raises:
+        DecompositionError: no driver gave factors of the Gram matrix that pass the check.
     """
     A = A if A.shape[0] <= A.shape[1] else A.mT
     with torch.no_grad():
-        B = A.double().nan_to_num(0, 0, 0)  # LAPACK would raise
-        u = torch.linalg.eigh(B @ B.mT)[1][:, -1].to(A.dtype)
+        B = A.double().nan_to_num(0, 0, 0)  # a decomposition of NaN would raise
+        u = lower_eigh(B @ B.mT, strict=True).vectors[:, -1].to(A.dtype)
     return torch.linalg.vector_norm(A.mT @ u)
 
 

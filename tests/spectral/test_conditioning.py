@@ -13,10 +13,10 @@ from orthocond.errors import UserError
 from orthocond.spectral.conditioning import (
     MEASURED,
     conditioning,
-    covariance_eigenvalues,
     measures,
     rank_tolerance,
 )
+from orthocond.spectral.spectra import covariance_eigenvalues
 
 
 def spectrum(d: int, kappa: float, scale: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from orthocond.report.demonstrations.real_steps import RealStep
 from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, RED
+from orthocond.spectral import spectra
 from orthocond.spectral.polar import polar_factor
 
 
@@ -22,8 +23,8 @@ def data(steps: Iterable[RealStep]) -> pd.DataFrame:
     """
     rows = []
     for real in steps:
-        before = torch.linalg.svdvals(real.gradient)
-        after = torch.linalg.svdvals(polar_factor(real.gradient))
+        before = spectra.singular_values(real.gradient)
+        after = spectra.singular_values(polar_factor(real.gradient))
         for index, (b, a) in enumerate(zip(before / before[0], after, strict=True), 1):
             rows.append({"step": real.step, "index": index, "before": b.item(), "after": a.item()})
     return pd.DataFrame(rows)
