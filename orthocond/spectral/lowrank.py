@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_floating
+from orthocond.host import Refusal, refuse
 from orthocond.spectral.covariance_derivatives import scaled, smooth_gradient, smooth_tangent
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
@@ -96,12 +97,12 @@ def _of_root(factors: Sequence[Tensor], r0: float) -> tuple[Tensor, Tensor, Tens
     return U, Vt, inner, outer
 
 
-def _require_none(failed: Tensor) -> None:
-    if failed.any():
-        raise DecompositionError(
-            f"{int(failed.sum())} of {failed.numel()} covariances could not be decomposed: the "
-            "features hold NaN or Inf, or no driver converged"
-        )
+def _require_none(failed: Tensor, Q: Tensor) -> Tensor:
+    line = (
+        f"{{}} of {failed.numel()} covariances could not be decomposed: the features hold NaN or "
+        "Inf, or no driver converged"
+    )
+    return refuse(Q, Refusal(failed.any(), DecompositionError, line, failed.sum()))
 
 
 class _CovarianceRoot(torch.autograd.Function):
@@ -115,16 +116,15 @@ class _CovarianceRoot(torch.autograd.Function):
             U, s, Vt, rank, outcome = thin_svd(Y, by_positions(*Y.shape[-2:]))
             outcome = torch.where(finite, outcome, int(Outcome.FAILED)).to(torch.int8)
             failed = outcome == int(Outcome.FAILED)
-            if strict:
-                _require_none(failed)
             is_kink = (~failed & (rank < min(X.shape[-2], X.shape[-1] - 1))).any() & (eps == 0)
             U, s, r0 = U.to(work), s * scale.unsqueeze(-1), eps**0.5
-            r = torch.hypot(s, s.new_tensor(r0))
+            r = torch.hypot(s, s.new_full((), r0))
             half = U * (r - r0).sqrt().to(work).unsqueeze(-2)  # (..., d, k)
             Q = half @ half.mT
             if eps:
                 ridge = r0 * (~failed).to(work)
                 Q.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
+            Q = _require_none(failed, Q) if strict else Q
         return Q.to(X.dtype), outcome, is_kink, U, s, r, Vt.to(work)
 
     @staticmethod

@@ -29,11 +29,24 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
+from orthocond.host import Refusal, refuse
 from orthocond.spectral.eigh import Outcome, eigh, lower_eigh
-from orthocond.spectral.lyapunov import in_front, known_inverse, lyapunov, symmetric
+from orthocond.spectral.lyapunov import (
+    builds_graph,
+    in_front,
+    known_inverse,
+    lyapunov,
+    solve,
+    symmetric,
+)
 from orthocond.spectral.spectra import svd
 
 Method = Literal["auto", "gram", "svd"]
+
+NO_DERIVATIVE = (
+    "polar_factor has no derivative at a rank-deficient matrix, where the factor jumps: "
+    "differentiate matrices of full rank only, or detach the input"
+)
 
 GRAM_LIMIT = 1e-4
 """Limit for the entries of R R^T - I before the Newton-Schulz step.
@@ -109,17 +122,34 @@ def _slope(G: Tensor, R: Tensor, C: Tensor) -> Tensor:
     h, U, outcome = eigh(H)
     failed = outcome == int(Outcome.FAILED)
     h = h.masked_fill(failed.unsqueeze(-1), torch.nan)  # a derivative that is lost is no number
-    inverse = known_inverse(H, (U / h.unsqueeze(-2)) @ U.mT)
-    M = C @ R.mT
-    Z = lyapunov(H, M - M.mT, (), h, U)
+    inverse, M = (U / h.unsqueeze(-2)) @ U.mT, C @ R.mT
+    if builds_graph():
+        inverse, Z = known_inverse(H, inverse), lyapunov(H, M - M.mT, (), h, U)
+    else:
+        Z = solve(M - M.mT, (), (h, U))
     return Z @ R + inverse @ (C - M @ R)
+
+
+@torch.library.custom_op("orthocond::polar_factor", mutates_args=())
+def _operator(G: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """Return the polar factor and whether all ranks are full: branches that no graph can have."""
+    R, is_full = _factor(G, method)  # type: ignore[arg-type]
+    return R.contiguous(), torch.tensor(is_full)
+
+
+@_operator.register_fake
+def _(G: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    return G.new_empty(G.shape), torch.empty((), dtype=torch.bool)
 
 
 class _Polar(torch.autograd.Function):
     @staticmethod
     def forward(G: Tensor, method: Method) -> tuple[Tensor, Tensor]:
-        R, is_full = _factor(G, method)
-        return R, torch.tensor(is_full)
+        if torch.compiler.is_compiling():
+            R, is_full = _operator(G, method)
+            return R, is_full
+        R, full = _factor(G, method)
+        return R, torch.tensor(full)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -131,11 +161,7 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def _slope(ctx: Any, C: Tensor) -> Tensor:
         G, R, is_full = ctx.saved_tensors
-        if not is_full:
-            raise UserError(
-                "polar_factor has no derivative at a rank-deficient matrix, where the factor "
-                "jumps: differentiate matrices of full rank only, or detach the input"
-            )
+        C = refuse(C, Refusal(~is_full, UserError, NO_DERIVATIVE))
         return _slope(G.double(), R.double(), C.double()).to(C.dtype)
 
     @staticmethod
@@ -204,7 +230,7 @@ def polar_factor(G: Tensor, method: Method = "auto") -> Tensor:
         raise UserError(f"expected matrices (..., m, n), got shape {tuple(G.shape)}")
     if G.numel() == 0:
         return G.clone()
-    if not _is_differentiated(G):
+    if not torch.compiler.is_compiling() and not _is_differentiated(G):
         return _factor(G.detach(), method)[0]
     function = _Polar if torch.compiler.is_compiling() else _PolarForward
     R: Tensor = function.apply(G, method)[0]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError, require_floating
+from orthocond.host import Refusal, refuse
 from orthocond.spectral.eigh import eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
 from orthocond.spectral.newton_schulz import require_square
@@ -146,20 +147,28 @@ def _name(p: Exponent) -> str:
     return "logarithm" if p is None else f"power {p:g}"
 
 
-def _require_domain(l: Tensor, p: Exponent, precision: float) -> None:
-    """Raise a UserError if f is not finite at an eigenvalue (..., d), or has no real value."""
-    if (p is None or p < 0) and (l <= 0).any():
-        raise UserError(
-            f"the matrix has no {_name(p)}: smallest eigenvalue {l.min():.3g}; pass eps > 0, which "
-            "is added to the diagonal"
-        )
-    if (l[..., 0] < -8 * l.shape[-1] * precision * l.abs().amax(-1)).any():
-        raise UserError(
-            f"expected a positive semi-definite matrix for its {_name(p)}, got the eigenvalue "
-            f"{l.min():.3g}: pass a larger eps, or torch.linalg.matrix_power for a whole power"
-        )
-    if not value(l.clamp_min(0), p).isfinite().all():
-        raise UserError(f"the {_name(p)} of the matrix overflows: largest eigenvalue {l.max():.3g}")
+def _in_domain(l: Tensor, p: Exponent, precision: float) -> Tensor:
+    """Return eigenvalues (..., d) that are negative by rounding as 0, and the others unchanged.
+
+    Raises:
+        UserError: f is not finite at an eigenvalue, or has no real value.
+    """
+    nowhere = (
+        f"the matrix has no {_name(p)}: smallest eigenvalue {{:.3g}}; pass eps > 0, which is added "
+        "to the diagonal"
+    )
+    negative = (
+        f"expected a positive semi-definite matrix for its {_name(p)}, got the eigenvalue {{:.3g}}:"
+        " pass a larger eps, or torch.linalg.matrix_power for a whole power"
+    )
+    overflow = f"the {_name(p)} of the matrix overflows: largest eigenvalue {{:.3g}}"
+    least, rounding = l.min(), 8 * l.shape[-1] * precision * l.abs().amax(-1)
+    refusals = [Refusal((l[..., 0] < -rounding).any(), UserError, negative, least)]
+    if p is None or p < 0:
+        refusals.insert(0, Refusal((l <= 0).any(), UserError, nowhere, least))
+    F = value(l.clamp_min(0), p)
+    refusals.append(Refusal(~F.isfinite().all(), UserError, overflow, l.max()))
+    return refuse(l, *refusals).clamp_min(0)
 
 
 class _Spectral(torch.autograd.Function):
@@ -167,8 +176,7 @@ class _Spectral(torch.autograd.Function):
     def forward(P: Tensor, p: Exponent, eps: float) -> tuple[Tensor, ...]:
         l, U, _ = eigh(P, strict=True)
         l = l + eps
-        _require_domain(l, p, torch.finfo(P.dtype).eps)
-        l = l.clamp_min(0)
+        l = _in_domain(l, p, torch.finfo(P.dtype).eps)
         F = (U * value(l, p).unsqueeze(-2)) @ U.mT
         return F.to(P.dtype), (l <= 0).any(), l, U
 
@@ -206,10 +214,10 @@ def _slope(ctx: Any, C: Tensor, with_graph: bool) -> Tensor:
         f"the power {p} has an infinite{which} derivative at a singular matrix: pass eps > 0, "
         "which is added to the diagonal"
     )
-    kinked = p is not None and 0 < p < 2 and p != 1 and bool(is_singular)
-    if kinked and not which:
-        raise UserError(refused)
-    if kinked or not with_graph:
+    has_kink = p is not None and 0 < p < 2 and p != 1
+    if has_kink and not which:
+        C = refuse(C, Refusal(is_singular, UserError, refused))
+    if not with_graph or (has_kink and is_singular):
         X = Slope.forward(P, C.to(l.dtype), p, l, U).to(C.dtype)
         return first_only(X, refused, P, C) if with_graph else X
     X = Slope.apply(P.to(l.dtype), C.to(l.dtype), p, l, U)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_whole, unknown
+from orthocond.host import Refusal, refuse
 from orthocond.spectral import minimax, newton_schulz
 from orthocond.spectral.backward_rules import Backward, Power, divided_differences
 from orthocond.spectral.eigh import Outcome, eigh
@@ -16,7 +17,11 @@ from orthocond.spectral.newton_schulz import ITERATIONS, require_square
 
 Solver = Literal["eigh", "newton-schulz", "minimax"]
 
-TRIED = (1e6, minimax.WORST)  # condition numbers for which a function tries the minimax iteration
+TRIED = tuple(map(minimax.schedule, (1e6, minimax.WORST)))  # the steps that a function tries
+NO_INVERSE = (
+    "the matrix has no inverse square root: smallest eigenvalue {:.3g}; pass eps > 0, which is "
+    "added to the diagonal"
+)
 
 
 class Method(NamedTuple):
@@ -41,11 +46,8 @@ def _by_eigh(P: Tensor, power: Power, eps: float, method: Method, strict: bool) 
     """Return the root by eigendecomposition; its factors are the eigenvalues and eigenvectors."""
     l, U, outcome = eigh(P, strict=strict)
     l = l + eps
-    if strict and power == "inv_sqrt" and (l <= 0).any():
-        raise UserError(
-            f"the matrix has no inverse square root: smallest eigenvalue {l.min():.3g}; "
-            "pass eps > 0, which is added to the diagonal"
-        )
+    if strict and power == "inv_sqrt":
+        l = refuse(l, Refusal((l <= 0).any(), UserError, NO_INVERSE, l.min()))
     # Rounding can make zero eigenvalues of P negative. In a layer, eigenvalues of P below -eps / 2
     # count as -eps / 2, which bounds the amplification.
     l = l.clamp_min(0 if power == "sqrt" or strict else eps / 2)
@@ -83,11 +85,12 @@ def _by_newton_schulz(P: Tensor, power: Power, eps: float, method: Method, stric
     F = sqrt if power == "sqrt" else inverse
     keep = keep & F.isfinite().flatten(-2).all(-1)
     outcome = (~keep).to(torch.int8) * int(Outcome.FAILED)
-    if strict and not keep.all():
-        raise DecompositionError(
-            f"the iteration failed on {int((~keep).sum())} of {keep.numel()} matrices: they hold "
-            "NaN or Inf or have a negative trace; check the features before the covariance"
+    if strict:
+        line = (
+            f"the iteration failed on {{}} of {keep.numel()} matrices: they hold NaN or Inf or "
+            "have a negative trace; check the features before the covariance"
         )
+        F = refuse(F, Refusal(~keep.all(), DecompositionError, line, (~keep).sum()))
     keep = keep[..., None, None]
     return Root(F.masked_fill(~keep, 0).to(P.dtype), outcome, (keep, *factors), method)
 
@@ -101,21 +104,23 @@ def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: boo
     """
     A, keep = _with_ridge(P, eps)
     d, batch = A.shape[-1], A.shape[:-2]
-    tried = (method.quintics,) if method.quintics else map(minimax.schedule, TRIED)
+    tried = (method.quintics,) if method.quintics else tried_quintics()
     for quintics in tried:
         sqrt, inverse, s, residual = minimax.iterate(A.reshape(-1, d, d), quintics)
         missed = ~(residual <= minimax.TOLERANCE).view(batch)  # NaN is a miss
-        if not method.quintics and not (missed & keep).any():
+        if quintics is tried[-1] or not (missed & keep).any():
             break
     F = sqrt * s.sqrt() if power == "sqrt" else inverse * s.rsqrt()
     F = F.view(A.shape)
     keep = keep & F.isfinite().flatten(-2).all(-1)
-    if strict and (missed | ~keep).any():
-        raise DecompositionError(
-            f"the iteration failed on {int((missed | ~keep).sum())} of {keep.numel()} matrices: "
-            "they hold NaN or Inf, are singular or indefinite, or have a condition number above "
-            f"{minimax.WORST:.0e}; pass eps > 0, which is added to the diagonal, or use 'eigh'"
+    if strict:
+        bad = missed | ~keep
+        line = (
+            f"the iteration failed on {{}} of {keep.numel()} matrices: they hold NaN or Inf, are "
+            f"singular or indefinite, or have a condition number above {minimax.WORST:.0e}; pass "
+            "eps > 0, which is added to the diagonal, or use 'eigh'"
         )
+        F = refuse(F, Refusal(bad.any(), DecompositionError, line, bad.sum()))
     outcome = missed.to(torch.int8) * int(Outcome.INEXACT)
     outcome = outcome.masked_fill(~keep, int(Outcome.FAILED))
     keep = keep[..., None, None]
@@ -161,9 +166,19 @@ def root_backward(factors: tuple[Tensor, ...], g: Tensor, power: Power, method: 
     return solve(C, method.quintics, (Q, s)).masked_fill(~keep, 0).to(g.dtype)
 
 
-def tried_quintics(steps: int) -> tuple[minimax.Quintic, ...]:
-    """Return the schedule with this number of steps among those a function tries; () for 0."""
-    return next((q for q in map(minimax.schedule, TRIED) if len(q) == steps), ())
+def tried_quintics() -> tuple[tuple[minimax.Quintic, ...], ...]:
+    """Return the schedules that a function tries in turn, each until no residual is too large.
+
+    Inside of a trace, where nothing can branch on a residual, it is the longest alone. More steps
+    than needed change nothing.
+    """
+    return TRIED[-1:] if torch.compiler.is_compiling() else TRIED
+
+
+def used_quintics(steps: Tensor) -> tuple[minimax.Quintic, ...]:
+    """Return the schedule with this number of steps () among those that a function tries."""
+    tried = tried_quintics()
+    return tried[0] if len(tried) == 1 else next(q for q in tried if len(q) == int(steps))
 
 
 def is_smooth(method: Method) -> bool:

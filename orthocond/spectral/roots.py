@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError, require_floating
+from orthocond.host import Refusal, refuse
 from orthocond.spectral import minimax
 from orthocond.spectral.backward_rules import Backward, Power
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front
@@ -20,7 +21,7 @@ from orthocond.spectral.root_solvers import (
     root_backward,
     root_forward,
     root_slope,
-    tried_quintics,
+    used_quintics,
 )
 
 FIRST_ONLY = (
@@ -29,37 +30,36 @@ FIRST_ONLY = (
 )
 
 
-def _require_derivative(is_singular: bool) -> None:
-    if is_singular:
-        raise UserError(
-            "the square root has an infinite derivative at a singular matrix: pass eps > 0, which "
-            "is added to the diagonal"
-        )
+SINGULAR = (
+    "the square root has an infinite derivative at a singular matrix: pass eps > 0, which is added "
+    "to the diagonal"
+)
 
 
-def _settings(ctx: Any, flags: Tensor) -> tuple[Power, Method]:
-    """Return the power and the method that was used, or raise if there is no derivative."""
+def _settings(
+    ctx: Any, C: Tensor, is_singular: Tensor, steps: Tensor
+) -> tuple[Tensor, Power, Method]:
+    """Return the direction C, the power and the method, or raise if there is no derivative."""
     power, method, strict = ctx.settings
-    if strict:
-        is_singular, steps = flags.tolist()
-        _require_derivative(bool(is_singular))
-        method = method._replace(quintics=tried_quintics(steps))
-    return power, method
+    if strict and method.solver == "minimax":
+        method = method._replace(quintics=used_quintics(steps))
+    if strict and method.solver == "eigh" and power == "sqrt":  # the other power was refused
+        C = refuse(C, Refusal(is_singular, UserError, SINGULAR))
+    return C, power, method
 
 
 class _Root(torch.autograd.Function):
-    # The flags are those of all matrices: whether one is singular, and the number of quintics.
+    # The outputs after the outcome: whether a matrix is singular, on the device; the number of
+    # quintics, on the host; and the factors.
 
     @staticmethod
     def forward(
         P: Tensor, power: Power, eps: float, method: Method, strict: bool
     ) -> tuple[Tensor, ...]:
         value, outcome, factors, used = root_forward(P, power, eps, method, strict)
-        flags = torch.zeros(2, dtype=torch.int64)
-        if strict:
-            singular = method.solver == "eigh" and bool((factors[0] <= 0).any())
-            flags = torch.tensor([int(singular), len(used.quintics)])
-        return value, outcome, flags, *factors
+        is_singular = (factors[0] <= 0).any() if strict else torch.zeros((), dtype=torch.bool)
+        steps = torch.full((), len(used.quintics))
+        return value, outcome, is_singular, steps, *factors
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -74,8 +74,8 @@ class _Root(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if g is None:
             return None, None, None, None, None
-        P, flags, *factors = ctx.saved_tensors
-        power, method = _settings(ctx, flags)
+        P, is_singular, steps, *factors = ctx.saved_tensors
+        g, power, method = _settings(ctx, g, is_singular, steps)
         if builds_graph() and is_smooth(method):
             gP = root_slope(P.double(), g.double(), power, tuple(factors), method).to(g.dtype)
         else:
@@ -87,7 +87,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
         outputs = _RootForward.apply(*in_front(info, in_dims, args))
-        return outputs, (0, 0, None, *[0] * (len(outputs) - 3))
+        return outputs, (0, 0, None, None, *[0] * (len(outputs) - 4))
 
 
 class _RootForward(_Root):
@@ -95,8 +95,8 @@ class _RootForward(_Root):
 
     @staticmethod
     def jvp(ctx: Any, dP: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        P, flags, *factors = ctx.saved_tensors
-        power, method = _settings(ctx, flags)
+        P, is_singular, steps, *factors = ctx.saved_tensors
+        dP, power, method = _settings(ctx, dP, is_singular, steps)
         if is_smooth(method):
             dF = root_slope(P.double(), dP.double(), power, tuple(factors), method).to(dP.dtype)
         elif method.solver == "eigh":  # the rules are self-adjoint too
@@ -104,7 +104,7 @@ class _RootForward(_Root):
             dF = first_only(dF, FIRST_ONLY.format(_name(method)), P, dP)
         else:
             raise UserError("newton-schulz has no forward mode: use solver 'eigh' or 'minimax'")
-        return dF, *[None] * (2 + len(factors))
+        return dF, *[None] * (3 + len(factors))
 
 
 def _name(method: Method) -> str:

@@ -32,11 +32,18 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from orthocond.errors import DecompositionError, UserError
-from orthocond.spectral.roots import matrix_inv_sqrt
+from orthocond.host import Refusal, refuse
+from orthocond.spectral.roots import root
 from orthocond.treatments.protocol import Treatment
 
 LIMIT = 1e-5
 """Limit for the entries of Q^T Q - I of a block; condition numbers of about 1e5 reach it."""
+
+
+NO_FACTOR = (
+    "the parameter of ow-conv has a block that is not finite or without full rank, which no "
+    "orthogonal matrix is nearest to: lower the learning rate, or load an earlier checkpoint"
+)
 
 
 def block_convolution(H: Tensor, V: Tensor) -> Tensor:
@@ -74,18 +81,11 @@ def _orthonormal(M: Tensor) -> Tensor:
     if M.numel() == 0:
         return M
     M = M / M.detach().abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(M.dtype).tiny)
-    try:
-        Q = M @ matrix_inv_sqrt(M.mT @ M)
-    except UserError:  # an eigenvalue is not positive
-        Q = torch.full_like(M, torch.inf)
+    Q = M @ root(M.mT @ M, "inv_sqrt")[0]  # the root is zero if it failed, and so is Q, or NaN
     with torch.no_grad():
         E = Q.mT @ Q - torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
-    if not E.abs().amax() < LIMIT:
-        raise DecompositionError(
-            "the parameter of ow-conv has a block without full rank, which no orthogonal matrix "
-            "is nearest to: lower the learning rate, or load an earlier checkpoint"
-        )
-    return Q
+        failed = ~(E.abs().amax() < LIMIT)
+    return refuse(Q, Refusal(failed, DecompositionError, NO_FACTOR))
 
 
 class _FromBlocks(nn.Module):

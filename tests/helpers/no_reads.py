@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +43,11 @@ class HostRead(AssertionError):
     """An operator that would make the host wait."""
 
 
-class _NoOperators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):
+    def __init__(self, found: Callable[[str], None]) -> None:
+        super().__init__()
+        self.found = found
+
     def __torch_dispatch__(
         self,
         func: Any,
@@ -55,12 +60,16 @@ class _NoOperators(TorchDispatchMode):
             isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1]
         )
         if name in READS or masks:
-            raise HostRead(f"{func} reads the device")
+            self.found(name)
         return func(*args, **(kwargs or {}))
 
 
-class _NoCopies(TorchFunctionMode):
+class _Copies(TorchFunctionMode):
     """These reach no operator on a CPU."""
+
+    def __init__(self, found: Callable[[str], None]) -> None:
+        super().__init__()
+        self.found = found
 
     def __torch_function__(
         self,
@@ -70,12 +79,28 @@ class _NoCopies(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func in (Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__):
-            raise HostRead(f"{func} reads the device")
+            self.found(func.__name__)
         return func(*args, **(kwargs or {}))
+
+
+def _refuse(name: str) -> None:
+    raise HostRead(f"{name} reads the device")
 
 
 @contextmanager
 def no_reads() -> Iterator[None]:
     """Raise a HostRead at the first operator inside the block whose result the host must read."""
-    with _NoOperators(), _NoCopies():
+    with _Operators(_refuse), _Copies(_refuse):
         yield
+
+
+@contextmanager
+def counted_reads() -> Iterator[Counter[str]]:
+    """Count the operators inside the block whose result the host must read, by name."""
+    counter: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        counter[name] += 1
+
+    with _Operators(count), _Copies(count):
+        yield counter

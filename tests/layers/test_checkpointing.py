@@ -200,3 +200,24 @@ def test_a_skew_orthogonal_convolution_keeps_its_kernel(mode: str, use_reentrant
     for _ in range(3):
         assert_equal(gradients(ours, run, images()), gradients(plain, plain, images()))
         assert_equal(ours.state_dict(), plain.state_dict())
+
+
+@pytest.mark.parametrize(("mode", "whole"), [("composed", True), ("series", False)])
+def test_a_compiled_skew_orthogonal_convolution_keeps_its_kernel(mode: str, whole: bool) -> None:
+    """Compiled with the checkpoint around it, or inside of the checkpoint alone."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    plain = oc.SkewOrthogonalConv2d(4, 6, 3, mode=mode).double()
+    ours = copy.deepcopy(plain)
+    compiled = partial(torch.compile, fullgraph=True, backend="aot_eager")
+    if whole:
+        run = compiled(partial(checkpoint, ours, use_reentrant=False))
+    else:
+        run = partial(checkpoint, compiled(ours), use_reentrant=False)
+    for _ in range(2):
+        x = images().double()
+        expected = gradients(plain, plain, x)
+        for name, value in gradients(ours, run, x).items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
+        for a, b in zip(ours.buffers(), plain.buffers(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

@@ -1,4 +1,4 @@
-"""A training step with the solver minimax: nothing on its path is read by the host."""
+"""What the host reads: with the solver minimax nothing, with eigh one flag per decomposition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from forms import WHITENING
-from no_reads import HostRead, no_reads
+from no_reads import HostRead, counted_reads, no_reads
 from torch import Tensor, nn
 
 import orthocond as oc
@@ -91,6 +91,80 @@ def test_eigh_reads(form: str) -> None:
     """So the test above can fail."""
     with pytest.raises(HostRead), no_reads():
         WHITENING[form](6)(torch.randn(4, 6, 5, 5))
+
+
+ONE_FLAG = {"_linalg_eigh": 1, "_local_scalar_dense": 1}  # the driver, and the check of its factors
+WITH_EIGH: dict[str, Callable[[], nn.Module]] = {
+    "whitening": partial(oc.DecorrelatedBatchNorm2d, 6, groups=2),
+    "whitening, cumulative": partial(oc.DecorrelatedBatchNorm2d, 6, momentum=None, eps=0.0),
+    "whitening, untracked": partial(oc.DecorrelatedBatchNorm2d, 6, track_running_stats=False),
+    "whitening, root": partial(oc.DecorrelatedBatchNorm2d, 6, running="root", affine=False),
+    "pooling, low-rank": partial(oc.GlobalCovariancePool2d, 6, 4),
+    "pooling, low-rank, eps": partial(oc.GlobalCovariancePool2d, 6, 4, eps=1e-3),
+    "pooling, eigh": partial(oc.GlobalCovariancePool2d, 6, 4, "eigh"),
+    "pooling, eigh, pade": partial(oc.GlobalCovariancePool2d, 6, 4, "eigh", "pade"),
+}
+
+
+@pytest.mark.parametrize("name", WITH_EIGH)
+def test_a_step_with_eigh_reads_one_flag(name: str) -> None:
+    layer = WITH_EIGH[name]()
+    model = network(layer)
+    x = torch.randn(4, 2, 7, 7)
+    model(x)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    with counted_reads() as found:
+        step(model, optimizer, x)
+    assert found == ONE_FLAG
+
+
+@pytest.mark.parametrize("name", WITH_EIGH)
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_evaluation_with_eigh_reads_one_flag(name: str, with_gradients: bool) -> None:
+    """A forward after the first compares what the cached root or map was computed from."""
+    layer = WITH_EIGH[name]()
+    model, x = network(layer), torch.randn(4, 2, 7, 7)
+    model(x)
+    model.eval()
+    with torch.set_grad_enabled(with_gradients):
+        with counted_reads() as first:
+            model(x)
+        with counted_reads() as second:
+            model(x)
+    if name in ("whitening", "whitening, cumulative"):
+        assert first == ONE_FLAG
+        assert second == {"equal": 1 if with_gradients else 2}  # covariance; and gamma in the map
+    elif name == "whitening, root":
+        assert not first and second == {"equal": 1}
+    else:
+        assert first == second == ONE_FLAG
+
+
+FLAG = {"_local_scalar_dense": 1}
+
+
+@pytest.mark.parametrize(
+    ("function", "forward", "backward"),
+    [
+        (oc.matrix_sqrt, 1, FLAG),  # the backward refuses singular matrices
+        (oc.matrix_inv_sqrt, 2, {}),  # the forward does
+        (oc.matrix_log, 2, {}),
+        (partial(oc.matrix_power, p=0.5), 2, FLAG),
+        (partial(oc.matrix_power, p=-2.5), 2, {}),
+        (oc.covariance_sqrt, 2, {}),
+    ],
+)
+def test_a_function_with_eigh_reads_its_check_and_its_refusal(
+    function: Callable[[Tensor], Tensor], forward: int, backward: dict[str, int]
+) -> None:
+    A = torch.randn(5, 3, 8, dtype=torch.float64)
+    A = (A if function is oc.covariance_sqrt else A @ A.mT).requires_grad_()
+    with counted_reads() as found:
+        F = function(A)
+    assert found == {"_linalg_eigh": 1, "_local_scalar_dense": forward}
+    with counted_reads() as found:
+        F.sum().backward()
+    assert found == backward
 
 
 @FORMS

@@ -1,0 +1,78 @@
+"""What the host does for a device: checks that may raise, and float64 where a device has none.
+
+Note [Refusals in a graph]
+    A check that raises reads a flag of the device. A graph can't branch on it, so inside of a trace
+    a check is an operator, ``torch.ops.orthocond.refuse``, through which the checked value passes:
+    an operator whose result is not used would be removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from orthocond.errors import DecompositionError, UserError
+
+
+class Refusal(NamedTuple):
+    """A check of a value, and the error if it does not pass.
+
+    Attributes:
+        flag: (), bool; True to refuse the value.
+        error: UserError or DecompositionError.
+        line: message of the error, in which {} is the number.
+        number: (), a number for the message.
+    """
+
+    flag: Tensor
+    error: type[UserError] | type[DecompositionError]
+    line: str
+    number: Tensor | None = None
+
+
+def _raise(refusal: Refusal) -> None:
+    number = refusal.number
+    raise refusal.error(refusal.line.format(*[] if number is None else [number.item()]))
+
+
+def refuse(value: Tensor, *refusals: Refusal) -> Tensor:
+    """Return the value, or raise the error of the first flag that is True. The host reads one flag.
+
+    Example:
+        >>> x = torch.tensor(-1.0)
+        >>> refuse(x, Refusal(x > 0, oc.UserError, "expected 0 or less, got {:.3g}", x)).item()
+        -1.0
+    """
+    if torch.compiler.is_compiling():  # Note [Refusals in a graph]
+        for flag, error, line, number in refusals:
+            value = _operator(value, flag, number, error is UserError, line)
+        return value
+    flags = [refusal.flag for refusal in refusals]
+    if flags[0] if len(flags) == 1 else torch.stack(flags).any():
+        for refusal in refusals:
+            if refusal.flag:
+                _raise(refusal)
+    return value
+
+
+@torch.library.custom_op("orthocond::refuse", mutates_args=())
+def _operator(
+    value: Tensor, flag: Tensor, number: Tensor | None, by_user: bool, line: str
+) -> Tensor:
+    if flag:
+        _raise(Refusal(flag, UserError if by_user else DecompositionError, line, number))
+    return value.clone()
+
+
+@_operator.register_fake
+def _(value: Tensor, flag: Tensor, number: Tensor | None, by_user: bool, line: str) -> Tensor:
+    return torch.empty_like(value)
+
+
+def _gradient(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    return g, None, None, None, None
+
+
+_operator.register_autograd(_gradient)
