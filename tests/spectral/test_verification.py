@@ -136,15 +136,19 @@ def test_every_fault_is_noticed_every_time(d: int, fault: Fault) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("d", [4, 64])
-def test_errors_above_the_limit_are_noticed_in_any_direction(d: int, dtype: torch.dtype) -> None:
-    """Random errors of rank one, a thousand times the rounding that is allowed."""
+def test_errors_far_above_the_limit_are_noticed(d: int, dtype: torch.dtype) -> None:
+    """Errors e v^T in 200 random directions, with a norm of 1000 d times the limit.
+
+    A vector w sees e |v^T w|, which is |e| / sqrt(d) on average and smaller by chance, spread over
+    d entries. So an error at the limit itself can pass; it is no worse than rounding.
+    """
     generator = torch.Generator().manual_seed(0)
     P = by_condition(d, 10.0).to(dtype).expand(200, d, d)
     l, U = torch.linalg.eigh(P[:1])
     left, right = torch.randn(2, 200, d, generator=generator, dtype=dtype)
     E = left[:, :, None] * right[:, None, :] / left.norm(dim=1)[:, None, None]
     E *= 1e3 * 4 * (d + 8) * torch.finfo(dtype).eps / right.norm(dim=1)[:, None, None]
-    E *= d  # one entry of U (U^T U - I) w sees a d-th of the length of both
+    E *= d
     assert not is_eigh(P, l.expand(200, d), U + E).any()
 
 
