@@ -4,6 +4,15 @@ Note [Refusals in a graph]
     A check that raises reads a flag of the device. A graph can't branch on it, so inside of a trace
     a check is an operator, ``torch.ops.orthocond.refuse``, through which the checked value passes:
     an operator whose result is not used would be removed.
+
+Note [No float64]
+    MPS has no float64. There all that is d x d, decompositions, their checks, iterations, roots and
+    their gradients, moves to the CPU, stays in float64, and the results come back in the dtype of
+    the features. So the answers have the accuracy of the other devices, at the cost of a few small
+    copies, which the host waits for. Sums over the features (moments, and the products of the
+    gradient with the features) are too large to move: they are in float32 on the device, and only
+    their results are float64 on the CPU. Small inputs move whole. This was tested with a simulated
+    device (tests/test_no_float64.py), never on a Mac.
 """
 
 from __future__ import annotations
@@ -14,6 +23,42 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError
+
+CPU = torch.device("cpu")
+
+
+def has_float64(device: torch.device) -> bool:
+    """Return whether tensors of this device can be float64."""
+    return device.type != "mps"
+
+
+def wide_device(device: torch.device) -> torch.device:
+    """Return the device, or the CPU if it has no float64 (Note [No float64])."""
+    return device if has_float64(device) else CPU
+
+
+def with_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return t converted to a dtype, on the CPU if this is float64 and t's device has none."""
+    if dtype == torch.float64:
+        t = t.to(wide_device(t.device))
+    return t.to(dtype)
+
+
+def double(t: Tensor) -> Tensor:
+    """Return t in float64, on the CPU if its device has none.
+
+    Example:
+        >>> double(torch.ones(2, dtype=torch.float16)).dtype
+        torch.float64
+    """
+    return with_dtype(t, torch.float64)
+
+
+def double_sum(t: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    """Return the sum over dimensions, in float64, or in t's dtype if the device has none."""
+    if has_float64(t.device):
+        return t.sum(dims, dtype=torch.float64)
+    return double(t.sum(dims))
 
 
 class Refusal(NamedTuple):

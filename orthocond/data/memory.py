@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from orthocond.data.protocol import Batch, generator, share
+from orthocond.host import double, wide_device
 
 SHUFFLE, AUGMENT, CALIBRATE, ORDER = range(4)  # purposes of random streams, see ``generator``
 
@@ -103,15 +104,17 @@ class InMemoryData:
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (1, 3, 1, 1) of the training pixels (0 to 255)."""
-        sums, squares = torch.zeros(2, 3, dtype=torch.float64, device=self.train.images.device)
+        where = wide_device(self.train.images.device)
+        sums, squares = torch.zeros(2, 3, dtype=torch.float64, device=where)
         for chunk in self.train.images.split(1024):
-            pixels = chunk.double()
+            pixels = double(chunk)
             sums += pixels.sum((0, 2, 3))
             squares += pixels.square().sum((0, 2, 3))
         n = self.train.images.numel() / 3
         mean = sums / n
         std = (squares / n - mean.square()).clamp_min(1.0).sqrt()
-        return mean.float().view(1, 3, 1, 1), std.float().view(1, 3, 1, 1)
+        mean, std = (t.to(self.train.images.device, torch.float32) for t in (mean, std))
+        return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
 
     def _normalized(self, images: Tensor) -> Tensor:
         mean, std = self.statistics

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orthocond.errors import UserError, require_floating, unknown
+from orthocond.host import double
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.covariance_functions import covariance_function
@@ -156,7 +157,7 @@ class CovarianceRoot(nn.Module):
             eps = self.eps or (RIDGE if self.solver == "eigh" else 0.0)
             Q, outcome = root_by(_covariance(X), "sqrt", eps, self.method)
         self.outcomes.count(outcome)
-        return Q.to(x.dtype)
+        return Q.to(x)
 
     def _require_positions(self, X: Tensor) -> None:
         """Raise a UserError if X (B, d, N) has a singular covariance by its shape, and eps is 0."""
@@ -189,10 +190,10 @@ def _covariance(X: Tensor) -> Tensor:
     so that it counts as a failure, and passes no gradient.
     """
     bad = ~X.isfinite().flatten(1).all(1)[:, None, None]
-    Y = X.masked_fill(bad, 0).double()
+    Y = double(X.masked_fill(bad, 0))
     Y = Y - Y.mean(-1, keepdim=True)
     P = Y @ Y.mT / X.shape[-1]
-    return P.masked_fill(bad, torch.nan)
+    return P.masked_fill(bad.to(P.device), torch.nan)
 
 
 class GlobalCovariancePool2d(nn.Module):
@@ -204,10 +205,10 @@ class GlobalCovariancePool2d(nn.Module):
     a drop-in replacement for global average pooling, with d (d + 1) / 2 output features instead of
     one per channel.
 
-    Under autocast the layer computes in float32, and the spectral part always uses float64. A
-    sample that can't be decomposed gives zeros, passes no gradient, and is counted. It does not
-    affect the other samples. (In training, NaN in the input does reach the other samples, through
-    the batch norm.)
+    Under autocast the layer computes in float32, and the spectral part always uses float64, on the
+    CPU if the device has none (MPS). A sample that can't be decomposed gives zeros, passes no
+    gradient, and is counted. It does not affect the other samples. (In training, NaN in the input
+    does reach the other samples, through the batch norm.)
 
     Args:
         in_channels: number of channels of the feature map.

@@ -15,7 +15,8 @@ class DecorrelatedBatchNorm2d(DecorrelatedBatchNorm):
     The layer is a drop-in replacement for ``nn.BatchNorm2d``, and equals it if
     ``groups == num_features``. ``from_batch_norm`` and ``oc.convert_batch_norm`` make it of the
     batch norms of a trained network. It computes in float32 under autocast and for half-precision
-    inputs (float64 for float64), decomposes in float64, and returns the input's dtype. In training
+    inputs (float64 for float64), decomposes in float64, and returns the input's dtype. On a device
+    without float64 (MPS) all that is d x d is computed on the CPU, with every solver. In training
     under torch.distributed the moments, and the gradient through them, include the batches of all
     processes. So every process must take part in each forward and backward.
 

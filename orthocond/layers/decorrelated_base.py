@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from orthocond.distributed import is_distributed
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
+from orthocond.host import double
 from orthocond.layers.batch_norms import require_plain_forward, require_replaceable
 from orthocond.layers.moments import moments
 from orthocond.layers.outcomes import SpectralOutcomes
@@ -182,7 +183,7 @@ class DecorrelatedBatchNorm(RunningStatistics):
         """
         matrix = covariance
         if self.running == "root":
-            root, worked = self._root(covariance.double())
+            root, worked = self._root(double(covariance))
             if not worked:
                 raise DecompositionError(
                     "the covariance has no inverse square root, and the running statistics are "

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from orthocond.distributed import reduced
+from orthocond.host import double, double_sum, wide_device
 
 CHUNK = 2**20  # elements centred at a time: 4 MB in float32, which fit into the outer caches
 
@@ -88,9 +89,9 @@ class Moments(NamedTuple):
 
 def no_moments(channels: int, groups: int, device: torch.device) -> Moments:
     """Return the moments of an empty set of samples: all sums are zero."""
-    d = channels // groups
+    d, where = channels // groups, wide_device(device)
     shapes = ((), (channels,), (groups, d, d))
-    return Moments(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+    return Moments(*(torch.zeros(shape, dtype=torch.float64, device=where) for shape in shapes))
 
 
 def moments(x: Tensor, groups: int = 1) -> Moments:
@@ -102,16 +103,16 @@ def moments(x: Tensor, groups: int = 1) -> Moments:
     # Few samples average out less rounding, and float64 is cheap here. The products of a single
     # image, or of a batch (B, C), are not summed over images in float64.
     if x.numel() <= CHUNK or len(x) == 1:
-        x = x.double()
+        x = double(x)
     n, total, square = no_moments(x.shape[1], groups, x.device)
     n += x.numel() // x.shape[1]
     shift = shift_of(x)
     for _, chunk in centred(x, shift):
-        total += chunk.sum((0, 2, 3))
+        total += double(chunk.sum((0, 2, 3)))
         for j, (X,) in enumerate(by_group(groups, chunk)):
-            square[j] += torch.bmm(X, X.mT).sum(0, dtype=torch.float64)
+            square[j] += double_sum(torch.bmm(X, X.mT), 0)
     # Convert to moments about zero, which can be added:
     # sum x x^T = sum (x - c)(x - c)^T + t c^T + c t^T + n c c^T with t = sum (x - c).
-    c, t = shift.double().view(groups, -1, 1), total.view(groups, -1, 1)
+    c, t = double(shift).view(groups, -1, 1), total.view(groups, -1, 1)
     square += t @ c.mT + c @ t.mT + n * (c @ c.mT)
     return Moments(n, total + n * c.flatten(), square)

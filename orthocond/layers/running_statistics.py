@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from orthocond.host import double, has_float64
 from orthocond.layers.inference.evaluation import (
     Cache,
     exported_root,
@@ -96,7 +97,8 @@ class RunningStatistics(nn.Module):
 
     @property
     def _host_may_wait(self) -> bool:
-        return self.solver == "eigh" or self.running_matrix.device.type == "cpu"
+        device = self.running_matrix.device
+        return self.solver == "eigh" or device.type == "cpu" or not has_float64(device)
 
     def root_of_running(self) -> Tensor:
         """Return the inverse root (groups, d, d) that evaluation uses, in float64.
@@ -105,13 +107,13 @@ class RunningStatistics(nn.Module):
         """
         P = self.running_matrix
         if self.running == "root":
-            return P.detach().to(torch.float64, copy=True)  # a later step changes the running root
+            return double(P.detach().clone())  # a later step changes the running root
         if is_exported():
-            return exported_root(P.double(), "inv_sqrt", self.eps, self.method)
+            return exported_root(double(P), "inv_sqrt", self.eps, self.method)
         if is_traced():
-            return self._root(P.double())[0].value
+            return self._root(double(P))[0].value
         by_host = self._host_may_wait
-        return self._roots.get(lambda P, _: self._root(P.double())[0].value, (P,), P.dtype, by_host)
+        return self._roots.get(lambda P, _: self._root(double(P))[0].value, (P,), P.dtype, by_host)
 
     def _running_map(self, dtype: torch.dtype) -> Tensor:
         """Return diag(gamma) times the root (groups, d, d), differentiable in gamma."""
@@ -119,7 +121,9 @@ class RunningStatistics(nn.Module):
 
         def scaled(*_: object) -> Tensor:
             F = self.root_of_running()
-            return (F if weight is None else weight.view(*F.shape[:2], 1) * F).to(dtype)
+            return (F if weight is None else double(weight).view(*F.shape[:2], 1) * F).to(
+                P.device, dtype
+            )
 
         if is_traced() or (weight is not None and is_derived(weight)):
             return scaled()
@@ -156,16 +160,17 @@ class RunningStatistics(nn.Module):
     ) -> None:
         """Move the running mean and the running matrix towards the given ones by momentum."""
         for running, new in ((self.running_mean, mean), (self.running_matrix, matrix)):
-            by = momentum.to(running.dtype) if isinstance(momentum, Tensor) else momentum
+            by = momentum.to(running) if isinstance(momentum, Tensor) else momentum
             running.lerp_(new.to(running), by)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, matrix: Tensor, worked: Tensor) -> None:
         """Update the running statistics by those of a batch, unless it failed."""
+        worked = worked.to(self.running_mean.device)
         self.num_batches_tracked += worked
         momentum: float | Tensor
         if self.momentum is None:
-            momentum = 1 / self.num_batches_tracked.clamp_min(1).double()
+            momentum = 1 / double(self.num_batches_tracked.clamp_min(1))
         else:
             momentum = self.momentum
         mean = torch.where(worked, mean.to(self.running_mean), self.running_mean)
@@ -208,12 +213,13 @@ class RunningStatistics(nn.Module):
 
     def _converted(self, matrix: Tensor) -> Tensor:
         """Return the root of a running covariance (groups, d, d), or the covariance of a root."""
-        ridge = self.eps * torch.eye(matrix.shape[-1], dtype=torch.float64, device=matrix.device)
+        like, matrix = matrix, double(matrix)
+        ridge = self.eps * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         if self.running == "root":
             l, U, _ = eigh(matrix + ridge, strict=True)
-            return ((U * l.rsqrt().unsqueeze(-2)) @ U.mT).to(matrix.dtype)
+            return ((U * l.rsqrt().unsqueeze(-2)) @ U.mT).to(like)
         l, U, _ = eigh(matrix, strict=True)
-        return ((U * l.pow(-2).unsqueeze(-2)) @ U.mT - ridge).to(matrix.dtype)
+        return ((U * l.pow(-2).unsqueeze(-2)) @ U.mT - ridge).to(like)
 
 
 @torch.no_grad()
@@ -221,7 +227,7 @@ def adopt(layer: RunningStatistics, bn: nn.Module) -> None:
     """Give a layer the parameters of a batch norm with C channels, and a copy of its statistics."""
     buffers = dict(bn.named_buffers())
     d = layer.running_matrix.shape[-1]
-    variance = buffers["running_var"].double().view(-1, d)  # (groups, d)
+    variance = double(buffers["running_var"]).view(-1, d)  # (groups, d)
     if layer.running == "root":
         variance = (variance + layer.eps).rsqrt()
     layer.running_mean.copy_(buffers["running_mean"])

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from orthocond.distributed import reduced
+from orthocond.host import double, double_sum
 from orthocond.layers.moments import by_group, centred
 from orthocond.spectral.lyapunov import builds_graph, first_only
 from orthocond.spectral.root_solvers import (
@@ -61,11 +62,11 @@ class _Whiten(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
         groups, d, _ = by.root.shape
-        shift = by.mean.to(x.dtype)
-        r = (by.mean - shift).view(groups, d, 1)  # rounding error of the shift
-        A = weight.double().view(groups, d, 1) * by.root
-        b = bias.double().view(groups, d, 1) - A @ r
-        A, b = A.to(x.dtype), b.to(x.dtype)
+        shift = by.mean.to(x)
+        r = (by.mean - double(shift)).view(groups, d, 1)  # rounding error of the shift
+        A = double(weight).view(groups, d, 1) * by.root
+        b = double(bias).view(groups, d, 1) - A @ r
+        A, b = A.to(x), b.to(x)
         y = torch.empty_like(x)
         for part, chunk in centred(x, shift):
             for j, (X, Y) in enumerate(by_group(groups, chunk, y[part])):
@@ -97,31 +98,31 @@ def _gradients(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
     """Return dl/dx (None if it is not needed), dl/dgamma and dl/dbeta for dl/dy = G."""
     x, weight, mean, F, *of_batch = ctx.saved_tensors
     groups, d, _ = F.shape
-    shift = mean.to(x.dtype)
-    r = (mean - shift).view(groups, d, 1)  # rounding error of the shift
+    shift = mean.to(x)
+    r = (mean - double(shift)).view(groups, d, 1)  # rounding error of the shift
     M, s = torch.zeros_like(F), torch.zeros_like(r)
     for part, chunk in centred(x, shift):
         for j, (X, g) in enumerate(by_group(groups, chunk, G[part])):
-            M[j] += torch.bmm(g, X.mT).sum(0, dtype=torch.float64)
-            s[j] += g.sum((0, 2))[:, None]
+            M[j] += double_sum(torch.bmm(g, X.mT), 0)
+            s[j] += double(g.sum((0, 2)))[:, None]
     M -= s @ r.mT
-    g_weight = (F * M).sum(-1).flatten().to(weight.dtype)
-    g_bias = s.flatten().to(weight.dtype)
+    g_weight = (F * M).sum(-1).flatten().to(weight)
+    g_bias = s.flatten().to(weight)
     if not ctx.needs_input_grad[0]:
         return None, g_weight, g_bias
-    gamma = weight.double().view(groups, d, 1)
+    gamma = double(weight).view(groups, d, 1)
     At = (gamma * F).mT
     out = torch.empty_like(x)
     if not of_batch:
         for j, (g, o) in enumerate(by_group(groups, G, out)):
-            o.baddbmm_(At[j].to(x.dtype).expand(len(x), d, d), g, beta=0)  # o = At g
+            o.baddbmm_(At[j].to(x).expand(len(x), d, d), g, beta=0)  # o = At g
         return out, g_weight, g_bias
     n, *factors = of_batch
     if ctx.is_reduced:
         M, s = reduced(M, s)
     S = 2 / n * root_backward(tuple(factors), gamma * M, "inv_sqrt", ctx.method)
     b = -(At @ s / n + S @ r)
-    At, S, b = At.to(x.dtype), S.to(x.dtype), b.to(x.dtype)
+    At, S, b = At.to(x), S.to(x), b.to(x)
     for part, chunk in centred(x, shift):
         for j, (X, g, o) in enumerate(by_group(groups, chunk, G[part], out[part])):
             o.copy_(b[j]).baddbmm_(S[j].expand(len(X), d, d), X)
@@ -137,34 +138,34 @@ def _differentiable_gradients(
     See Note [Second derivatives]. Groups of channels are the first dimension of all products.
     """
     groups, d, _ = by.root.shape
-    shift = by.mean.to(x.dtype)
+    shift = by.mean.to(x)
     X, G = (  # (groups, B, d, H W)
         t.unflatten(1, (groups, d)).flatten(3).transpose(0, 1)
         for t in (x - shift[:, None, None], G)
     )
-    s = G.sum((1, 3), dtype=torch.float64)[..., None]  # (groups, d, 1)
-    M = (G @ X.mT).sum(1, dtype=torch.float64)  # (groups, d, d)
-    F, r = by.root, (by.mean - shift).view(groups, d, 1)
+    s = double_sum(G, (1, 3))[..., None]  # (groups, d, 1)
+    M = double_sum(G @ X.mT, 1)  # (groups, d, d)
+    F, r = by.root, (by.mean - double(shift)).view(groups, d, 1)
     if by.n is not None and by.method is not None:
-        total = X.sum((1, 3), dtype=torch.float64)
-        square = (X @ X.mT).sum(1, dtype=torch.float64)
+        total = double_sum(X, (1, 3))
+        square = double_sum(X @ X.mT, 1)
         if by.is_reduced:
             total, square = reduced(total, square)
         r = (total / by.n)[..., None]  # mean minus shift
         P = square / by.n - r @ r.mT
         F = known_root(P, "inv_sqrt", by.factors, by.method)
     M = M - s @ r.mT
-    gamma = weight.double().view(groups, d, 1)
-    g_weight = (F * M).sum(-1).flatten().to(weight.dtype)
-    g_bias = s.flatten().to(weight.dtype)
+    gamma = double(weight).view(groups, d, 1)
+    g_weight = (F * M).sum(-1).flatten().to(weight)
+    g_bias = s.flatten().to(weight)
     At = (gamma * F).mT
-    g_x = At.to(x.dtype)[:, None] @ G  # (groups, B, d, H W)
+    g_x = At.to(x)[:, None] @ G  # (groups, B, d, H W)
     if by.n is not None and by.method is not None:
         if by.is_reduced:
             M, s = reduced(M, s)
         S = 2 / by.n * root_slope(P, gamma * M, "inv_sqrt", by.factors, by.method)
         b = -(At @ s / by.n + S @ r)
-        g_x = g_x + S.to(x.dtype)[:, None] @ X + b.to(x.dtype)[:, None]
+        g_x = g_x + S.to(x)[:, None] @ X + b.to(x)[:, None]
     return g_x.transpose(0, 1).reshape(x.shape), g_weight, g_bias
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from orthocond.distributed import reduced
+from orthocond.host import double, wide_device
 
 CHUNK = 2**18  # elements converted at a time: 2 MB in float64, which stay in the cache
 
@@ -39,14 +40,14 @@ def batch_covariance(x: Tensor) -> tuple[Tensor, int]:
     """
     b, d, positions = x.shape
     images = max(1, CHUNK // max(1, d * positions))
-    square = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    square = torch.zeros(d, d, dtype=torch.float64, device=wide_device(x.device))
     counts, means = square.new_zeros(0), square.new_zeros(0, d)
     if b * positions:
         chunks = x.split(images)
         counts = square.new_tensor([len(chunk) * positions for chunk in chunks])
         means = square.new_empty(len(chunks), d)
         for chunk, mean in zip(chunks, means, strict=True):
-            X = chunk.transpose(0, 1).reshape(d, -1).double()  # (d, b N)
+            X = double(chunk.transpose(0, 1).reshape(d, -1))  # (d, b N)
             torch.mean(X, 1, out=mean)
             X = X - mean[:, None]  # not in place: for float64 features X can share their memory
             square.addmm_(X, X.mT)
@@ -71,6 +72,6 @@ def sample_covariances(x: Tensor) -> Tensor:
         >>> sample_covariances(torch.tensor([[[1.0, 3.0], [5.0, 1.0]]])).tolist()
         [[[1.0, -2.0], [-2.0, 4.0]]]
     """
-    X = x.double()
+    X = double(x)
     X = X - X.mean(-1, keepdim=True)
     return X @ X.mT / max(1, x.shape[-1])

@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from orthocond.host import has_float64, with_dtype
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import (
     known_inverse,
@@ -33,6 +34,7 @@ def scaled(X: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     The largest feature is scaled to 1, so that squares neither overflow nor underflow. Y = 0 where
     X is not finite. The scale has the precision of X, at least float32.
     """
+    X = with_dtype(X, dtype) if not has_float64(X.device) else X
     largest = X.detach().abs().amax((-2, -1)).to(torch.promote_types(X.dtype, torch.float32))
     finite = largest.isfinite()  # NaN if the sample holds NaN
     scale = torch.where(finite & (largest > 0), largest, 1).to(dtype)
@@ -43,7 +45,8 @@ def scaled(X: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 def _ridge(eps: float, scale: Tensor) -> Tensor:
     """Return eps / c^2 (..., 1, 1), without 0 / 0 or overflow for features of any scale."""
-    return (eps**0.5 / scale).clamp_max(1e50).square()[..., None, None]
+    largest = min(1e50, torch.finfo(scale.dtype).max ** 0.4)
+    return (eps**0.5 / scale).clamp_max(largest).square()[..., None, None]
 
 
 def _known_sqrt(P: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,7 +73,7 @@ def smooth_gradient(X: Tensor, eps: float, dtype: torch.dtype, g: Tensor) -> Ten
     Y, scale, _ = scaled(X, dtype)
     d, n = Y.shape[-2:]
     ridge = _ridge(eps, scale)
-    g = symmetric(g.to(dtype))
+    g = symmetric(g.to(Y))
     if n <= d:
         R, H, *factors = _smaller_gram(Y, ridge)
         YH = Y @ H
@@ -86,7 +89,7 @@ def smooth_tangent(X: Tensor, eps: float, dtype: torch.dtype, dX: Tensor) -> Ten
     Y, scale, finite = scaled(X, dtype)
     n = Y.shape[-1]
     ridge = _ridge(eps, scale)
-    dY = torch.where(finite[..., None, None], dX, 0).to(dtype)
+    dY = torch.where(finite[..., None, None], dX.to(Y), 0)
     dY = (dY - dY.mean(-1, keepdim=True)) / n**0.5
     if n <= Y.shape[-2]:
         R, H, *factors = _smaller_gram(Y, ridge)

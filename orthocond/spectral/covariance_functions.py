@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orthocond.host import double
 from orthocond.spectral.covariance_derivatives import scaled
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lowrank import (
@@ -100,7 +101,7 @@ class _CovarianceFunction(torch.autograd.Function):
     def forward(X: Tensor, p: Exponent, eps: float, narrow: bool) -> tuple[Tensor, ...]:
         Y, c, finite = _prepared(X, eps)
         U, s, Vt, rank, outcome = thin_svd(Y, narrow)
-        F = _evaluated(U, s, c, p, eps).to(X.dtype)
+        F = _evaluated(U, s, c, p, eps).to(X)
         is_short = (rank < min(X.shape[-2], X.shape[-1] - 1)) & (eps == 0)
         failed = ~finite | (outcome == int(Outcome.FAILED)) | ~F.isfinite().flatten(-2).all(-1)
         if p is None:
@@ -130,7 +131,7 @@ class _CovarianceFunction(torch.autograd.Function):
         else:
             dX = gradient_on_support(U, Vt, *_on_support(s, c, ctx.p, ctx.eps), g)
             dX = first_only(dX, KINK.format(ctx.p), X, g) if builds_graph() else dX
-        return dX.to(X.dtype), None, None, None
+        return dX.to(X), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
@@ -149,7 +150,7 @@ class _CovarianceFunctionForward(_CovarianceFunction):
             dF = first_only(dF, KINK.format(ctx.p), X, dX)
         else:
             dF = _smooth_tangent(X, ctx.p, ctx.eps, failed, dX)
-        return dF.to(X.dtype), *[None] * 7
+        return dF.to(X), *[None] * 7
 
 
 def _slope(P: Tensor, C: Tensor, p: Exponent, ridge: Tensor | float, failed: Tensor) -> Tensor:
@@ -177,7 +178,7 @@ def _gram(Y: Tensor, failed: Tensor) -> Tensor:
 def _smooth_gradient(X: Tensor, p: Exponent, eps: float, failed: Tensor, g: Tensor) -> Tensor:
     """Return dl/dX for dl/dF = g, differentiable once in X, and in g."""
     Y, c, _ = _prepared(X, eps)
-    g = symmetric(g.double()).masked_fill(failed[..., None, None], 0)
+    g = symmetric(double(g)).masked_fill(failed[..., None, None], 0)
     if _by_positions(X, p, eps):
         assert p is not None
         K = _gram(Y, failed)
@@ -191,7 +192,7 @@ def _smooth_gradient(X: Tensor, p: Exponent, eps: float, failed: Tensor, g: Tens
 def _smooth_tangent(X: Tensor, p: Exponent, eps: float, failed: Tensor, dX: Tensor) -> Tensor:
     """Return dF for dX, differentiable in both. It is the adjoint of ``_smooth_gradient``."""
     Y, c, _ = _prepared(X, eps)
-    dX = dX.double().masked_fill(failed[..., None, None], 0)
+    dX = double(dX).masked_fill(failed[..., None, None], 0)
     dY = (dX - dX.mean(-1, keepdim=True)) / X.shape[-1] ** 0.5
     if _by_positions(X, p, eps):
         assert p is not None

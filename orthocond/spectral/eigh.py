@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_floating
+from orthocond.host import has_float64, with_dtype
 from orthocond.spectral.verification import is_eigh
 
 JITTER = 2.0**-40  # relative to the largest entry; far above float64 and below float32 rounding
@@ -184,6 +185,8 @@ def lower_eigh(P: Tensor, strict: bool = False) -> Eigh:
     """
     _require_runtime()
     P = P.detach()
+    if not has_float64(P.device):  # Note [No float64] of host.py
+        return Eigh(*(t.to(P.device) for t in lower_eigh(P.cpu(), strict)))
     if torch.compiler.is_compiling() or type(P) is not Tensor:  # Note [One opaque operator]
         return Eigh(*_operator(P, strict))
     return Eigh(*_Eager.apply(P, strict))
@@ -200,7 +203,7 @@ def eigh(P: Tensor, dtype: torch.dtype | None = torch.float64, strict: bool = Fa
     Returns:
         An Eigh with ascending eigenvalues (..., d), eigenvectors (..., d, d) and an int8 outcome
         (...). A matrix that failed has zero eigenvalues, identity eigenvectors and the outcome
-        FAILED.
+        FAILED. For float64 they are on the CPU if the device of P has no float64.
 
     Raises:
         UserError: P is not a batch of square matrices of at least 1 x 1 and of a real floating
@@ -221,5 +224,5 @@ def eigh(P: Tensor, dtype: torch.dtype | None = torch.float64, strict: bool = Fa
         raise UserError(
             f"the dtype of the arithmetic must be torch.float64 or torch.float32, got {dtype}"
         )
-    P = P.to(dtype)
+    P = with_dtype(P, dtype)
     return lower_eigh((P + P.mT) / 2, strict)

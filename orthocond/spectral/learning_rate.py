@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError, require_floating, unknown
+from orthocond.host import double, wide_device
 
 Rule = Literal["paper", "newton", "exact"]
 
@@ -28,7 +29,7 @@ def quartic_coefficients(W: Tensor, G: Tensor) -> tuple[float, float, float, flo
         W: weight (rows, ...), flattened to a matrix (rows, columns).
         G: gradient, of the same shape.
     """
-    W, G = W.detach().flatten(1).double(), G.detach().flatten(1).double()
+    W, G = double(W.detach().flatten(1)), double(G.detach().flatten(1))
     if W.shape[0] > W.shape[1]:
         W, G = W.mT, G.mT
     A = W @ W.mT - torch.eye(W.shape[0], dtype=W.dtype, device=W.device)
@@ -60,7 +61,7 @@ def _newton(W: Tensor, G: Tensor) -> float:
 
 
 def _paper(W: Tensor, G: Tensor) -> float:
-    w, l = W.detach().flatten().double(), G.detach().flatten().double()
+    w, l = double(W.detach().flatten()), double(G.detach().flatten())
     ww, ll, lw = torch.stack([w @ w, l @ l, l @ w]).tolist()
     denominator = ww * ll + 2 * lw * lw
     return ww * lw / denominator if denominator > 0 else float("nan")
@@ -85,9 +86,9 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
             be 0. If a rule has no step, the result is ``upper``.
 
     Returns:
-        A 0-d float64 tensor on W's device. It is NaN if the rule has no step and ``upper`` is not
-        given. ``newton`` has no step if the curvature is not positive, ``paper`` if G = 0 or
-        W = 0, and all rules if W or G holds NaN or Inf.
+        A 0-d float64 tensor on W's device, or on the CPU if that has no float64. It is NaN if the
+        rule has no step and ``upper`` is not given. ``newton`` has no step if the curvature is not
+        positive, ``paper`` if G = 0 or W = 0, and all rules if W or G holds NaN or Inf.
 
     Raises:
         UserError: the rule is unknown, the shapes differ, the weight has fewer than 2 dimensions,
@@ -114,4 +115,4 @@ def optimal_lr(W: Tensor, G: Tensor, rule: Rule = "paper", upper: float | None =
         eta = _paper(W, G) if rule == "paper" else _newton(W, G)
         if upper is not None and not 0 < eta < upper:  # also if eta is NaN
             eta = upper
-    return torch.tensor(eta, dtype=torch.float64, device=W.device)
+    return torch.tensor(eta, dtype=torch.float64, device=wide_device(W.device))

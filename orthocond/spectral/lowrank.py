@@ -74,7 +74,7 @@ def gradient_on_support(U: Tensor, Vt: Tensor, inner: Tensor, outer: Tensor, g: 
 
     ``inner`` (..., k, k) and ``outer`` (..., 1, k) are the factors of A and of g U in the note.
     """
-    g = g.to(U.dtype)
+    g = g.to(U)
     gU = (g + g.mT) @ U  # (..., d, k): 2 g U of the note; the terms below include the 2
     A = U.mT @ gU
     left = U @ (A * (inner - outer).to(U.dtype)) + gU * outer.to(U.dtype)
@@ -84,7 +84,7 @@ def gradient_on_support(U: Tensor, Vt: Tensor, inner: Tensor, outer: Tensor, g: 
 
 def tangent_on_support(U: Tensor, Vt: Tensor, inner: Tensor, outer: Tensor, dX: Tensor) -> Tensor:
     """Return dF for dX: the adjoint of ``gradient_on_support``."""
-    T = dX.to(U.dtype) @ (Vt.mT / Vt.shape[-1] ** 0.5)  # (..., d, k)
+    T = dX.to(U) @ (Vt.mT / Vt.shape[-1] ** 0.5)  # (..., d, k)
     Z = U @ (U.mT @ T * (inner - outer).to(U.dtype)) + T * outer.to(U.dtype)
     return 2 * symmetric(Z @ U.mT)
 
@@ -125,7 +125,7 @@ class _CovarianceRoot(torch.autograd.Function):
                 ridge = r0 * (~failed).to(work)
                 Q.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
             Q = _require_none(failed, Q) if strict else Q
-        return Q.to(X.dtype), outcome, is_kink, U, s, r, Vt.to(work)
+        return Q.to(X), outcome, is_kink, U, s, r, Vt.to(work)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -146,7 +146,7 @@ class _CovarianceRoot(torch.autograd.Function):
             else:
                 dX = gradient_on_support(*_of_root(factors, ctx.eps**0.5), g)
                 dX = first_only(dX, KINK, X, g) if builds_graph() else dX
-        return dX.to(X.dtype), None, None, None
+        return dX.to(X), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
@@ -166,7 +166,7 @@ class _CovarianceRootForward(_CovarianceRoot):
                 dQ = first_only(dQ, KINK, X, dX)
             else:
                 dQ = smooth_tangent(X, ctx.eps, ctx.dtype, dX)
-        return dQ.to(X.dtype), *[None] * 6
+        return dQ.to(X), *[None] * 6
 
 
 def _check(X: Tensor, eps: float, dtype: torch.dtype) -> None:

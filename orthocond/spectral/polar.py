@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.host import Refusal, refuse
+from orthocond.host import Refusal, double, refuse
 from orthocond.spectral.eigh import Outcome, eigh, lower_eigh
 from orthocond.spectral.lyapunov import (
     builds_graph,
@@ -91,7 +91,7 @@ def _from_gram(G: Tensor, tolerance: float, precision: float) -> tuple[Tensor, b
 def _factor(G: Tensor, method: Method) -> tuple[Tensor, bool]:
     """Return the polar factor of G, and whether all matrices have full rank."""
     tall = G.shape[-2] > G.shape[-1]
-    A = G.double()
+    A = double(G)
     A = A.mT if tall else A
     largest = A.abs().amax((-2, -1), keepdim=True)  # (..., 1, 1), NaN if A holds NaN
     if not largest.isfinite().all():
@@ -108,7 +108,7 @@ def _factor(G: Tensor, method: Method) -> tuple[Tensor, bool]:
                 "use 'svd' or 'auto'"
             )
         R, is_full = _from_svd(A, tolerance)
-    return (R.mT if tall else R).to(G.dtype), is_full
+    return (R.mT if tall else R).to(G), is_full
 
 
 def _slope(G: Tensor, R: Tensor, C: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class _Polar(torch.autograd.Function):
     def _slope(ctx: Any, C: Tensor) -> Tensor:
         G, R, is_full = ctx.saved_tensors
         C = refuse(C, Refusal(~is_full, UserError, NO_DERIVATIVE))
-        return _slope(G.double(), R.double(), C.double()).to(C.dtype)
+        return _slope(double(G), double(R), double(C)).to(C)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, _: Any) -> tuple[Tensor | None, None]:

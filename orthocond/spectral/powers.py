@@ -178,7 +178,7 @@ class _Spectral(torch.autograd.Function):
         l = l + eps
         l = _in_domain(l, p, torch.finfo(P.dtype).eps)
         F = (U * value(l, p).unsqueeze(-2)) @ U.mT
-        return F.to(P.dtype), (l <= 0).any(), l, U
+        return F.to(P), (l <= 0).any(), l, U
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -218,10 +218,10 @@ def _slope(ctx: Any, C: Tensor, with_graph: bool) -> Tensor:
     if has_kink and not which:
         C = refuse(C, Refusal(is_singular, UserError, refused))
     if not with_graph or (has_kink and is_singular):
-        X = Slope.forward(P, C.to(l.dtype), p, l, U).to(C.dtype)
+        X = Slope.forward(P, C.to(l), p, l, U).to(C)
         return first_only(X, refused, P, C) if with_graph else X
-    X = Slope.apply(P.to(l.dtype), C.to(l.dtype), p, l, U)
-    return X.to(C.dtype)
+    X = Slope.apply(P.to(l), C.to(l), p, l, U)
+    return X.to(C)
 
 
 def _function(P: Tensor, p: Exponent, eps: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_whole, unknown
-from orthocond.host import Refusal, refuse
+from orthocond.host import Refusal, double, refuse
 from orthocond.spectral import minimax, newton_schulz
 from orthocond.spectral.backward_rules import Backward, Power, divided_differences
 from orthocond.spectral.eigh import Outcome, eigh
@@ -59,7 +59,7 @@ def _by_eigh(P: Tensor, power: Power, eps: float, method: Method, strict: bool) 
     l = torch.where(failed[..., None], 1, l)
     outcome = torch.where(failed, int(Outcome.FAILED), outcome).to(torch.int8)
     f = l.sqrt() if power == "sqrt" else l.rsqrt()
-    return Root(((U * f.unsqueeze(-2)) @ U.mT).to(P.dtype), outcome, (l, U), method)
+    return Root(((U * f.unsqueeze(-2)) @ U.mT).to(P), outcome, (l, U), method)
 
 
 def _with_ridge(P: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -68,8 +68,9 @@ def _with_ridge(P: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     A matrix for which this is False is replaced by the identity.
     """
     require_square(P)
-    identity = torch.eye(P.shape[-1], dtype=torch.float64, device=P.device)
-    A = P.double() + eps * identity
+    A = double(P)
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    A = A + eps * identity
     A = (A + A.mT) / 2
     keep = A.isfinite().flatten(-2).all(-1) & (A.diagonal(dim1=-2, dim2=-1).sum(-1) >= 0)
     return torch.where(keep[..., None, None], A, identity), keep
@@ -92,7 +93,7 @@ def _by_newton_schulz(P: Tensor, power: Power, eps: float, method: Method, stric
         )
         F = refuse(F, Refusal(~keep.all(), DecompositionError, line, (~keep).sum()))
     keep = keep[..., None, None]
-    return Root(F.masked_fill(~keep, 0).to(P.dtype), outcome, (keep, *factors), method)
+    return Root(F.masked_fill(~keep, 0).to(P), outcome, (keep, *factors), method)
 
 
 def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: bool) -> Root:
@@ -126,7 +127,7 @@ def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: boo
     keep = keep[..., None, None]
     s, sqrt, inverse = s.view(*batch, 1, 1), sqrt.view(A.shape), inverse.view(A.shape)
     factors = (keep, s, sqrt) if power == "sqrt" else (keep, s, sqrt, inverse)
-    value = F.masked_fill(~keep, 0).to(P.dtype)
+    value = F.masked_fill(~keep, 0).to(P)
     return Root(value, outcome, factors, method._replace(quintics=quintics))
 
 
@@ -150,20 +151,20 @@ def root_backward(factors: tuple[Tensor, ...], g: Tensor, power: Power, method: 
     """
     if method.solver == "eigh":
         l, U = factors
-        S = U.mT @ symmetric(g).to(U.dtype) @ U
+        S = U.mT @ symmetric(g).to(U) @ U
         D = divided_differences(l, power, method.backward)
-        return (U @ (D * S) @ U.mT).to(g.dtype)
+        return (U @ (D * S) @ U.mT).to(g)
     keep, *others = factors
-    gF = g.double() * keep
+    gF = double(g) * keep
     if method.solver == "newton-schulz":
         none = torch.zeros_like(gF)
         both = (gF, none) if power == "sqrt" else (none, gF)
         gA = newton_schulz.iterate_backward(tuple(others), *both)
-        return torch.where(keep, (gA + gA.mT) / 2, 0).to(g.dtype)
+        return torch.where(keep, (gA + gA.mT) / 2, 0).to(g)
     s, Q, *inverse = others
     C = symmetric(gF)
     C = -(inverse[0] @ C @ inverse[0]) / s if inverse else C  # dS = -S dQ S, S = inverse / sqrt(s)
-    return solve(C, method.quintics, (Q, s)).masked_fill(~keep, 0).to(g.dtype)
+    return solve(C, method.quintics, (Q, s)).masked_fill(~keep, 0).to(g)
 
 
 def tried_quintics() -> tuple[tuple[minimax.Quintic, ...], ...]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError, require_floating
-from orthocond.host import Refusal, refuse
+from orthocond.host import Refusal, double, refuse
 from orthocond.spectral import minimax
 from orthocond.spectral.backward_rules import Backward, Power
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front
@@ -77,7 +77,7 @@ class _Root(torch.autograd.Function):
         P, is_singular, steps, *factors = ctx.saved_tensors
         g, power, method = _settings(ctx, g, is_singular, steps)
         if builds_graph() and is_smooth(method):
-            gP = root_slope(P.double(), g.double(), power, tuple(factors), method).to(g.dtype)
+            gP = root_slope(double(P), double(g), power, tuple(factors), method).to(g)
         else:
             gP = root_backward(tuple(factors), g, power, method)
             if builds_graph():
@@ -98,7 +98,7 @@ class _RootForward(_Root):
         P, is_singular, steps, *factors = ctx.saved_tensors
         dP, power, method = _settings(ctx, dP, is_singular, steps)
         if is_smooth(method):
-            dF = root_slope(P.double(), dP.double(), power, tuple(factors), method).to(dP.dtype)
+            dF = root_slope(double(P), double(dP), power, tuple(factors), method).to(dP)
         elif method.solver == "eigh":  # the rules are self-adjoint too
             dF = root_backward(tuple(factors), dP, power, method)
             dF = first_only(dF, FIRST_ONLY.format(_name(method)), P, dP)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError
+from orthocond.host import has_float64
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.verification import are_eigenvalues, are_singular_values, is_svd
 
@@ -60,6 +61,9 @@ def svd(A: Tensor) -> Factors:
         >>> svd(torch.diag(torch.tensor([2.0, 3.0])))[1].tolist()
         [3.0, 2.0]
     """
+    if not has_float64(A.device):  # Note [No float64] of host.py
+        U, s, Vh = svd(A.cpu())
+        return U.to(A.device), s.to(A.device), Vh.to(A.device)
     A = A.detach()
     batch, (m, n) = A.shape[:-2], A.shape[-2:]
     stack = A.reshape(-1, m, n)
@@ -88,6 +92,8 @@ def singular_values(A: Tensor) -> Tensor:
         >>> singular_values(torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])).tolist()
         [4.0, 3.0]
     """
+    if not has_float64(A.device):
+        return singular_values(A.cpu()).to(A.device)
     A = A.detach()
     if not A.isfinite().all():
         raise DecompositionError("the matrix holds NaN or Inf and has no singular values")
@@ -109,6 +115,8 @@ def covariance_eigenvalues(P: Tensor) -> Tensor:
     A covariance fails if it holds NaN or Inf, or if no driver gives eigenvalues that pass the
     check. Only the lower triangle is read.
     """
+    if not has_float64(P.device):
+        return covariance_eigenvalues(P.cpu()).to(P.device)
     d = P.shape[-1]
     stack = P.detach().reshape(-1, d, d)
     finite = stack.isfinite().flatten(1).all(1)

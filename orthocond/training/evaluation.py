@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from orthocond.errors import UserError
+from orthocond.host import wide_device
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -43,7 +44,7 @@ def evaluate(
         logits = model(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)  # (b, <= 5)
-        part = logits.new_zeros(4, dtype=torch.float64)
+        part = logits.new_zeros(4, dtype=torch.float64, device=wide_device(logits.device))
         part[0] = cross_entropy(logits, labels, reduction="sum")
         part[1], part[2], part[3] = hits[:, 0].sum(), hits.sum(), len(labels)
         sums = part if sums is None else sums + part

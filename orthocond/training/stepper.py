@@ -17,6 +17,7 @@ from orthocond.artifacts.csv_tables import Rows
 from orthocond.config.schema import Config
 from orthocond.config.tasks import TASKS
 from orthocond.errors import DecompositionError, UserError
+from orthocond.host import double, wide_device
 from orthocond.spectral.spectra import singular_values
 from orthocond.training.signals import StopSignal
 from orthocond.training.treated_network import build_network
@@ -130,7 +131,7 @@ class Stepper:
                 group["lr"] = learning_rate(self.config, self.step / self.epoch_steps)
 
             self.optimizer.zero_grad()
-            sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
+            sums = torch.zeros(4, dtype=torch.float64, device=wide_device(accelerator.device))
             micro_batches = list(self.micro_batches(images, labels, self.config.accumulate))
             for i, (x, y) in enumerate(micro_batches):
                 last = i + 1 == len(micro_batches)
@@ -142,8 +143,8 @@ class Stepper:
                     self.mark("forward")
                     accelerator.backward(loss / len(micro_batches) + penalty)
                 self.mark("gradient")
-                sums[0] += loss.detach() * len(y)
-                sums[1] += (logits.argmax(1) == y).sum()
+                sums[0] += double(loss.detach() * len(y))
+                sums[1] += double((logits.argmax(1) == y).sum())
                 sums[2] += len(y)
 
             self._require_finite_gradient()
@@ -194,7 +195,7 @@ class Stepper:
         counts = torch.tensor(
             [[o.failures, o.unrecovered] for o in self.outcomes] or [[0, 0]],
             dtype=torch.float64,
-            device=self.accelerator.device,
+            device=wide_device(self.accelerator.device),
         ).sum(0)
         for outcomes in self.outcomes:
             outcomes.reset()
@@ -207,7 +208,7 @@ class Stepper:
         self.count_outcomes()
         sums, eta_steps = self.sums, self.sums["eta_steps"]
         self.sums = defaultdict(float)
-        sv = singular_values(self.treated.weight().double())
+        sv = singular_values(double(self.treated.weight()))
         return {
             "step": self.step,
             "lr": learning_rate(self.config, (self.step - 1) / self.epoch_steps),

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from orthocond.errors import DecompositionError, UserError
-from orthocond.host import Refusal, refuse
+from orthocond.host import Refusal, double, refuse
 from orthocond.spectral.roots import root
 from orthocond.treatments.protocol import Treatment
 
@@ -119,9 +119,9 @@ class _FromBlocks(nn.Module):
     def forward(self, packed: Tensor) -> Tensor:
         """Return the kernel (out, in, k, k) in the dtype of the packed parameter."""
         with torch.autocast(packed.device.type, enabled=False):  # it would round the products
-            K = block_convolution(*self._blocks(packed.double()))  # (c, n, k, k)
+            K = block_convolution(*self._blocks(double(packed)))  # (c, n, k, k)
         K = K if self._out >= self._in else K.transpose(0, 1)  # Note [Wide and tall]
-        return K.to(packed.dtype)
+        return K.to(packed)
 
 
 class OrthogonalConvolution(Treatment):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from orthocond.host import double
 from orthocond.spectral.eigh import lower_eigh
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import to_matrix, wide
@@ -38,8 +39,8 @@ def largest_singular_value(A: Tensor) -> Tensor:
     """
     A = A if A.shape[0] <= A.shape[1] else A.mT
     with torch.no_grad():
-        B = A.double().nan_to_num(0, 0, 0)  # a decomposition of NaN would raise
-        u = lower_eigh(B @ B.mT, strict=True).vectors[:, -1].to(A.dtype)
+        B = double(A).nan_to_num(0, 0, 0)  # a decomposition of NaN would raise
+        u = lower_eigh(B @ B.mT, strict=True).vectors[:, -1].to(A)
     return torch.linalg.vector_norm(A.mT @ u)
 
 

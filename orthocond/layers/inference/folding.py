@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orthocond.errors import DecompositionError, UserError
+from orthocond.host import double
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
 from orthocond.layers.inference.preceding import KINDS, layers_before, traces
 from orthocond.layers.recalibration import unwrapped
@@ -67,10 +68,10 @@ def _map_of(name: str, norm: DecorrelatedBatchNorm) -> tuple[Tensor, Tensor, Ten
             f"the running covariance of {name!r} holds NaN or Inf, or is singular and eps is 0: "
             "train or recalibrate the model before fold"
         )
-    mean = norm.running_mean.double()
+    mean = double(norm.running_mean)
     if not norm.affine:
         return F, mean, torch.zeros_like(mean)
-    return norm.weight.double().view(*F.shape[:2], 1) * F, mean, norm.bias.double()
+    return double(norm.weight).view(*F.shape[:2], 1) * F, mean, double(norm.bias)
 
 
 def _apply(A: Tensor, W: Tensor) -> Tensor:
@@ -83,25 +84,25 @@ def _merge(layer: nn.Module, A: Tensor, mean: Tensor, bias: Tensor) -> nn.Module
     new = copy.copy(layer)
     new._parameters = dict(layer._parameters)  # the layer itself may be in use elsewhere
     old = layer.get_parameter("weight")
-    before = 0 if layer.bias is None else layer.get_parameter("bias").double()
+    before = 0 if layer.bias is None else double(layer.get_parameter("bias"))
     b = _apply(A, before - mean) + bias
     trains = old.requires_grad
-    new.weight = nn.Parameter(_apply(A, old.double()).to(old.dtype), trains)
-    new.bias = nn.Parameter(b.to(old.dtype), trains)
+    new.weight = nn.Parameter(_apply(A, double(old)).to(old), trains)
+    new.bias = nn.Parameter(b.to(old), trains)
     return new
 
 
 def _pointwise(norm: DecorrelatedBatchNorm, A: Tensor, mean: Tensor, bias: Tensor) -> nn.Module:
     """Return the 1x1 convolution that does what a whitening layer does in evaluation."""
-    dtype, C = norm.running_matrix.dtype, norm.num_features
+    C = norm.num_features
     kind = _Pointwise1d if norm.spatial == 1 else CONVOLUTIONS[norm.spatial]
     with torch.device("meta"):
         new = kind(C, C, 1, groups=norm.groups)
-    rounded = A.to(dtype)
+    rounded = A.to(norm.running_matrix)
     trains = norm.affine and norm.weight.requires_grad
     weight = rounded.reshape(new.weight.shape)  # (C, d, 1, ...)
     new.weight = nn.Parameter(weight, trains)
-    new.bias = nn.Parameter((bias - _apply(rounded.double(), mean)).to(dtype), trains)
+    new.bias = nn.Parameter((bias - _apply(double(rounded), mean)).to(rounded), trains)
     vars(new).update({name: v for name, v in vars(norm).items() if name.startswith("_forward_")})
     return new  # with the hooks of the whitening layer, which see what they saw before
 

@@ -8,13 +8,14 @@ from functools import cached_property
 
 from torch import Tensor
 
+from orthocond.host import double
 from orthocond.spectral.spectra import singular_values
 
 
 def _kappa(G: Tensor) -> float:
     if not G.isfinite().all():
         return math.nan
-    s = singular_values(G.double())
+    s = singular_values(double(G))
     return (s.max() / s.min()).item()
 
 
