@@ -51,19 +51,21 @@ def vectors(d: int, device: torch.device) -> Tensor:
         return w.to(device)
 
 
+def _limit(d: int, dtype: torch.dtype) -> float:
+    return SLACK * (d + 8) * torch.finfo(dtype).eps
+
+
 def _scale(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the largest |value| (b, 1, 1) of values (b, 1, d), at least dtype's least normal.
+    """Return the largest |value| (b,) of values (b, d), at least dtype's least normal number.
 
     Below that, rounding is absolute.
     """
-    largest = torch.linalg.vector_norm(values, torch.inf, 2, keepdim=True)
-    return largest.clamp_min(torch.finfo(dtype).tiny)
+    return torch.linalg.vector_norm(values, torch.inf, 1).clamp_min(torch.finfo(dtype).tiny)
 
 
-def _is_small(residuals: Tensor, d: int, dtype: torch.dtype) -> Tensor:
-    """Return whether all entries of residuals (b, k, n) are below the limit (b,); NaN is not."""
-    limit = SLACK * (d + 8) * torch.finfo(dtype).eps
-    return torch.linalg.vector_norm(residuals, torch.inf, (1, 2)) < limit
+def _largest(residuals: Tensor) -> Tensor:
+    """Return the largest |entry| (b,) of residuals (b, k, n). For NaN it is not below any limit."""
+    return torch.linalg.vector_norm(residuals, torch.inf, (1, 2))
 
 
 def is_eigh(P: Tensor, values: Tensor, U: Tensor) -> Tensor:
@@ -83,12 +85,14 @@ def is_eigh(P: Tensor, values: Tensor, U: Tensor) -> Tensor:
     b, d, dtype = len(P), P.shape[-1], P.dtype
     if dtype != torch.float64:
         P, values, U = P.double(), values.double(), U.double()
-    w, l, Ut = vectors(d, P.device), values.unsqueeze(1), U.mT
+    w, l = vectors(d, P.device), values.unsqueeze(1)
     rows = w.expand(b, -1, -1)
-    x = torch.bmm(rows, Ut)  # (b, 3, d), (U w)^T
-    apart = torch.baddbmm(rows, x, U, beta=-1)
-    residual = torch.baddbmm(torch.bmm(w * l, Ut), x, P, beta=-1) / _scale(l, dtype)
-    return _is_small(torch.cat([apart, residual], 1), d, dtype)
+    both = torch.bmm(torch.cat([rows, w * l], 1), U.mT)  # (b, 6, d), one product for both checks
+    x, y = both[:, :VECTORS], both[:, VECTORS:]  # (U w)^T, (U L w)^T
+    apart = _largest(torch.baddbmm(rows, x, U, beta=-1))
+    residual = _largest(torch.baddbmm(y, x, P, beta=-1))
+    limit = _limit(d, dtype)
+    return (apart < limit) & (residual < limit * _scale(values, dtype))
 
 
 def is_svd(G: Tensor, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:
@@ -104,12 +108,11 @@ def is_svd(G: Tensor, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:
     G, U, s, Vh = G.double(), U.double(), s.double(), Vh.double()
     if G.shape[-2] < G.shape[-1]:  # the residual says more on the side where U or V is square
         G, U, Vh = G.mT, Vh.mT, U.mT
-    w = vectors(s.shape[-1], G.device)
-    s = s.unsqueeze(1)
+    w, limit = vectors(s.shape[-1], G.device), _limit(largest, dtype)
     x, y = w @ Vh, w @ U.mT  # (b, 3, n), (b, 3, m)
-    residual = (x @ G.mT - (w * s) @ U.mT) / _scale(s, dtype)
+    residual = x @ G.mT - (w * s.unsqueeze(1)) @ U.mT
     apart = torch.cat([x @ Vh.mT - w, y @ U - w], 1)
-    return _is_small(apart, largest, dtype) & _is_small(residual, largest, dtype)
+    return (_largest(apart) < limit) & (_largest(residual) < limit * _scale(s, dtype))
 
 
 def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +146,7 @@ def are_eigenvalues(P: Tensor, values: Tensor) -> Tensor:
     l = values.double() / scale.squeeze(-1)
     diagonal = A.diagonal(dim1=1, dim2=2)
     square = 2 * A.square().sum((1, 2)) - diagonal.square().sum(1)
-    limit = SLACK * (P.shape[-1] + 8) * torch.finfo(P.dtype).eps
+    limit = _limit(P.shape[-1], P.dtype)
     return _have_moments(l, diagonal.sum(1), square, limit) & (l.diff() >= 0).all(1)
 
 
@@ -157,7 +160,7 @@ def are_singular_values(A: Tensor, values: Tensor) -> Tensor:
     B, scale = _scaled(A)
     s = values.double() / scale.squeeze(-1)
     gram = B @ B.mT if B.shape[1] <= B.shape[2] else B.mT @ B
-    limit = SLACK * (max(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps
+    limit = _limit(max(A.shape[1:]), A.dtype)
     moments = gram.diagonal(dim1=1, dim2=2).sum(1), gram.square().sum((1, 2))
     descending = (s.diff() <= 0).all(1) & (s >= 0).all(1)
     return _have_moments(s.square(), *moments, limit) & descending
