@@ -17,6 +17,7 @@ from torch.func import functional_call, grad, jvp, vmap
 import orthocond as oc
 from orthocond.layers import running_statistics
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
+from orthocond.layers.inference.evaluation import Cache
 from orthocond.layers.moments import CHUNK
 from orthocond.layers.running_statistics import RunningStatistics
 
@@ -308,3 +309,49 @@ def test_compiled_it_follows_the_statistics() -> None:
     for _ in range(2):
         torch.testing.assert_close(compiled(x), layer(x), rtol=1e-9, atol=1e-9)
         layer.running_covariance.mul_(2)
+
+
+SHAPES = {
+    oc.DecorrelatedBatchNorm1d: [(5, 4), (5, 4, 7)],
+    oc.DecorrelatedBatchNorm2d: [(5, 4, 3, 3), (1, 4, 2, 5)],
+    oc.DecorrelatedBatchNorm3d: [(2, 4, 3, 2, 2)],
+}
+SETTINGS = [
+    *({"solver": s, "groups": g} for s in ("eigh", "minimax", "newton-schulz") for g in (1, 2)),
+    {"running": "root"},
+    {"affine": False},
+]
+
+
+@pytest.mark.parametrize("form", ["2d"], indirect=True)  # the kinds below are all forms
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_cached_path_is_the_uncached_one_to_the_bit(
+    kind: type[nn.Module], settings: dict, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs and gradients, of inputs below and above a chunk, with and without gradients."""
+    layer = kind(4, **settings).to(dtype)
+    for shape in SHAPES[kind]:
+        layer.train()(torch.randn(shape).to(dtype))
+    layer.eval()
+
+    def found() -> list[Tensor]:
+        results = []
+        for shape in SHAPES[kind]:
+            for chunk in (CHUNK, 8):
+                monkeypatch.setattr(running_statistics, "CHUNK", chunk)
+                x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+                with torch.no_grad():
+                    results.append(layer(x))
+                y = layer(x.requires_grad_())
+                results += [y.detach(), *torch.autograd.grad(y.float().square().sum(), x)]
+        return results
+
+    found()  # fills the caches
+    cached = found()
+    monkeypatch.setattr(
+        Cache, "get", lambda self, compute, sources, dtype, by_host: compute(*sources, dtype)
+    )
+    for a, b in zip(cached, found(), strict=True):
+        assert torch.equal(a, b)
