@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 PACKAGES = ("orthocond", "torch", "torchvision", "accelerate", "numpy")
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""Names of the instructions for products in bfloat16, in torch.cpu.get_capabilities."""
 
 
 def commit() -> str | None:
@@ -43,6 +46,29 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def _capabilities() -> Mapping[str, Any]:
+    """Return torch's list of what the CPU can do; it is empty if an older torch has none."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities
+
+
+def has_bfloat16() -> bool:
+    """Return whether the CPU multiplies in bfloat16, or True if an older torch can't tell."""
+    capabilities = _capabilities()
+    return not capabilities or any(capabilities.get(name) for name in BFLOAT16)
+
+
+def _instructions() -> str:
+    """Return the CPU's vector instructions that torch uses, and those for bfloat16.
+
+    Processors with one model name, such as the virtual "AMD EPYC", differ in them. The kernels
+    that torch chooses, and so the last digits of a run, depend on them.
+    """
+    capabilities = _capabilities()
+    bfloat16 = [name for name in BFLOAT16 if capabilities.get(name)]
+    return " ".join((torch.backends.cpu.get_cpu_capability(), *bfloat16))
+
+
 def describe(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
     """Return the environment of a run, as written to environment.json.
 
@@ -59,6 +85,7 @@ def describe(device: torch.device, precision: str, processes: int) -> dict[str, 
         "device_name": (
             torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
         ),
+        "instructions": _instructions(),
         "dtype": precision,
         "threads": torch.get_num_threads(),
         "processes": processes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +22,7 @@ from orthocond.data import ImageData, load_data
 from orthocond.distributed import lost_processes_named
 from orthocond.errors import UserError, memory_short
 from orthocond.training.allocator import keep_memory
-from orthocond.training.environment import describe
+from orthocond.training.environment import describe, has_bfloat16
 from orthocond.training.signals import Interrupted, StopSignal
 from orthocond.training.stepper import Diverged
 from orthocond.training.summary import summarize
@@ -31,8 +31,6 @@ from orthocond.training.trainer import Save, Trainer
 
 T = TypeVar("T")
 AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
-BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
-"""Names of the instructions for products in bfloat16, in torch.cpu.get_capabilities."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,6 @@ class Result:
     name: str
     status: str  # complete, diverged, interrupted, or locked: another process trains it
     summary: dict[str, Any] | None = None
-
-
-def has_bfloat16() -> bool:
-    """Return whether the CPU multiplies in bfloat16, or True if an older torch can't tell."""
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return not capabilities or any(capabilities.get(name) for name in BFLOAT16)
 
 
 def make_accelerator(precision: str, timeout: float = 600) -> Accelerator:
@@ -252,7 +244,7 @@ class Session:
                 if log:
                     log(checkpoint.tables["metrics"])
 
-            summary = _run(trainer, planned.settings, save)
+            summary = train_and_summarize(trainer, planned.settings, save)
             if self.is_main:
                 writer.finish(summary, trainer.tables)
             self.accelerator.wait_for_everyone()
@@ -274,11 +266,23 @@ def _finished(run: Run) -> Result:
     return Result(run.name, summary["status"], summary)
 
 
-def _run(trainer: Trainer, settings: dict[str, Any], save: Save) -> dict[str, Any]:
-    """Train to the last epoch, or until the run diverges, and return its summary."""
+def train_and_summarize(
+    trainer: Trainer, settings: dict[str, Any], save: Save, steps: int | None = None
+) -> dict[str, Any]:
+    """Train to the last epoch, or until the run diverges, and return its summary.
+
+    Args:
+        trainer: the run.
+        settings: as stored in the run's config.json.
+        save: called with each checkpoint.
+        steps: number of steps of the run after which to stop, as in ``Trainer.run``.
+
+    Raises:
+        Interrupted: a signal asked the run to stop; the state is saved.
+    """
     status = "complete"
     try:
-        trainer.run(save)
+        trainer.run(save, steps)
     except Diverged:
         status = "diverged"
         save(trainer.checkpoint())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from itertools import islice
 
 from accelerate import Accelerator
 
@@ -86,12 +87,14 @@ class Trainer:
         """Number of trained values in the network."""
         return sum(p.numel() for p in self.model.parameters())
 
-    def run(self, save: Save) -> None:
-        """Train to the last epoch.
+    def run(self, save: Save, steps: int | None = None) -> None:
+        """Train to the last epoch, or to an earlier step.
 
         Args:
             save: called with the whole state every ``checkpoint_every`` steps, at the end of each
-                epoch, and before Interrupted is raised.
+                epoch, before Interrupted is raised, and at the step to stop at.
+            steps: number of optimizer steps of the run after which to stop; None for all. The
+                schedule is that of the whole run, so the first steps do not depend on it.
 
         Raises:
             Diverged: the loss or the gradient is not finite.
@@ -99,23 +102,27 @@ class Trainer:
         """
         # Sums are left where all steps of an epoch were taken, but its evaluation was not finished.
         first = (self.step - 1 if self.stepper.sums else self.step) // self.epoch_steps
-        for epoch in range(first, self.config.epochs):
+        last_step = self.total_steps if steps is None else min(steps, self.total_steps)
+        for epoch in range(first, math.ceil(last_step / self.epoch_steps)):
             forget_peak(self.accelerator.device)
             seconds, images = time.perf_counter(), -self.stepper.sums.get("images", 0.0)
-            self._train_epoch(epoch, save)
+            self._train_epoch(epoch, save, last_step)
+            if self.step < (epoch + 1) * self.epoch_steps:  # to stop within this epoch
+                return save(self.checkpoint())
             seconds, images = time.perf_counter() - seconds, images + self.stepper.sums["images"]
             self._finish_epoch(epoch, seconds, images)
             save(self.checkpoint())
             self._stop_if_asked()
 
-    def _train_epoch(self, epoch: int, save: Save) -> None:
-        """Take the steps of an epoch that are not taken yet."""
+    def _train_epoch(self, epoch: int, save: Save, last_step: int) -> None:
+        """Take the steps of an epoch that are not taken yet, up to ``last_step`` of the run."""
         config, done = self.config, self.step - epoch * self.epoch_steps
+        batches = self.data.train_batches(
+            epoch, config.seed, config.batch_size, *self.share, first_step=done
+        )
         self.model.train()
         with self._probe() as probe:
-            for images, labels in self.data.train_batches(
-                epoch, config.seed, config.batch_size, *self.share, first_step=done
-            ):
+            for images, labels in islice(batches, max(0, last_step - self.step)):
                 probe.step = self.step
                 self.stepper.take_step(images, labels)
                 self._record(probe, epoch)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from orthocond.artifacts.checkpoints import Checkpoint
+from orthocond.artifacts.csv_tables import COLUMNS_OF, to_csv, to_frame
 from orthocond.artifacts.run_writer import CONDITIONING, METRICS, TIMINGS, Run, RunWriter
 from orthocond.config.schema import Config, Grid
 from orthocond.config.sources import resolve
@@ -13,6 +15,7 @@ from orthocond.data.memory import InMemoryData
 from orthocond.errors import UserError
 from orthocond.training.session import Result, Session
 from orthocond.training.stepper import Stepper, learning_rate
+from orthocond.training.trainer import Trainer
 
 TINY = [
     "epochs=2",
@@ -131,6 +134,24 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bytes(
     (resumed,) = train(grid, tmp_path)
     assert resumed.status == "complete"
     assert content(tmp_path / resumed.name) == content(uninterrupted)
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_run_trained_to_a_step_has_the_first_rows_of_the_whole_run(
+    uninterrupted: Path, tmp_path: Path, steps: int
+) -> None:
+    session = Session(tiny("nog+ow+olr"), tmp_path)
+    saved: list[Checkpoint] = []
+    trainer = Trainer(next(iter(session.grid)), session.data, session.accelerator, session.stop)
+    trainer.run(saved.append, steps)
+    assert trainer.step == saved[-1].step == steps
+    expected = Run(uninterrupted)
+    for table, whole in (("metrics", expected.metrics), ("conditioning", expected.conditioning)):
+        rows = to_frame(COLUMNS_OF[table], to_csv(COLUMNS_OF[table], trainer.tables[table]))
+        pd.testing.assert_frame_equal(rows, whole.iloc[: len(rows)])
+    assert len(trainer.tables["metrics"]) == steps // 4
+    trainer.run(saved.append, steps)  # it is there already
+    assert trainer.step == steps and saved[-1].tables["metrics"] == trainer.tables["metrics"]
 
 
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
