@@ -1,4 +1,4 @@
-"""``orthocond measure``: conditioning of runs and of layers, and the time of a training step."""
+"""``orthocond measure``: conditioning of runs and layers, time of a step, reproduction of a run."""
 
 from __future__ import annotations
 
@@ -102,13 +102,41 @@ Out = Annotated[
     Path | None, typer.Option(help="Folder in which to store one timing.json per method.")
 ]
 
+# Options of ``measure against``.
+Recorded = Annotated[Path, typer.Argument(metavar="RUN", help="A complete run.")]
+DataAgain = Annotated[
+    str | None,
+    typer.Option(
+        help="The data of the run, as for orthocond train. Required if they are in a folder: "
+        "folder:PATH or imagenet:PATH.",
+    ),
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option(
+        help="Epochs to train, from the first; a fraction such as 0.5 stops within an epoch. "
+        "Default: all.",
+    ),
+]
+OutAgain = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder in which to keep the retrained run; an interrupted one is resumed there. "
+        "Default: a temporary folder.",
+    ),
+]
+Receipt = Annotated[
+    Path | None, typer.Option(help="File to which to write the receipt too, as Markdown.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def measure(
     context: typer.Context,
     _timing: Annotated[bool, typer.Option("--timing", hidden=True)] = False,
+    _against: Annotated[Path | None, typer.Option("--against", hidden=True)] = None,
 ) -> None:
-    """Measure how well conditioned covariances are, or how long a training step takes.
+    """Measure the conditioning of covariances, the time of a step, or how a run reproduces.
 
     Conditioning that runs recorded: orthocond measure runs runs/demo
 
@@ -116,9 +144,11 @@ def measure(
 
     Time of a training step: orthocond measure time --method svd --method nog+ow+olr
 
-    The older spellings without a sub-command also work: orthocond measure runs/demo, orthocond
-    measure --model resnet18 --layer conv1, and orthocond measure --timing. A folder that is named
-    like a sub-command needs its path: ./runs.
+    Reproduction of a run: orthocond measure against runs/STUDY/RUN --data folder:PATH --epochs 1
+
+    The spellings without a sub-command also work: orthocond measure runs/demo, orthocond measure
+    --model resnet18 --layer conv1, orthocond measure --timing, and orthocond measure --against RUN.
+    A folder that is named like a sub-command needs its path: ./runs.
     """
     if context.invoked_subcommand is None:
         from orthocond.errors import UserError
@@ -202,3 +232,28 @@ def time_(
         flags["data"] = {"size": size}
     measure_time(flags, method, set_ or [], repeats, out, as_json)
     return 0
+
+
+@app.command("against")
+def against_(
+    run: Recorded,
+    data: DataAgain = None,
+    epochs: Epochs = None,
+    out: OutAgain = None,
+    receipt: Receipt = None,
+    as_json: AsJson = False,
+) -> int:
+    """Train a recorded run again, or its first epochs, and say whether it reproduces.
+
+    Print a receipt in Markdown: versions, commits, each figure with its difference and tolerance,
+    and the verdict. On the same machine with the same number of threads all rows must be equal.
+    Elsewhere the tolerance comes from the spread of the other seeds beside the run; three are
+    needed. The exit code is 1 if the run does not reproduce, or if that can't be decided. The
+    files of the run are verified and not changed.
+
+    Example: orthocond measure against runs/cifar10-cpu/dbn-cifar10-jpeg-small-svd-s0
+    --data folder:PATH --epochs 1
+    """
+    from .measure_against import measure_against
+
+    return measure_against(run, data, epochs, out, receipt, as_json)

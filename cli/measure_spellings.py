@@ -1,8 +1,9 @@
-"""Older spellings of ``orthocond measure``, which name no sub-command.
+"""Spellings of ``orthocond measure`` that name no sub-command.
 
 ``measure RUN...`` means ``measure runs RUN...``, ``measure --model ... --layer ...`` means
-``measure layer ...``, and ``measure --timing ...`` means ``measure time ...``. Output, errors and
-exit codes are those of the sub-command.
+``measure layer ...``, ``measure --timing ...`` means ``measure time ...``, and ``measure --against
+RUN ...`` means ``measure against RUN ...``. Output, errors and exit codes are those of the
+sub-command.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from orthocond.errors import UserError
 
-KINDS = {"runs": "RUNS", "layer": "--model", "time": "--timing"}
-"""Sub-command -> the argument that selects it in the older spelling."""
-WHICH = "name one of: RUNS, --model with --layer, or --timing; see orthocond measure --help"
+KINDS = {"runs": "RUNS", "layer": "--model", "time": "--timing", "against": "--against"}
+"""Sub-command -> the argument that selects it in the spelling without sub-command."""
+SELECTORS = {"--timing": "time", "--against": "against"}
+"""Hidden option of the group -> the only sub-command that it selects."""
+WHICH = (
+    "name one of: RUNS, --model with --layer, --timing, or --against RUN; see orthocond measure "
+    "--help"
+)
 
 
 class MeasureGroup(TyperGroup):
@@ -57,8 +63,8 @@ class MeasureGroup(TyperGroup):
 
     def owners(self, option: str) -> list[str]:
         """Return the names of the sub-commands that have an option, such as ``--size``."""
-        if option == KINDS["time"]:
-            return ["time"]
+        if option in SELECTORS:
+            return [SELECTORS[option]]
         named = self.commands.items()
         return [name for name, command in named if any(option in p.opts for p in command.params)]
 
@@ -75,6 +81,8 @@ class OlderSpelling(TyperCommand):
         parameters: dict[Any, Any] = {}  # by name: --size of two sub-commands is one option here
         for command in (*group.commands.values(), group):
             for parameter in command.params:
+                if parameter.name == "run":  # of ``against``: its place is taken by --against RUN
+                    continue
                 parameter = copy.copy(parameter)
                 parameter.required = False
                 parameters.setdefault(parameter.name, parameter)
@@ -96,14 +104,26 @@ class OlderSpelling(TyperCommand):
         sources = {p.name: ctx.get_parameter_source(p.name) for p in self.params}
         for parameter in self.params:
             source, owners = sources[parameter.name], self.group.owners(parameter.opts[0])
-            if source.name == "COMMANDLINE" and name not in owners:
+            if _given(source) and name not in owners:
                 raise _wrong_usage(misplaced(parameter.opts[0], owners, name))
         if name == "runs":
             _require_run_or_command(values["runs"][0], self.group.commands)
         if name == "layer" and values["layer"] is None:
             raise _wrong_usage("--model needs --layer: which layer is measured?")
         command = self.group.commands[name]
-        return ctx.invoke(command.callback, **{str(p.name): values[p.name] for p in command.params})
+        given = {
+            # An option that was not given has the default of this sub-command: others may differ.
+            str(p.name): values[p.name] if _given(sources.get(p.name)) else p.get_default(ctx)
+            for p in command.params
+        }
+        if name == "against":
+            given["run"] = values["_against"]
+        return ctx.invoke(command.callback, **given)
+
+
+def _given(source: Any) -> bool:
+    """Return whether a parameter from this source was given on the command line."""
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _meant(values: Mapping[str, Any]) -> str:
@@ -113,6 +133,7 @@ def _meant(values: Mapping[str, Any]) -> str:
         "runs": bool(values["runs"]),
         "layer": values["model"] is not None and not timing,
         "time": timing,
+        "against": values["_against"] is not None,
     }
     if sum(asked.values()) != 1:
         raise _wrong_usage(WHICH)

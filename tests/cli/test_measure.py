@@ -188,7 +188,7 @@ def test_timing_takes_turns_and_keeps_what_it_measured(tmp_path, measured, capsy
     assert set(rows[0]["forward_ms"]) == {"median", "min", "q1", "q3"}
 
 
-WHICH = "name one of: RUNS, --model with --layer, or --timing"
+WHICH = "name one of: RUNS, --model with --layer, --timing, or --against RUN"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ OWN = {  # sub-command: its options, and the arguments of an example
         *("--model", "--size", "--batch-size", "--task", "--method", "--repeats", "--set"),
         *("--out", "--json"),
     },
+    "against": {"--data", "--epochs", "--out", "--receipt", "--json"},
 }
+WHICH = "name one of: RUNS, --model with --layer, --timing, or --against RUN"
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def told(capsys: pytest.CaptureFixture[str]):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with studies that are named like sub-commands, and one that is not."""
     folder = tmp_path_factory.mktemp("studies")
-    for number, name in enumerate(("runs", "layer", "time", "demo"), 1):
+    for number, name in enumerate((*OWN, "demo"), 1):
         write_study(folder / name, ("svd",), seeds=number)
     return folder
 
@@ -110,7 +112,7 @@ def test_a_folder_that_is_named_like_a_sub_command_needs_its_path(name, folder, 
     for path in (f"./{name}", str(folder / name)):
         code, text, error = told(path, "--json")
         results = json.loads(text)
-        count = ["runs", "layer", "time"].index(name) + 1
+        count = list(OWN).index(name) + 1
         assert (code, error, len(results if isinstance(results, list) else [0])) == (0, "", count)
     assert told("runs", name, "--json")[1] == text  # after the sub-command it is a path
     more = ["--task", "dbm"] if name == "time" else []  # else it would time all methods
@@ -121,7 +123,17 @@ def test_a_folder_that_is_named_like_a_sub_command_needs_its_path(name, folder, 
     ("arguments", "message"),
     [
         (["rnus"], "there is no run or study 'rnus', and no such sub-command: allowed are runs, "),
-        (["rnus"], "layer, time; did you mean 'runs'?"),
+        (["rnus"], "layer, time, against; did you mean 'runs'?"),
+        (["agianst"], "did you mean 'against'?"),
+        (["against"], "Missing argument 'RUN'"),
+        (["--against"], "requires an argument"),
+        (["--against", "x", "y"], WHICH),
+        (["--against", "x", "--timing"], WHICH),
+        (["runs", "--against", "x"], WHICH),
+        (["--against", "x", "--batches", "2"], "goes with --model, not with --against"),
+        (["--timing", "--epochs", "2"], "--epochs goes with --against, not with --timing"),
+        (["--timing", "--data", "x"], "--data goes with --model or --against, not with --timing"),
+        (["x", "--out", "y"], "--out goes with --timing or --against, not with RUNS"),
         (["tmie", "--json"], "did you mean 'time'?"),
         (["--json", "layr"], "did you mean 'layer'?"),
         (["absent/rnus"], "there is no run or study 'absent/rnus'\n"),
@@ -133,12 +145,12 @@ def test_a_folder_that_is_named_like_a_sub_command_needs_its_path(name, folder, 
         (["runs", "--size", "8", "."], "--size goes with --model or --timing, not with RUNS; see "),
         (["time", "--weights", "x"], "--weights goes with --model, not with --timing; see orthoc"),
         (["layer", *LAYER, "--repeats", "3"], "not with --model; see orthocond measure time --he"),
-        (["layer", *LAYER, "--timing"], "name one of: RUNS, --model with --layer, or --timing"),
+        (["layer", *LAYER, "--timing"], WHICH),
         (["runs", "--jsno"], "No such option: --jsno"),
         (["runs", "--json=3", "."], "does not take a value"),
-        (["--timing", "time"], "name one of: RUNS, --model with --layer, or --timing"),
+        (["--timing", "time"], WHICH),
         (["--", "--timing"], "there is no run or study '--timing'\n"),
-        (["--"], "name one of: RUNS, --model with --layer, or --timing"),
+        (["--"], WHICH),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -154,7 +166,7 @@ def test_the_help_names_each_sub_command_with_an_example(told):
     words = " ".join(text.split())
     for name in OWN:
         assert re.search(rf"orthocond measure {name} \S", words)
-    assert "./runs" in words and "--timing" in words
+    assert "./runs" in words and "--timing" in words and "--against RUN" in words
     for older in (["demo", "--help"], ["--timing", "--help"], ["-h"], ["--model", "x", "-h"]):
         assert told(*older) == (0, text, "")
 
