@@ -70,6 +70,8 @@ CONTROLS = (
     Contrast("svd+nog", "svd+rescale"),
     Contrast("svd+olr", "svd+slow"),
     Contrast("svd+ow", "svd+ow-stiefel"),
+    Contrast("svd+ow", "svd+ow-conv"),
+    Contrast("svd+ow-conv", "svd+ow-stiefel"),
     Contrast("svd+nog+ow", "svd+ow+slow"),
     Contrast("svd+nog+ow", "svd+nog+ow+slow"),
     Contrast("svd+nog+ow+olr", "svd+slow"),
