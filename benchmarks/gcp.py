@@ -19,7 +19,7 @@ from torch import Tensor
 
 from orthocond.measure.timer import median_seconds
 from orthocond.spectral.backward_rules import DEGREE
-from orthocond.spectral.lowrank import covariance_sqrt
+from orthocond.spectral.covariance.lowrank import covariance_sqrt
 from orthocond.spectral.newton_schulz import newton_schulz
 from orthocond.spectral.roots import matrix_sqrt
 

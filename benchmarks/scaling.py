@@ -22,7 +22,7 @@ from torch import Tensor
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.measure.timer import median_seconds
-from orthocond.spectral import lowrank
+from orthocond.spectral.covariance import lowrank
 
 SWEEPS = {  # samples, channels d, positions N
     "channels": [(4, 2**k, 196) for k in range(4, 11)],

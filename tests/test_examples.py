@@ -15,7 +15,7 @@ import torch
 import orthocond as oc
 
 MODULES = ["orthocond", *(m.name for m in pkgutil.walk_packages(oc.__path__, "orthocond."))]
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -31,10 +31,11 @@ def test_public_name_has_an_example(name: str) -> None:
     assert ">>> " in (inspect.getdoc(getattr(oc, name)) or "")
 
 
-def test_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+@pytest.mark.parametrize(("page", "printed"), [("README.md", ""), ("book/guide.md", "eta_used=")])
+def test_python_for_users_runs(page: str, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     torch.manual_seed(0)
     for block in blocks:
         exec(block, {})
-    assert "eta_used=" in capsys.readouterr().out
+    assert printed in capsys.readouterr().out

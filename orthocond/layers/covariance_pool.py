@@ -13,8 +13,8 @@ from orthocond.errors import UserError, require_floating, unknown
 from orthocond.host import double
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.backward_rules import Backward
-from orthocond.spectral.covariance_functions import covariance_function
-from orthocond.spectral.lowrank import covariance_root
+from orthocond.spectral.covariance.functions import covariance_function
+from orthocond.spectral.covariance.lowrank import covariance_root
 from orthocond.spectral.minimax import default_condition
 from orthocond.spectral.newton_schulz import ITERATIONS
 from orthocond.spectral.root_solvers import Solver, check_iteration, method_of

@@ -6,10 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from orthocond.errors import unknown
-from orthocond.report.figures import architecture_diagram, effects, fig1, fig5, treatment_figures
+from orthocond.report.figures import (
+    architecture_diagram,
+    effects,
+    fig1,
+    fig5,
+    findings,
+    treatment_figures,
+)
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.study import Study
 from orthocond.report.tables import differences, overview, regimes, tab5, tab6
+from orthocond.report.tables import findings as findings_table
 from orthocond.report.tables.error_table import error_table
 from orthocond.report.tables.table import Table
 
@@ -21,6 +29,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         fig5.FIGURE,
         *architecture_diagram.FIGURES,
         effects.FIGURE,
+        findings.FIGURE,
     )
 }
 TABLES: Mapping[str, Callable[[Study], Table]] = {
@@ -33,6 +42,7 @@ TABLES: Mapping[str, Callable[[Study], Table]] = {
     "tab5": tab5.build,
     "tab6": tab6.build,
     "regimes": regimes.build,
+    "findings": findings_table.build,
 }
 """Functions that compute a table from a study, by the name of the table."""
 

@@ -11,14 +11,15 @@ from orthocond.report.registry import FIGURES, TABLES, chosen
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 
-CURVES = [name for name in FIGURES if name not in ("fig6", "fig7", "effects")]
+OVERALL = ["effects", "findings"]  # figures of all studies, which the paper does not have
+CURVES = [name for name in FIGURES if name not in ("fig6", "fig7", *OVERALL)]
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_data_a_drawing_and_an_alt_text(name: str, study: Study) -> None:
     own = FIGURES[name]
     assert own.name == name and own.caption.startswith(
-        "The " if name == "effects" else f"Figure {name[3:]}: "
+        "The " if name in OVERALL else f"Figure {name[3:]}: "
     )
     data = own.data(study)
     assert len(data.frame) and data.provenance.note
@@ -42,7 +43,7 @@ def test_a_conditioning_figure_has_a_second_panel_for_kappa_on_the_support(
     assert "(27" in (text := figure.legends[0].get_texts()[0].get_text()) or "(63" in text
 
 
-@pytest.mark.parametrize("name", [*CURVES, "effects", *TABLES])
+@pytest.mark.parametrize("name", [*CURVES, *OVERALL, *TABLES])
 def test_without_runs_the_error_names_the_command(name: str, tmp_path: Path) -> None:
     make = FIGURES[name].data if name in FIGURES else TABLES[name]
     with pytest.raises(MissingRuns, match=r"orthocond (train|measure) "):

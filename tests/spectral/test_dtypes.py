@@ -13,8 +13,8 @@ from torch import Tensor
 import orthocond as oc
 from orthocond.errors import UserError
 from orthocond.spectral.conditioning import conditioning
+from orthocond.spectral.covariance.lowrank import covariance_root
 from orthocond.spectral.eigh import eigh
-from orthocond.spectral.lowrank import covariance_root
 from orthocond.spectral.newton_schulz import newton_schulz
 from orthocond.spectral.roots import root
 

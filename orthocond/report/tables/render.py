@@ -36,7 +36,15 @@ HEADINGS = {
 SPREADS = {"mean": ("std", "low", "high"), "median": ("q1", "q3")}
 """Statistics of the spread, shown in the same cell as the mean or the median."""
 
-FIRST = ("error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)", "images")
+EFFECTS = {
+    "svd+nog": "NOG",
+    "svd+olr": "OLR",
+    "svd+ow": "OW",
+    "svd+nog+ow+olr": "NOG + OW + OLR",
+}
+"""Statistics that are effects of a method against plain SVD, by method."""
+
+FIRST = (*EFFECTS.values(), "error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)", "images")
 """The columns that say, once per group, why a number is missing."""
 
 WHOLE = (
@@ -45,7 +53,7 @@ WHOLE = (
 )
 """Statistics shown without trailing zeros."""
 
-SIGNED = ("difference",)
+SIGNED = ("difference", *EFFECTS.values())
 """Statistics shown with their sign, also where it is a plus."""
 
 P_VALUE = "p (Holm)"

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_floating
 from orthocond.host import Refusal, refuse
-from orthocond.spectral.covariance_derivatives import scaled, smooth_gradient, smooth_tangent
+from orthocond.spectral.covariance.derivatives import scaled, smooth_gradient, smooth_tangent
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import orthocond as oc
-from orthocond.spectral.covariance_functions import covariance_function
+from orthocond.spectral.covariance.functions import covariance_function
+from orthocond.spectral.covariance.lowrank import covariance_root
 from orthocond.spectral.eigh import Outcome
-from orthocond.spectral.lowrank import covariance_root
 
 POWERS = [0.2, 0.5, 0.8, 1.0, 1.5, 2.0]
 

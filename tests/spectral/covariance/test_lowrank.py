@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from orthocond.errors import UserError
+from orthocond.spectral.covariance.lowrank import covariance_root, covariance_sqrt
 from orthocond.spectral.eigh import DecompositionError, Outcome
-from orthocond.spectral.lowrank import covariance_root, covariance_sqrt
 
 SHAPES = [(4, 9), (9, 4), (5, 5), (6, 7), (7, 6)]
 

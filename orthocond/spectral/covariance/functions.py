@@ -1,7 +1,7 @@
 r"""Logarithm and powers of a covariance, computed from the features, with failures recorded.
 
 Note [Powers on the support]
-    With f(l) = l^p or log l, Y = U diag(s) V^T and g = sym(dl/dF) as in spectral/lowrank.py, the
+    With f(l) = l^p or log l, Y = U diag(s) V^T and g = sym(dl/dF) as in lowrank.py, the
     gradient of F = f(Y Y^T + eps I) is, with A = U^T g U and l = s^2 + eps,
         dl/dY = 2 (U (A o f[li, lj] sj) + (I - U U^T) g U diag(f[lj, eps] sj)) V^T
     with the divided differences f[a, b]. For eps = 0 and p > 0 this is the limit of the ridge form:
@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 
 from orthocond.host import double
-from orthocond.spectral.covariance_derivatives import scaled
-from orthocond.spectral.eigh import Outcome, eigh
-from orthocond.spectral.lowrank import (
+from orthocond.spectral.covariance.derivatives import scaled
+from orthocond.spectral.covariance.lowrank import (
     by_positions,
     gradient_on_support,
     tangent_on_support,
     thin_svd,
 )
+from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
 from orthocond.spectral.powers import (
     Exponent,

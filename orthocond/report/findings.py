@@ -1,0 +1,60 @@
+"""What every study found: the effect of each treatment on the error, beside the gap."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from orthocond.config.tasks import DBN, TASKS
+from orthocond.report.provenance import Source
+from orthocond.report.regimes import PLAIN, regimes
+from orthocond.report.statistics import of_summary, paired
+from orthocond.report.study import Study
+
+HOW = (
+    "Error minus that of plain SVD at equal seeds, in points, with a 95% t interval: below 0 the "
+    "treatment is better. Gap: training minus test accuracy of plain SVD, in points"
+)
+
+
+def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
+    """Return the effect of treatments in every study that has plain SVD.
+
+    Args:
+        study: the runs.
+        methods: canonical names.
+
+    Returns:
+        One row per study and method with two seeds or more, in the order of the tasks, studies and
+        methods. Columns task, study, gap, method, mean, low, high (difference in error to plain
+        SVD, 95% t interval) and n (seeds).
+
+    Raises:
+        MissingRuns: no study has one of the methods and plain SVD at two seeds.
+    """
+    rows = []
+    for task in TASKS:
+        for name, own in regimes(study, task).items():
+            runs = study.select(task, name=name).runs
+            for method in methods if own.method == PLAIN else ():
+                found = paired(runs.get(method, ()), runs[PLAIN], of_summary("error"))
+                if found.n > 1:
+                    row = {"task": task, "study": name, "gap": own.gap, "method": method}
+                    values = {key: getattr(found, key) for key in ("mean", "low", "high", "n")}
+                    rows.append(row | values)
+    if not rows:
+        raise study.missing(DBN.name, (PLAIN, *methods))
+    return pd.DataFrame(rows)
+
+
+def sources(study: Study, frame: pd.DataFrame) -> tuple[Source, ...]:
+    """Return the runs that the effects were computed from."""
+    found = []
+    for (task, name), own in frame.groupby(["task", "study"], sort=False):
+        runs = study.select(str(task), name=str(name)).runs
+        found += [Source.of(run) for method in (PLAIN, *own["method"]) for run in runs[method]]
+    return tuple(found)
+
+
+def row_name(task: str, study: str) -> str:
+    """Return the name of a study as tables and figures of several tasks show it."""
+    return f"{study}, {TASKS[task].short_label}"

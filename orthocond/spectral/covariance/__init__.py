@@ -1,0 +1,1 @@
+"""Functions of a covariance, computed from its features: root, power and logarithm."""

@@ -1,0 +1,63 @@
+"""Effects in every study, against the differences of results.csv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from orthocond.report import findings
+from orthocond.report.figures.findings import FIGURE
+from orthocond.report.study import MissingRuns, Study
+from orthocond.report.tables.findings import build
+from orthocond.report.tables.render import EFFECTS, render
+
+matplotlib.use("agg")
+RUNS = Path(__file__).parents[2] / "runs"
+
+
+@pytest.fixture(scope="module")
+def runs() -> Study:
+    return Study(RUNS)
+
+
+def test_effects_are_the_paired_differences_of_the_results(runs: Study) -> None:
+    results = pd.read_csv(RUNS / "results.csv")
+    results = results[results["stem_kernel"] != 11]  # the control with another stem
+    errors = results.pivot_table(index=["study", "seed"], columns="method", values="error")
+    found = findings.effects(runs, tuple(EFFECTS))
+    assert len(found) > 10
+    for row in found.itertuples():
+        pairs = errors.loc[row.study][[row.method, "svd"]].dropna()
+        expected = stats.ttest_rel(*pairs.to_numpy().T)
+        assert row.n == len(pairs)
+        assert row.mean == pytest.approx(float(-pairs.diff(axis=1)["svd"].mean()))
+        interval = expected.confidence_interval(0.95)
+        np.testing.assert_allclose([row.low, row.high], [interval.low, interval.high], rtol=1e-9)
+
+
+def test_the_table_has_a_row_per_study_and_signed_cells(runs: Study) -> None:
+    table = build(runs)
+    text = render(table)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(table.frame) and all(row.count("|") == 7 for row in rows)
+    assert "not run here" in text and "| +7.20 [+6.16, +8.24]" in text
+
+
+def test_the_figure_has_a_panel_per_study_and_shows_every_interval(runs: Study) -> None:
+    numbers = FIGURE.data(runs)
+    figure = FIGURE.draw(numbers)
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert len(panels) == numbers.frame.groupby(["task", "study"]).ngroups
+    drawn = sum(len(line.get_xdata()) == 1 for axes in panels for line in axes.lines)
+    assert drawn == len(numbers.frame)
+    assert "SVD + NOG +0.6" in FIGURE.alt(numbers)
+
+
+def test_without_runs_the_command_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingRuns, match="orthocond train"):
+        findings.effects(Study(tmp_path), tuple(EFFECTS))
