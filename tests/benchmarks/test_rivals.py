@@ -9,18 +9,13 @@ from pathlib import Path
 
 import mpmath
 import pytest
+import rivals
 import torch
-from torch import Tensor
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import rivals  # noqa: E402
-from rival_methods import papers  # noqa: E402
-from rival_methods.measure import errors, peak_bytes  # noqa: E402
-from rival_methods.method import DISTRIBUTIONS, Method  # noqa: E402
-from rival_methods.polar import muon, polar_methods  # noqa: E402
-from rival_methods.problems import (  # noqa: E402
+from rival_methods import papers
+from rival_methods.measure import errors, peak_bytes
+from rival_methods.method import DISTRIBUTIONS, Method
+from rival_methods.polar import muon, polar_methods
+from rival_methods.problems import (
     SPECIAL,
     Spectrum,
     eigenvalues,
@@ -29,9 +24,11 @@ from rival_methods.problems import (  # noqa: E402
     pooled,
     whitened,
 )
-from rival_methods.roots import pooling_methods, whitening_methods  # noqa: E402
-from rival_methods.weights import CONVOLUTIONS, DECAY, LINEAR, MOMENTUM, Training  # noqa: E402
+from rival_methods.roots import pooling_methods, whitening_methods
+from rival_methods.weights import CONVOLUTIONS, DECAY, LINEAR, MOMENTUM, Training
+from torch import Tensor
 
+ROOT = Path(__file__).parents[2]
 DIGITS = 60
 
 
