@@ -272,14 +272,16 @@ def study_verdicts() -> HTML:
 
 def study_summary() -> HTML | Markdown:
     """Show what was found in three groups of claims, one sentence each."""
-    return _from_root("summary", lambda: Markdown(summary.to_markdown(ledger.build(study()).frame)))
+    return _from_root(
+        "summary", lambda: Markdown(summary.to_markdown(ledger.build(all_studies()).frame))
+    )
 
 
 def study_rules() -> HTML:
     """Show the rules that changed after the runs, with both counts and the verdicts that moved."""
 
     def show() -> HTML:
-        frame = ledger.build(study()).frame
+        frame = ledger.build(all_studies()).frame
         table = changes.counts(frame).to_html(index=False, border=0)
         sections = changes.to_html(frame, "ledger.html")
         return HTML(f'<div id="rules"><div class="wide">{table}</div>{sections}</div>')
