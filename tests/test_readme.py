@@ -30,6 +30,12 @@ def test_the_verdicts_are_those_of_the_committed_runs() -> None:
     assert sum(map(int, re.findall(r"\((\d+) claims:", block[0]))) == len(CLAIMS)
 
 
+def test_it_is_short_and_its_tables_are_narrow() -> None:
+    lines = readme.README.read_text().splitlines()
+    assert len(lines) <= 120
+    assert max(line.count(" | ") for line in lines if line.startswith("|")) <= 5
+
+
 def test_the_rivals_are_as_measured() -> None:
     text = readme.README.read_text()
     block = readme.RIVALS.search(text)

@@ -56,5 +56,10 @@ def sources(study: Study, frame: pd.DataFrame) -> tuple[Source, ...]:
 
 
 def row_name(task: str, study: str) -> str:
-    """Return the name of a study as tables and figures of several tasks show it."""
-    return f"{study}, {TASKS[task].short_label}"
+    """Return the name of a study, with its task where this is not decorrelated batch norm.
+
+    Example:
+        >>> row_name("gcp", "mine")
+        'mine (GCP)'
+    """
+    return study if task == DBN.name else f"{study} ({TASKS[task].short_label})"

@@ -45,7 +45,7 @@ def test_the_table_has_a_row_per_study_and_signed_cells(runs: Study) -> None:
     text = render(table)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + len(table.frame) and all(row.count("|") == 7 for row in rows)
-    assert "not run here" in text and "| +7.20 [+6.16, +8.24]" in text
+    assert "not run here" in text and "| +7.2 [+6.2, +8.2]" in text
 
 
 def test_the_figure_has_a_panel_per_study_and_shows_every_interval(runs: Study) -> None:

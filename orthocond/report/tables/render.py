@@ -42,7 +42,7 @@ EFFECTS = {
     "svd+ow": "OW",
     "svd+nog+ow+olr": "NOG + OW + OLR",
 }
-"""Statistics that are effects of a method against plain SVD, by method."""
+"""Statistics that are effects of a method against plain SVD, by method: shown with their sign."""
 
 FIRST = (*EFFECTS.values(), "error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)", "images")
 """The columns that say, once per group, why a number is missing."""
@@ -53,7 +53,7 @@ WHOLE = (
 )
 """Statistics shown without trailing zeros."""
 
-SIGNED = ("difference", *EFFECTS.values())
+SIGNED = ("difference",)
 """Statistics shown with their sign, also where it is a plus."""
 
 P_VALUE = "p (Holm)"
@@ -102,13 +102,13 @@ def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
         return f"{value:.1e}"
     if name == P_VALUE:
         return f"{value:.2g}"
-    sign = "+z" if name in SIGNED else ""
-    text = f"{value:g}" if name in WHOLE and not spread else f"{value:{sign}.2f}"
+    form = "+z.1f" if name in EFFECTS.values() else "+z.2f" if name in SIGNED else ".2f"
+    text = f"{value:g}" if name in WHOLE and not spread else f"{value:{form}}"
     if not spread or np.isnan(spread).any():
         return text
     if len(spread) == 1:
         return f"{text} {plus_minus} {spread[0]:.2f}"
-    return f"{text} [{spread[0]:{sign}.2f}, {spread[1]:{sign}.2f}]"
+    return f"{text} [{spread[0]:{form}}, {spread[1]:{form}}]"
 
 
 def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> pd.DataFrame:
