@@ -86,7 +86,7 @@ def alt(numbers: Numbers) -> str:
             for method, mean in zip(own["method"], own["mean"], strict=True)
         )
         texts.append(f"{row_name(str(task), str(name))}: {said}")
-    return f"Points of error more than plain SVD. {'; '.join(texts)}."
+    return f"Points of error more than plain SVD (below 0: better). {'; '.join(texts)}."
 
 
 FIGURE = StudyFigure(
