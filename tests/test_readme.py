@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import readme
 
+from orthocond.report.figures.findings import FIGURE
+from orthocond.report.findings import effects
 from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.study import Study
 from orthocond.report.tables import differences
@@ -50,6 +52,28 @@ def test_figures_are_drawn_from_the_numbers_that_the_runs_have(tmp_path: Path) -
             assert (readme.FIGURES / name).read_bytes() == file.read_bytes()
         else:
             assert f"{readme.FIGURES.relative_to(readme.ROOT)}/{name}" in readme.README.read_text()
+
+
+def test_the_runs_support_each_sentence_on_the_findings() -> None:
+    pages = [readme.README.read_text(), (readme.ROOT / "book/index.md").read_text()]
+    said = [re.findall(r"^- \*\*(\S+)\*\*: ((?:.+\n)(?:  .+\n)*)", page, re.M) for page in pages]
+    first, second = ({name: " ".join(text.split()) for name, text in own} for own in said)
+    assert first == second
+    found = effects(Study(readme.ROOT / "runs"), FIGURE.methods)
+    rows = {name: own.set_index("method") for name, own in found.groupby("study")}
+    assert set(first) == set(rows)
+    both = "svd+nog+ow+olr"
+    few, all_images, tiny, gcp = (
+        rows[name]
+        for name in ("cifar10-few-h200", "cifar10-cpu", "tiny32-cpu", "tiny-imagenet-cpu")
+    )
+    assert all_images["high"][both] < 0 < all_images["low"]["svd+nog"]
+    assert abs(all_images["mean"][both] - all_images["mean"]["svd+slow"]) < 0.3
+    assert all_images["gap"].iloc[0] < 1
+    assert round(few["gap"].iloc[0]) == 17 and set(few["n"]) == {2}
+    assert (few["low"] < 0).all() and (few["high"] > 0).all()
+    assert (tiny["mean"] > 0).all()
+    assert gcp["high"]["svd+nog"] < 0 and gcp["high"]["svd+ow"] < 0 < gcp["low"][both]
 
 
 def _against_svd(study: str, task: str) -> pd.DataFrame:

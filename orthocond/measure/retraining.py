@@ -139,8 +139,11 @@ def _same_data(run: Run, config: Config) -> ImageData:
 def _recorded_threads(run: Run) -> Iterator[None]:
     """Compute with as many threads as a run on a CPU was trained with."""
     environment, threads = run.environment, torch.get_num_threads()
-    if environment.get("device") == "cpu" and environment.get("threads"):
-        torch.set_num_threads(environment["threads"])
+    recorded = environment.get("threads") if environment.get("device") == "cpu" else None
+    if not recorded or recorded == threads:
+        yield
+        return
+    torch.set_num_threads(recorded)
     try:
         yield
     finally:

@@ -24,12 +24,12 @@ def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
         methods: canonical names.
 
     Returns:
-        One row per study and method with two seeds or more, in the order of the tasks, studies and
+        One row per study and method with a common seed, in the order of the tasks, studies and
         methods. Columns task, study, gap, method, mean, low, high (difference in error to plain
-        SVD, 95% t interval) and n (seeds).
+        SVD, 95% t interval) and n (seeds). The interval of one seed is NaN.
 
     Raises:
-        MissingRuns: no study has one of the methods and plain SVD at two seeds.
+        MissingRuns: no study has one of the methods and plain SVD at one seed.
     """
     rows = []
     for task in TASKS:
@@ -37,7 +37,7 @@ def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
             runs = study.select(task, name=name).runs
             for method in methods if own.method == PLAIN else ():
                 found = paired(runs.get(method, ()), runs[PLAIN], of_summary("error"))
-                if found.n > 1:
+                if found.n:
                     row = {"task": task, "study": name, "gap": own.gap, "method": method}
                     values = {key: getattr(found, key) for key in ("mean", "low", "high", "n")}
                     rows.append(row | values)

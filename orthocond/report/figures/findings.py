@@ -28,7 +28,7 @@ def data(study: Study) -> Numbers:
     """Return the rows of ``findings.effects`` for the treatments of the paper and a control.
 
     Raises:
-        MissingRuns: no study has one of the treatments and plain SVD at two seeds.
+        MissingRuns: no study has one of the treatments and plain SVD at one seed.
     """
     found = effects(study, METHODS)
     return Numbers(found, Provenance(HOW, (REMARK,), runs=sources(study, found)))

@@ -17,7 +17,7 @@ def build(study: Study) -> Table:
     """Return the effects of the paper's treatments on the error, in every study.
 
     Raises:
-        MissingRuns: no study has one of the treatments and plain SVD at two seeds.
+        MissingRuns: no study has one of the treatments and plain SVD at one seed.
     """
     found = effects(study, tuple(EFFECTS))
     rows, seeds = {}, []
