@@ -271,7 +271,7 @@ def test_inference_mode_and_gradients_in_turn() -> None:
         assert torch.equal(made(x), made(x))
 
 
-def test_copies_start_empty_and_threads_share() -> None:
+def test_copies_start_empty() -> None:
     layer, x = trained(), images(1)
     y = layer(x).detach()
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
@@ -279,17 +279,29 @@ def test_copies_start_empty_and_threads_share() -> None:
         assert torch.equal(other(x).detach(), y)
     assert layer.float()(x.float()).dtype == torch.float32
     assert "cache" not in str(list(layer.state_dict()))
-    results: list[Tensor] = []
 
-    def work(factor: int) -> None:
-        P = factor * layer.running_covariance
+
+def test_replicas_in_threads_share_a_cache() -> None:
+    """As the replicas of ``nn.DataParallel`` do; each has its own running covariance here."""
+    layer, x = trained(), images(1)
+    P = layer.running_covariance
+    results: dict[int, list[Tensor]] = {1: [], 2: [], 3: []}
+
+    def work(replica: DecorrelatedBatchNorm, y: list[Tensor]) -> None:
         with torch.no_grad():
-            for _ in range(20):
-                results.append(functional_call(layer, {"running_covariance": P}, (x,)))
+            y.extend(replica(x) for _ in range(20))
 
-    threads = [threading.Thread(target=work, args=(factor,)) for factor in (1, 2)]
+    threads = []
+    for factor, y in results.items():
+        replica = layer._replicate_for_data_parallel()
+        replica._parameters.update(layer._parameters)
+        replica.running_covariance = factor * P
+        threads.append(threading.Thread(target=work, args=(replica, y)))
     [t.start() for t in threads], [t.join() for t in threads]
-    assert len({float(r.sum()) for r in results}) == 2
+    for factor, y in results.items():
+        with torch.no_grad():
+            layer.running_covariance = factor * P
+            assert len(y) == 20 and all(torch.equal(each, layer(x)) for each in y)
 
 
 def test_a_failure_is_counted_once_per_change() -> None:
