@@ -125,7 +125,10 @@ def difference(a: ArrayLike, b: ArrayLike) -> Difference:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted by Holm's step-down procedure; NaN stays NaN, uncounted.
+    """Return the p-values adjusted by Holm's step-down procedure.
+
+    NaN stays NaN and counts: a comparison that was named before the runs belongs to the family,
+    also while its runs are missing. Else the first runs of a study would face a milder test.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -135,7 +138,7 @@ def holm(p: Sequence[float]) -> list[float]:
     order = [int(i) for i in np.argsort(values) if not np.isnan(values[i])]
     adjusted, highest = values.copy(), 0.0
     for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * values[i]))
+        highest = max(highest, min(1.0, (len(values) - rank) * values[i]))
         adjusted[i] = highest
     return [float(value) for value in adjusted]
 
@@ -245,7 +248,7 @@ def contrasts(
             }
         )
     frame = pd.DataFrame(rows)
-    frame["p_holm"] = holm(frame["p"].to_list())
+    frame.loc[: len(family) - 1, "p_holm"] = holm(frame["p"].to_list()[: len(family)])
     return frame
 
 

@@ -84,6 +84,8 @@ def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> st
     for method in TREATMENTS:
         own = rf"{where}{measure}, {re.escape(label(method))} against SVD, claimed [<>] .*"
         rows = frame[frame["part"].str.fullmatch(own)]
+        if (tested := rows["p"].notna()).any():  # in the primary family: only an adjusted p decides
+            rows = rows[tested]
         effects = list(dict.fromkeys(_effect(row, margin) for _, row in rows.iterrows()))
         decided = [e for e in effects if e in DECIDED]
         if len(decided) > 1:

@@ -23,7 +23,8 @@ def build(study: Study) -> Table:
     rows, seeds = {}, []
     for (task, name), own in found.groupby(["task", "study"], sort=False):
         row = {("", "gap"): own["gap"].iloc[0]}
-        seeds.append(f"{own['n'].min()} in {name}")
+        fewest, most = own["n"].min(), own["n"].max()
+        seeds.append(f"{fewest} to {most} in {name}" if fewest < most else f"{most} in {name}")
         by_method = own.set_index("method")
         for method, heading in EFFECTS.items():
             for key in ("mean", "low", "high"):

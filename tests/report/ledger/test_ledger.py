@@ -70,7 +70,8 @@ def test_an_effect_holds_fails_or_stays_undecided_as_simulated(
     interval = reference.confidence_interval(0.95)
     assert found.verdict == verdict
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert (found.n, found.p) == (5, pytest.approx(reference.pvalue))  # a family of one
+    of_four = min(1, 4 * reference.pvalue)  # the other three have no runs, and count
+    assert (found.n, found.p) == (5, pytest.approx(of_four))
     assert "5" in found.found and "seeds 0-4" in found.source and len(found.runs) == 10
     assert "recalibrated" in found.beside
 
@@ -86,12 +87,12 @@ def test_undecided_claims_state_the_smallest_detectable_difference(written: Writ
 
 
 def test_only_the_primary_family_has_adjusted_p_values(written: Written) -> None:
-    own = 29.77 + NOISE[::-1]
+    own = 29.72 + NOISE[::-1]
     bench = written({"svd": 30 + NOISE, "svd+nog": own, "svd+olr": own, "svd+sn": own})
     raw = stats.ttest_rel(own, 30 + NOISE).pvalue
-    assert 0.025 < raw < 0.05  # decided alone, not in a family of two
+    assert 0.05 / 4 < raw < 0.05  # decided alone, not in the family of four
     assert Compared("svd+nog").judge(bench).verdict == OPEN
-    assert Compared("svd+nog").judge(bench).p == pytest.approx(2 * raw)
+    assert Compared("svd+nog").judge(bench).p == pytest.approx(4 * raw)
     assert Compared("svd+sn").judge(bench).verdict == HOLDS
 
 
