@@ -248,7 +248,8 @@ def contrasts(
             }
         )
     frame = pd.DataFrame(rows)
-    frame.loc[: len(family) - 1, "p_holm"] = holm(frame["p"].to_list()[: len(family)])
+    first = frame.index < len(family)
+    frame.loc[first, "p_holm"] = holm(frame["p"][first].to_list())
     return frame
 
 
