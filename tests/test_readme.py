@@ -78,7 +78,8 @@ def test_the_runs_support_each_sentence_on_the_findings() -> None:
     assert all_images["gap"].iloc[0] < 1
     assert round(few["gap"].iloc[0]) == round(gpu["gap"].iloc[0]) == 17
     assert few["low"]["svd+nog"] > 0 and few["n"]["svd+nog"] == 2
-    assert (gpu["low"] < 0).all() and (gpu["high"] > 0).all() and set(gpu["n"]) == {2}
+    assert gpu["low"]["svd+nog"] > 0
+    assert all(rows[study]["low"]["svd+nog"] > 0 for study in rows if study != "tiny-imagenet-cpu")
     assert (tiny["mean"] > 0).all()
     assert gcp["high"]["svd+nog"] < 0 and gcp["high"]["svd+ow"] < 0 < gcp["low"][both]
 
