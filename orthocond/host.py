@@ -54,6 +54,15 @@ def double(t: Tensor) -> Tensor:
     return with_dtype(t, torch.float64)
 
 
+def like(t: Tensor, other: Tensor) -> Tensor:
+    """Return t in the dtype and on the device of another tensor.
+
+    A conversion that changes nothing is left out: compiled by torch 2.11, an autograd.Function
+    that returns the result of one has a gradient of zero.
+    """
+    return t if (t.dtype, t.device) == (other.dtype, other.device) else t.to(other)
+
+
 def double_sum(t: Tensor, dims: int | tuple[int, ...]) -> Tensor:
     """Return the sum over dimensions, in float64, or in t's dtype if the device has none."""
     if has_float64(t.device):

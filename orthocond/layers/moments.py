@@ -45,13 +45,15 @@ def shift_of(x: Tensor) -> Tensor:
 def centred(x: Tensor, shift: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield chunks of x (B, C, H, W) minus shift (C,), each with its slice of the batch.
 
-    All chunks share one buffer: each chunk overwrites the one before.
+    All chunks share one buffer: each chunk overwrites the one before. A compiler manages memory
+    itself, and not every version of torch compiles ``out=``.
     """
     slices = _slices(x)
     buffer = torch.empty_like(x[slices[0]]) if slices else x
     for s in slices:
         part = x[s]
-        yield s, torch.sub(part, shift[:, None, None], out=buffer[: len(part)])
+        out = None if torch.compiler.is_compiling() else buffer[: len(part)]
+        yield s, torch.sub(part, shift[:, None, None], out=out)
 
 
 def by_group(groups: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.host import Refusal, double, refuse
+from orthocond.host import Refusal, double, like, refuse
 from orthocond.spectral.eigh import Outcome, eigh, lower_eigh
 from orthocond.spectral.lyapunov import (
     builds_graph,
@@ -108,7 +108,7 @@ def _factor(G: Tensor, method: Method) -> tuple[Tensor, bool]:
                 "use 'svd' or 'auto'"
             )
         R, is_full = _from_svd(A, tolerance)
-    return (R.mT if tall else R).to(G), is_full
+    return like(R.mT if tall else R, G), is_full
 
 
 def _slope(G: Tensor, R: Tensor, C: Tensor) -> Tensor:

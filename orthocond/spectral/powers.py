@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError, require_floating
-from orthocond.host import Refusal, refuse
+from orthocond.host import Refusal, like, refuse
 from orthocond.spectral.eigh import eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
 from orthocond.spectral.newton_schulz import require_square
@@ -178,7 +178,7 @@ class _Spectral(torch.autograd.Function):
         l = l + eps
         l = _in_domain(l, p, torch.finfo(P.dtype).eps)
         F = (U * value(l, p).unsqueeze(-2)) @ U.mT
-        return F.to(P), (l <= 0).any(), l, U
+        return like(F, P), (l <= 0).any(), l, U
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

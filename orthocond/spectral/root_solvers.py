@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_whole, unknown
-from orthocond.host import Refusal, double, refuse
+from orthocond.host import Refusal, double, like, refuse
 from orthocond.spectral import minimax, newton_schulz
 from orthocond.spectral.backward_rules import Backward, Power, divided_differences
 from orthocond.spectral.eigh import Outcome, eigh
@@ -59,7 +59,7 @@ def _by_eigh(P: Tensor, power: Power, eps: float, method: Method, strict: bool) 
     l = torch.where(failed[..., None], 1, l)
     outcome = torch.where(failed, int(Outcome.FAILED), outcome).to(torch.int8)
     f = l.sqrt() if power == "sqrt" else l.rsqrt()
-    return Root(((U * f.unsqueeze(-2)) @ U.mT).to(P), outcome, (l, U), method)
+    return Root(like((U * f.unsqueeze(-2)) @ U.mT, P), outcome, (l, U), method)
 
 
 def _with_ridge(P: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ def _by_newton_schulz(P: Tensor, power: Power, eps: float, method: Method, stric
         )
         F = refuse(F, Refusal(~keep.all(), DecompositionError, line, (~keep).sum()))
     keep = keep[..., None, None]
-    return Root(F.masked_fill(~keep, 0).to(P), outcome, (keep, *factors), method)
+    return Root(like(F.masked_fill(~keep, 0), P), outcome, (keep, *factors), method)
 
 
 def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: bool) -> Root:
@@ -127,7 +127,7 @@ def _by_minimax(P: Tensor, power: Power, eps: float, method: Method, strict: boo
     keep = keep[..., None, None]
     s, sqrt, inverse = s.view(*batch, 1, 1), sqrt.view(A.shape), inverse.view(A.shape)
     factors = (keep, s, sqrt) if power == "sqrt" else (keep, s, sqrt, inverse)
-    value = F.masked_fill(~keep, 0).to(P)
+    value = like(F.masked_fill(~keep, 0), P)
     return Root(value, outcome, factors, method._replace(quintics=quintics))
 
 

@@ -30,6 +30,8 @@ COMPILED = MINIMAX | {
     "whitening by newton-schulz": partial(DBN, solver="newton-schulz"),
     "pooling by newton-schulz": partial(GCP, solver="newton-schulz"),
     "pooling by the average": partial(GCP, solver="average"),
+    "pooling by the low-rank root": partial(GCP, solver="low-rank"),
+    "pooling by eigh": partial(GCP, solver="eigh", eps=1e-3),
 }
 CLOSE = 1e-9  # float64, of which a few steps amplify the rounding
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthocond.host import double
+from orthocond.host import double, like
 from orthocond.spectral.covariance.derivatives import scaled
 from orthocond.spectral.covariance.lowrank import (
     by_positions,
@@ -101,7 +101,7 @@ class _CovarianceFunction(torch.autograd.Function):
     def forward(X: Tensor, p: Exponent, eps: float, narrow: bool) -> tuple[Tensor, ...]:
         Y, c, finite = _prepared(X, eps)
         U, s, Vt, rank, outcome = thin_svd(Y, narrow)
-        F = _evaluated(U, s, c, p, eps).to(X)
+        F = like(_evaluated(U, s, c, p, eps), X)
         is_short = (rank < min(X.shape[-2], X.shape[-1] - 1)) & (eps == 0)
         failed = ~finite | (outcome == int(Outcome.FAILED)) | ~F.isfinite().flatten(-2).all(-1)
         if p is None:

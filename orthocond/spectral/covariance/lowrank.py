@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_floating
-from orthocond.host import Refusal, refuse
+from orthocond.host import Refusal, like, refuse
 from orthocond.spectral.covariance.derivatives import scaled, smooth_gradient, smooth_tangent
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
@@ -125,7 +125,7 @@ class _CovarianceRoot(torch.autograd.Function):
                 ridge = r0 * (~failed).to(work)
                 Q.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
             Q = _require_none(failed, Q) if strict else Q
-        return Q.to(X), outcome, is_kink, U, s, r, Vt.to(work)
+        return like(Q, X), outcome, is_kink, U, s, r, Vt.to(work)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
