@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import chdir
+from dataclasses import replace
 from html import escape
 from math import isnan
 from pathlib import Path
@@ -27,6 +28,7 @@ from orthocond.errors import UserError
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.ledger import changes, ledger, summary
 from orthocond.report.output import save_figure, write_figure
+from orthocond.report.provenance import folded
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
@@ -86,8 +88,11 @@ def _links(name: str, suffixes: tuple[str, ...]) -> str:
     )
 
 
-def _element(name: str, content: str, caption: str, suffixes: tuple[str, ...]) -> HTML:
-    text = f'{escape(caption)} <span class="downloads">{_links(name, suffixes)}</span>'
+def _element(
+    name: str, content: str, caption: str, suffixes: tuple[str, ...], source: str = ""
+) -> HTML:
+    """Show a figure or a table with its caption, its downloads and its ``source``, as HTML."""
+    text = f'{escape(caption)} <span class="downloads">{_links(name, suffixes)}</span>{source}'
     return HTML(
         f'<figure class="kit" id="{name}">{content}<figcaption>{text}</figcaption></figure>'
     )
@@ -102,11 +107,17 @@ def _images(name: str, alt: str) -> str:
 
 
 def show_figure(
-    name: str, draw: Callable[[], Figure], data: pd.DataFrame, caption: str, alt: str
+    name: str,
+    draw: Callable[[], Figure],
+    data: pd.DataFrame,
+    caption: str,
+    alt: str,
+    source: str = "",
 ) -> HTML:
     """Show a figure that is computed on the page, in a light and a dark version.
 
-    ``alt`` must state the finding, because it is all that some readers get.
+    ``alt`` must state the finding, because it is all that some readers get. ``source`` says on
+    which machine and with which versions the numbers were measured; it is folded away.
     """
     for dark in (False, True):
         with theme(dark):
@@ -114,15 +125,17 @@ def show_figure(
             save_figure(figure, FILES / f"{name}{'-dark' * dark}", None, ["svg", "pdf"])
             plt.close(figure)
     data.to_csv(FILES / f"{name}.csv", index=False)
-    return _element(name, _images(name, alt), caption, (".svg", ".pdf", ".csv"))
+    fold = folded([source]) if source else ""
+    return _element(name, _images(name, alt), caption, (".svg", ".pdf", ".csv"), fold)
 
 
-def show_table(name: str, table: pd.DataFrame, caption: str) -> HTML:
-    """Show a table that is computed on the page."""
+def show_table(name: str, table: pd.DataFrame, caption: str, source: str = "") -> HTML:
+    """Show a table that is computed on the page; ``source`` as in ``show_figure``."""
     FILES.mkdir(parents=True, exist_ok=True)
     table.to_csv(FILES / f"{name}.csv", index=False)
     rows = table.to_html(index=False, border=0, na_rep="")
-    return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",))
+    fold = folded([source]) if source else ""
+    return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",), fold)
 
 
 def study_figure(figure: str | StudyFigure, every: bool = False) -> HTML:
@@ -130,14 +143,20 @@ def study_figure(figure: str | StudyFigure, every: bool = False) -> HTML:
 
     With ``every``, the figure may read all studies, not only those in ``MAIN``.
 
-    The note and the remarks on the runs end the text for readers who cannot see the figure.
+    Studies, seeds and commits are folded away below the caption.
     """
     own = FIGURES[figure] if isinstance(figure, str) else figure
 
     def show() -> HTML:
-        drawn = write_figure(all_studies() if every else study(), own, FILES, ["svg", "pdf"])
-        alt = f"{drawn['alt']} {'. '.join([drawn['note'], *drawn['remarks']])}."
-        return _element(own.name, _images(own.name, alt), own.caption, (".svg", ".pdf", ".csv"))
+        runs = all_studies() if every else study()
+        data = own.data(runs)
+        drawn = write_figure(runs, replace(own, data=lambda _: data), FILES, ["svg", "pdf"])
+        caption = " ".join(
+            [own.caption, *(f"{text.rstrip('.')}." for text in data.provenance.shown)]
+        )
+        suffixes = (".svg", ".pdf", ".csv")
+        images = _images(own.name, drawn["alt"])
+        return _element(own.name, images, caption, suffixes, data.provenance.folded)
 
     return _from_root(own.name, show)
 

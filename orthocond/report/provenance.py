@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from typing import Self
 
 import pandas as pd
@@ -12,6 +13,8 @@ from orthocond.artifacts.run_writer import Run
 from orthocond.report.regimes import regime_lines
 from orthocond.report.study import Selection
 from orthocond.report.style import label
+
+SET_ASIDE = "runs in another configuration or study than this are left out"
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,35 @@ class Provenance:
     """The origin of a figure's or table's numbers, as readers see it.
 
     Args:
-        note: studies, seeds, commits, and how the numbers were made; shown with the caption.
+        how: how the numbers were made.
         remarks: the regimes of the studies, which runs are missing or were left out, and warnings.
         commands: the commands that make the missing runs.
         runs: every run or timing study that the numbers come from.
+        origin: studies, seeds, commits and configurations.
+        background: those of the remarks that readers of a web page rarely need.
     """
 
-    note: str
+    how: str
     remarks: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     runs: tuple[Source, ...] = ()
+    origin: str = ""
+    background: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """The origin and how the numbers were made; shown with the caption."""
+        return ". ".join(filter(None, (self.origin, self.how)))
+
+    @property
+    def shown(self) -> list[str]:
+        """The sentences that a web page shows: all but those in ``folded``."""
+        return [self.how, *(text for text in self.remarks if text not in self.background)]
+
+    @property
+    def folded(self) -> str:
+        """The origin and the background, folded away, as HTML; empty without an origin."""
+        return folded([self.origin, *self.background]) if self.origin else ""
 
     @classmethod
     def of(cls, *selections: Selection, how: str, more: Iterable[str] = ()) -> Self:
@@ -59,13 +81,16 @@ class Provenance:
             how: how the numbers were made; the note ends with it.
             more: remarks that follow those on the selections.
         """
-        remarks = regime_lines(selections) + _seed_remarks(selections)
+        regimes = regime_lines(selections)
+        remarks = regimes + _seed_remarks(selections)
         remarks += [remark for s in selections for remark in _run_remarks(s)]
         return cls(
-            note=". ".join(filter(None, ("; ".join(s.note for s in selections), how))),
+            how=how,
             remarks=(*remarks, *more),
             commands=tuple(s.command for s in selections if s.missing),
             runs=tuple(Source.of(run) for s in selections for run in s.all_runs),
+            origin="; ".join(s.note for s in selections),
+            background=(*regimes, *(text for text in remarks if text.endswith(SET_ASIDE))),
         )
 
     def text(self) -> str:
@@ -85,6 +110,24 @@ class Numbers:
 
     frame: pd.DataFrame
     provenance: Provenance
+
+
+def folded(texts: Iterable[str], summary: str = "Origin of these numbers") -> str:
+    """Return sentences as HTML that a page shows when the reader asks for it.
+
+    Args:
+        texts: the sentences, as plain text.
+        summary: what a reader clicks to open them.
+
+    Returns:
+        A ``details`` element.
+
+    Example:
+        >>> folded(["seeds 0-4"], "Runs")
+        '<details class="origin"><summary>Runs</summary><p>seeds 0-4.</p></details>'
+    """
+    paragraphs = "".join(f"<p>{escape(text.rstrip('.'))}.</p>" for text in texts)
+    return f'<details class="origin"><summary>{summary}</summary>{paragraphs}</details>'
 
 
 def _seed_remarks(selections: Iterable[Selection]) -> list[str]:
@@ -115,8 +158,5 @@ def _run_remarks(selection: Selection) -> list[str]:
                 "left out"
             )
     if selection.set_aside:
-        remarks.append(
-            f"{selection.title}: {selection.set_aside} runs in another configuration or study than "
-            "this are left out"
-        )
+        remarks.append(f"{selection.title}: {selection.set_aside} {SET_ASIDE}")
     return remarks

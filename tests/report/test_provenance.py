@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from study_factory import COMMIT, write_run, write_study
 
@@ -19,10 +20,25 @@ def test_provenance_names_the_runs_and_the_command_for_missing_ones(study: Study
         "cifar10-jpeg: 1 of 3 runs of SVD + NOG diverged and are left out",
         "A last remark",
     )
+    assert provenance.shown == ["Not smoothed", *provenance.remarks[1:]]
     assert provenance.commands == (selection.command,)
     names = [source.run for source in provenance.runs]
     assert len(names) == 4 and len(set(names)) == 4
     assert provenance.text().count(COMMIT) == 4
+
+
+def test_studies_commits_and_other_runs_are_folded_away(tmp_path: Path) -> None:
+    write_study(tmp_path, ("svd", "bn"))
+    write_run(tmp_path, "dbn", "bn", 5, epochs=9)
+    selection = Study(tmp_path).select("dbn")
+    source = Provenance.of(selection, how="1 < 2")
+    left_out = f"{selection.title}: 1 runs in another configuration or study than this are left out"
+    assert source.shown == ["1 < 2"] and left_out in source.remarks
+    page = ET.fromstring(source.folded)
+    assert (page.tag, page.get("open")) == ("details", None)
+    shown = [paragraph.text for paragraph in page.iter("p")]
+    assert shown == [f"{text}." for text in (selection.note, source.remarks[0], left_out)]
+    assert Provenance("Not smoothed").folded == ""
 
 
 def test_a_remark_says_that_methods_have_different_seeds(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ grow, shrink or change its sign?
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -112,7 +113,7 @@ def data(study: Study) -> Numbers:
     remarks, commands = _absent(study, str(name), selections)
     source = Provenance.of(*selections, how=HOW, more=remarks)
     commands = [*source.commands, *commands]
-    return Numbers(frame, Provenance(source.note, source.remarks, tuple(commands), source.runs))
+    return Numbers(frame, replace(source, commands=tuple(commands)))
 
 
 def _draw_method(steps: Axes, images: Axes, own: pd.DataFrame, studies: list[str]) -> None:

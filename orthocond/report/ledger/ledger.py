@@ -15,7 +15,7 @@ from orthocond.report.ledger.evidence import Claim
 from orthocond.report.ledger.judging import Court, Judged, verdict_in, verdict_over
 from orthocond.report.ledger.summary import group_of
 from orthocond.report.ledger.verdicts import Verdict
-from orthocond.report.provenance import Numbers, Provenance, Source
+from orthocond.report.provenance import Numbers, Provenance, Source, folded
 from orthocond.report.study import Study
 
 NUMBERS = ("mean", "low", "high", "n", "p", "detectable")
@@ -111,9 +111,9 @@ def _claim(rows: pd.DataFrame, studies: list[str], link: Callable[[str], str]) -
     if first["reading"]:
         text += f"<br><small>Read as: {escape(first['reading'])}.</small>"
     text += "".join(_parts(str(s), own) for s, own in rows.groupby("study", sort=False))
-    text += f"<small>{links}"
+    text += f"<small>{links}</small>"
     sources = "; ".join(dict.fromkeys(source for source in rows["runs"] if source))
-    text += f". {escape(sources)}.</small>" if sources else "</small>"
+    text += folded([sources]) if sources else ""
     if first["command"]:
         text += _folded(
             "Runs that are missing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -139,11 +139,16 @@ def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> p
     return pd.DataFrame(columns, index=pd.Index(labels, name=str(frame.index.name).capitalize()))
 
 
-def _notes(table: Table) -> list[str]:
-    notes = [table.provenance.note, *table.provenance.remarks]
+def _notes(table: Table, said: Iterable[str]) -> list[str]:
+    """Return sentences below the table: those on its provenance, and what its marks mean."""
+    notes = list(said)
     if any(_best_is(group, name) is not None for group, name, _ in _shown_columns(table.frame)):
         notes.append("The best error or accuracy of a column is marked")
     return [f"{note.rstrip('.')}." for note in notes]
+
+
+def _all_notes(table: Table) -> list[str]:
+    return _notes(table, [table.provenance.note, *table.provenance.remarks])
 
 
 def _footnotes(texts: pd.DataFrame, link: Callable[[str, str], str]) -> list[str]:
@@ -162,7 +167,7 @@ def _footnotes(texts: pd.DataFrame, link: Callable[[str, str], str]) -> list[str
 def to_markdown(table: Table) -> str:
     """Return a pipe table with its title above and its notes below."""
     texts = shown(table, lambda text: f"**{text}**")
-    notes = _notes(table) + _footnotes(texts, lambda text, address: f"[{text}]({address})")
+    notes = _all_notes(table) + _footnotes(texts, lambda text, address: f"[{text}]({address})")
     texts.columns = _flat(texts)
     rows = texts.to_markdown(tablefmt="pipe", disable_numparse=True)
     return "\n\n".join([f"**{table.title}**", rows, *notes]) + "\n"
@@ -188,7 +193,7 @@ def _latex_escape(text: str) -> str:
 def to_latex(table: Table) -> str:
     """Return a table environment for a document that loads booktabs and multirow."""
     texts = shown(table, lambda text: rf"\textbf{{{text}}}", r"$\pm$")
-    notes = _notes(table) + _footnotes(texts, lambda text, address: f"{text}: {address}")
+    notes = _all_notes(table) + _footnotes(texts, lambda text, address: f"{text}: {address}")
     texts.index = texts.index.map(_latex_escape)
     texts.columns = texts.columns.map(lambda pair: tuple(_latex_escape(part) for part in pair))
     caption = _latex_escape(" ".join([f"{table.title}.", *notes]))
@@ -197,16 +202,19 @@ def to_latex(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """Return a table element with a caption in a scrollable box, and its notes below the box."""
+    """Return a table element with a caption in a scrollable box, and its notes below the box.
+
+    Studies, seeds, commits and regimes are folded away.
+    """
     texts = shown(table, lambda text: f"<b>{text}</b>")
-    notes = [html.escape(note) for note in _notes(table)]
+    notes = [html.escape(note) for note in _notes(table, table.provenance.shown)]
     notes += _footnotes(texts, lambda text, address: f'<a href="{address}">{text}</a>')
     texts.index = texts.index.map(html.escape)
     texts.columns = texts.columns.map(lambda pair: tuple(html.escape(part) for part in pair))
     element = texts.to_html(escape=False, border=0, classes="orthocond", index_names=False)
     caption = f"<caption>{html.escape(table.title)}</caption>"
     element = re.sub(r"(<table[^>]*>)", lambda match: match[1] + caption, element, count=1)
-    below = "".join(f"<p><small>{note}</small></p>\n" for note in notes)
+    below = f'<p class="notes">{" ".join(notes)}</p>\n{table.provenance.folded}\n'
     return f'<div>\n<div style="overflow-x: auto">\n{element}\n</div>\n{below}</div>\n'
 
 
@@ -233,5 +241,12 @@ def to_records(table: Table) -> dict[str, Any]:
     flat = table.frame.set_axis(_flat(table.frame), axis=1).astype(object)
     flat = flat.where(flat.notna(), None)
     flat.insert(0, "label", pd.Series(dict(table.labels)))
-    rows = flat.reset_index().to_dict("records")
-    return {"title": table.title, **asdict(table.provenance), "rows": rows}
+    source = table.provenance
+    return {
+        "title": table.title,
+        "note": source.note,
+        "remarks": source.remarks,
+        "commands": source.commands,
+        "runs": [asdict(run) for run in source.runs],
+        "rows": flat.reset_index().to_dict("records"),
+    }

@@ -100,7 +100,9 @@ def test_html_is_well_formed_and_escaped(study: Study) -> None:
     assert len(root.findall(".//tbody/tr")) == len(table.frame)
     box = root.find("div")  # scrolls; the notes stay in sight
     assert box is not None and box.find("table") is not None and box.find(".//p") is None
-    assert root.find("p") is not None
+    notes, fold = root.find("p"), root.find("details")
+    assert notes is not None and notes.text and "commit" not in notes.text
+    assert fold is not None and "commit 0123456" in "".join(fold.itertext())
 
 
 def test_latex_special_characters_are_escaped(study: Study) -> None:
