@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from math import isnan
 from pathlib import Path
@@ -32,7 +33,7 @@ from orthocond.report.provenance import folded
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
-from orthocond.report.tables import chosen_settings, differences, overview, preset_hours
+from orthocond.report.tables import chosen_settings, differences, overview
 from orthocond.report.tables.render import render
 from orthocond.report.tables.table import Table
 
@@ -49,6 +50,18 @@ def all_studies() -> Study:
     """Return all committed runs."""
     folder = Path("runs")
     folder.mkdir(exist_ok=True)
+    return _read(folder, _state(folder.resolve()))
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a file in a folder is written: names, times and sizes."""
+    files = ((path, path.stat()) for path in sorted(folder.rglob("*")))
+    return tuple((str(path), at.st_mtime_ns, at.st_size) for path, at in files)
+
+
+@lru_cache(maxsize=1)
+def _read(folder: Path, state: tuple[tuple[str, int, int], ...]) -> Study:
+    """Read and verify the runs of a folder once, until one of its files is written."""
     return Study(folder)
 
 
@@ -310,6 +323,8 @@ def study_rules() -> HTML:
 
 def study_hours() -> HTML:
     """Show the hours that the presets need, from the speed of the committed runs."""
+
+    from orthocond.report.tables import preset_hours  # imports torchvision, which takes seconds
 
     def show() -> HTML:
         hours = preset_hours.build(study())

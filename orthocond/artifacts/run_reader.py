@@ -15,8 +15,8 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,9 +95,9 @@ def _verified(folder: Path, name: str) -> dict[str, bytes]:
 
 
 @lru_cache(maxsize=4096)
-def _object(name: str, data: bytes) -> dict[str, Any]:
-    """Return the object in a JSON file. A report asks for the settings of a run many times."""
-    return parse_hashed(data, "hash") if name == CONFIG else parse_object(data)
+def _pickled(name: str, data: bytes) -> bytes:
+    """Return the object in a JSON file, pickled: a report asks for a copy of it many times."""
+    return pickle.dumps(parse_hashed(data, "hash") if name == CONFIG else parse_object(data))
 
 
 class Run:
@@ -257,7 +257,7 @@ class Run:
 
     def _parsed(self, name: str, data: bytes) -> dict[str, Any]:
         try:
-            return deepcopy(_object(name, data))
+            return dict(pickle.loads(_pickled(name, data)))
         except ValueError as error:
             raise self.corrupt(Damage(name, str(error))) from None
 

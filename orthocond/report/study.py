@@ -126,6 +126,7 @@ class Study:
         self.data = data
         self.runs = [run for part in self._parts for run in find_runs(part)]
         self._all, self._names = self.runs, study_names(self.runs)
+        self._hashes = {run.path: settings_hash(shared_settings(run)) for run in self.runs}
         if name is not None:
             self.runs = self._of(name)
         names = sorted({run.config["data"]["name"] for run in self.runs})
@@ -194,7 +195,7 @@ class Study:
         """Return the largest group of runs of one study and one configuration."""
         groups: dict[tuple[str, str], list[Run]] = {}
         for run in runs:
-            key = (self._names[run.path], settings_hash(shared_settings(run)))
+            key = (self._names[run.path], self._hashes[run.path])
             groups.setdefault(key, []).append(run)
         return max(groups.values(), key=len, default=[])
 

@@ -13,12 +13,10 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from orthocond.config.tasks import TASKS
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
-from orthocond.models.backbones import build_model
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.style import BLUE, COLUMN, RED, page_color
@@ -34,6 +32,8 @@ def _convolution(m: nn.Conv2d) -> str:
 
 
 def _stage(m: nn.Sequential) -> str:
+    from torchvision.models.resnet import Bottleneck  # takes seconds, only for these two figures
+
     kind = "bottleneck" if isinstance(m[0], Bottleneck) else "basic residual"
     return f"{len(m)} {kind} block{'s' * (len(m) > 1)}"
 
@@ -76,6 +76,8 @@ def layers(task: str, model: str, classes: int, size: int) -> pd.DataFrame:
         One row per step: layer, step (in words), output (its shape for one image), parameters
         (their number), role (``pre-svd``, ``meta`` or empty).
     """
+    from orthocond.models.backbones import build_model
+
     network = build_model(task, model, "svd", classes).eval()
     roles = {TASKS[task].pre_svd: "pre-svd", TASKS[task].meta_layer: "meta"}
     steps, rows, hooks = _steps(network), [], []
