@@ -29,7 +29,7 @@ from orthocond.errors import UserError
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.ledger import changes, ledger, summary
 from orthocond.report.output import save_figure, write_figure
-from orthocond.report.provenance import folded
+from orthocond.report.provenance import Numbers, folded
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
@@ -279,11 +279,17 @@ def _link(name: str) -> str:
     return f'<a href="{page}.html#{anchor}">{kind} {name[3:]}</a>'
 
 
+@lru_cache(maxsize=1)
+def _claims(every: Study) -> Numbers:
+    """Judge the claims once for all elements of a page."""
+    return ledger.build(every)
+
+
 def study_ledger() -> HTML:
     """Show the paper's claims and their verdicts, from the committed runs."""
 
     def show() -> HTML:
-        claims = ledger.build(all_studies())
+        claims = _claims(all_studies())
         FILES.mkdir(parents=True, exist_ok=True)
         claims.frame.to_csv(FILES / "ledger.csv", index=False)
         table = f'<div class="wide">{ledger.to_html(claims.frame, _link)}</div>'
@@ -296,7 +302,7 @@ def study_verdicts() -> HTML:
     """Show what was found in three groups of claims, and the claims per verdict, with links."""
 
     def show() -> HTML:
-        table = summary.to_html(ledger.build(all_studies()).frame, "ledger.html")
+        table = summary.to_html(_claims(all_studies()).frame, "ledger.html")
         return HTML(f'<figure class="kit" id="verdicts"><div class="wide">{table}</div></figure>')
 
     return _from_root("verdicts", show)
@@ -305,7 +311,7 @@ def study_verdicts() -> HTML:
 def study_summary() -> HTML | Markdown:
     """Show what was found in three groups of claims, one sentence each."""
     return _from_root(
-        "summary", lambda: Markdown(summary.to_markdown(ledger.build(all_studies()).frame))
+        "summary", lambda: Markdown(summary.to_markdown(_claims(all_studies()).frame))
     )
 
 
@@ -313,7 +319,7 @@ def study_rules() -> HTML:
     """Show the rules that changed after the runs, with both counts and the verdicts that moved."""
 
     def show() -> HTML:
-        frame = ledger.build(all_studies()).frame
+        frame = _claims(all_studies()).frame
         table = changes.counts(frame).to_html(index=False, border=0)
         sections = changes.to_html(frame, "ledger.html")
         return HTML(f'<div id="rules"><div class="wide">{table}</div>{sections}</div>')
