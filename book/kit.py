@@ -42,6 +42,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / "book/_build/html/files"  # pages of the book refer to it as files/
 
 
+COLUMNS = 6  # a table with more columns is as wide as the page, with its margin
+
 MAIN = ("cifar10-cpu", "tiny32-cpu", "tiny-imagenet-cpu")
 """Studies that the chapters show where they name none; further ones do not change them."""
 
@@ -111,6 +113,12 @@ def _element(
     )
 
 
+def _box(table: str) -> str:
+    """Return a table in a box that scrolls, and that has the margin, too, for many columns."""
+    columns = max(row.count("<th") + row.count("<td") for row in table.split("</tr>"))
+    return f'<div class="wide{" full-width" * (columns > COLUMNS)}">{table}</div>'
+
+
 def _images(name: str, alt: str) -> str:
     images = "".join(
         f'<img class="only-{page}" src="files/{name}{suffix}.svg" alt="{escape(alt)}">'
@@ -148,7 +156,7 @@ def show_table(name: str, table: pd.DataFrame, caption: str, source: str = "") -
     table.to_csv(FILES / f"{name}.csv", index=False)
     rows = table.to_html(index=False, border=0, na_rep="")
     fold = folded([source]) if source else ""
-    return _element(name, f'<div class="wide">{rows}</div>', caption, (".csv",), fold)
+    return _element(name, _box(rows), caption, (".csv",), fold)
 
 
 def study_figure(figure: str | StudyFigure, every: bool = False) -> HTML:
@@ -190,7 +198,7 @@ def _rendered(name: str, table: Table) -> HTML:
     """Show a table with its title and notes, as the command line writes it."""
     FILES.mkdir(parents=True, exist_ok=True)
     (FILES / f"{name}.csv").write_text(render(table, "csv"))
-    return _element(name, f'<div class="wide">{render(table, "html")}</div>', "", (".csv",))
+    return _element(name, _box(render(table, "html")), "", (".csv",))
 
 
 def study_overview(task: str, data: str | None = None, name: str | None = None) -> HTML:
@@ -292,8 +300,8 @@ def study_ledger() -> HTML:
         claims = _claims(all_studies())
         FILES.mkdir(parents=True, exist_ok=True)
         claims.frame.to_csv(FILES / "ledger.csv", index=False)
-        table = f'<div class="wide">{ledger.to_html(claims.frame, _link)}</div>'
-        return _element("ledger", table, f"{claims.provenance.note}.", (".csv",))
+        table = ledger.to_html(claims.frame, _link)
+        return _element("ledger", _box(table), f"{claims.provenance.note}.", (".csv",))
 
     return _from_root("ledger", show)
 
@@ -303,7 +311,7 @@ def study_verdicts() -> HTML:
 
     def show() -> HTML:
         table = summary.to_html(_claims(all_studies()).frame, "ledger.html")
-        return HTML(f'<figure class="kit" id="verdicts"><div class="wide">{table}</div></figure>')
+        return HTML(f'<figure class="kit" id="verdicts">{_box(table)}</figure>')
 
     return _from_root("verdicts", show)
 
@@ -322,7 +330,7 @@ def study_rules() -> HTML:
         frame = _claims(all_studies()).frame
         table = changes.counts(frame).to_html(index=False, border=0)
         sections = changes.to_html(frame, "ledger.html")
-        return HTML(f'<div id="rules"><div class="wide">{table}</div>{sections}</div>')
+        return HTML(f'<div id="rules">{_box(table)}{sections}</div>')
 
     return _from_root("rules", show)
 

@@ -38,7 +38,9 @@ FLAGS = [
     "--disable-sync",
     "--window-size=1280,1000",
 ]
-PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+PHONE = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
+PAGE_BYTES, HTML_BYTES = 3_000_000, 1_500_000
+"""Most bytes of a page's HTML, data and pictures, and of its HTML alone."""
 
 pytestmark = [
     pytest.mark.skipif(not PAGES, reason=f"no book in {SITE}: make book"),
@@ -83,6 +85,7 @@ const past = e => e.getBoundingClientRect().right > width + 1 && !scrolls(e)
 return [...document.querySelectorAll('article *')].filter(past)
   .map(e => `${e.tagName} ${e.textContent.slice(0, 80)}`);
 """
+WHOLE_WIDTH = "return document.documentElement.scrollWidth;"
 LINKS = "return [...document.querySelectorAll('a[href], area[href]')].map(a => a.href);"
 TARGETS = "return [...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name);"
 
@@ -98,6 +101,7 @@ class Visit:
     maths: dict[str, Any]
     figures: dict[str, list[dict[str, Any]]]  # theme -> images
     overflow: list[str]  # what sticks out of a phone's screen
+    phone_width: int  # of the whole page there: a wider page scrolls sideways
     links: list[str]
     targets: list[str]
 
@@ -162,11 +166,13 @@ def visit(browser: Any, base: str) -> Callable[[str], Visit]:
             figures[theme] = browser.execute_async_script(FIGURES)
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
         overflow = browser.execute_script(OVERFLOW, PHONE["width"])
+        phone_width = browser.execute_script(WHOLE_WIDTH)
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         console = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
         links, targets = browser.execute_script(LINKS), browser.execute_script(TARGETS)
         network = _network(browser, base + page)
-        return Visit(browser.title, console, *network, maths, figures, overflow, links, targets)
+        phone = overflow, phone_width
+        return Visit(browser.title, console, *network, maths, figures, *phone, links, targets)
 
     return visit
 
@@ -208,7 +214,20 @@ def test_figures_have_pixels_in_both_themes(page: str, visit: Callable[[str], Vi
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_fits_a_phone(page: str, visit: Callable[[str], Visit]) -> None:
-    assert visit(page).overflow == []
+    """Tables, formulas and code that are wider than a phone scroll in a box of their own."""
+    seen = visit(page)
+    assert seen.overflow == []
+    assert seen.phone_width <= PHONE["width"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_small(page: str, visit: Callable[[str], Visit], base: str) -> None:
+    """Scripts, styles and fonts in the folder that all pages share are not counted."""
+    own = {url.partition("?")[0] for url in visit(page).requests if url.startswith(base)}
+    files = {unquote(url.removeprefix(base)) for url in own if "/_static/" not in url}
+    sizes = {file: (SITE / file).stat().st_size for file in files}
+    assert sizes[page] < HTML_BYTES
+    assert sum(sizes.values()) < PAGE_BYTES, sizes
 
 
 @pytest.mark.parametrize("page", PAGES)
