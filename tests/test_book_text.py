@@ -19,24 +19,31 @@ for indent, file in NUMBERED:
     PAGE_CHAPTERS[file] = max(PAGE_CHAPTERS.values(), default=0) + (indent == NUMBERED[0][0])
 LABELS = set(re.findall(r"^\$\$ \((eq-\w+)\)$", "\n".join(PAGES.values()), re.MULTILINE))
 DEPEND_ON_DEVIATIONS = {
-    "meta_layer",
-    "condition_number",
-    "pre_svd_layer",
-    "nearest_orthogonal_gradient",
-    "optimal_learning_rate",
-    "decorrelated_batch_norm",
-    "dbn_conditioning",
-    "dbn_accuracy",
-    "stale_statistics",
-    "other_data",
-    "global_covariance_pooling",
-    "cost",
-    "rivals",
-    "ledger",
-    "reproduce",
-    "reproducibility",
-    "overview",
+    "overview": "",
+    "meta_layer": "the-backward-pass solver-and-precision-of-the-forward-pass",
+    "condition_number": "how-conditioning-is-measured",
+    "pre_svd_layer": "scale-of-the-skew-filter ow-of-a-1x1-convolution",
+    "nearest_orthogonal_gradient": "nog-where-the-gradient-is-zero",
+    "optimal_learning_rate": "the-matrix-that-nog-and-olr-read-under-ow "
+    "bounds-of-the-optimal-learning-rate an-olr-switch-that-selects-no-parameter",
+    "decorrelated_batch_norm": "value-and-place-of-ε start-of-γ the-network "
+    "mean-and-normaliser-of-the-covariance solver-and-precision-of-the-forward-pass",
+    "dbn_conditioning": "how-conditioning-is-measured the-treatments schedule "
+    "precision-of-the-network",
+    "dbn_accuracy": "data-and-training schedule precision-of-the-network the-epoch-that-counts",
+    "stale_statistics": "what-the-running-statistics-average "
+    "evaluation-with-re-estimated-statistics",
+    "other_data": "data-and-training",
+    "global_covariance_pooling": "layers-around-covariance-pooling steps-of-newton-schulz schedule",
+    "cost": "solver-and-precision-of-the-forward-pass precision-of-the-network",
+    "ledger": "",
+    "reproduce": "schedule precision-of-the-network",
+    "scaling": "several-devices",
+    "what_survives": "failures-of-the-decomposition",
+    "rivals": "solver-and-precision-of-the-forward-pass",
+    "reproducibility": "an-olr-switch-that-selects-no-parameter",
 }
+"""Sections of the page of deviations that a page must link to; it links to the page in any case."""
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -70,6 +77,17 @@ def test_the_table_of_changes_names_existing_equations_once() -> None:
 
 def test_chapters_that_depend_on_deviations_link_to_them() -> None:
     assert {p for p in DEPEND_ON_DEVIATIONS if "](deviations.md" not in PAGES[p]} == set()
+    lost = {
+        (page, section)
+        for page, sections in DEPEND_ON_DEVIATIONS.items()
+        for section in sections.split()
+        if f"](deviations.md#{section})" not in PAGES[page]
+    }
+    assert lost == set()
+
+
+def test_every_numbered_chapter_links_to_the_deviations() -> None:
+    assert PAGE_CHAPTERS.keys() - {"deviations"} <= DEPEND_ON_DEVIATIONS.keys()
 
 
 def test_anchors_of_deviations_are_headings() -> None:
