@@ -8,19 +8,24 @@ them. A run that was altered raises an error, which stops the build.
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
+from io import StringIO
 from math import isnan
 from pathlib import Path
 from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
@@ -115,7 +120,7 @@ def _element(
 
 def _box(table: str) -> str:
     """Return a table in a box that scrolls, and that has the margin, too, for many columns."""
-    columns = max(row.count("<th") + row.count("<td") for row in table.split("</tr>"))
+    columns = max(len(re.findall("<t[hd][ >]", row)) for row in table.split("</tr>"))
     return f'<div class="wide{" full-width" * (columns > COLUMNS)}">{table}</div>'
 
 
@@ -359,16 +364,36 @@ def _rounded(cell: object) -> object:
 def run_example(name: str, *launcher: str) -> None:
     """Run a script of the folder examples with Python, and print its output.
 
+    Without a launcher the script runs in this process, which has imported torch already.
+
     Args:
         name: name of the script, without ``.py``.
         launcher: arguments of Python before the script, such as those of ``torch.distributed.run``.
 
     Raises:
-        RuntimeError: the script failed; the text is what it wrote to its standard error.
+        RuntimeError: a launched script failed; the text is what it wrote to its standard error.
     """
-    command = [sys.executable, *launcher, str(ROOT / "examples" / f"{name}.py")]
+    script = str(ROOT / "examples" / f"{name}.py")
+    if not launcher:
+        print(_output(script))
+        return
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, *launcher, script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(done.stderr)
     print(done.stdout)
+
+
+def _output(script: str) -> str:
+    """Run a script in this process, in one thread, and return what it prints."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()) as shown:
+            warnings.simplefilter("ignore")
+            with redirect_stderr(StringIO()):  # bars of progress
+                runpy.run_path(script, run_name="__main__")
+    finally:
+        torch.set_num_threads(threads)
+    return shown.getvalue()

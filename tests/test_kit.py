@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import chdir
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 from study_factory import write_study
 
@@ -82,6 +84,43 @@ def test_sentences_show_their_numbers_or_the_command_for_missing_runs(
     assert kit.study_text("dbn", rank).data == "rank 64"
     with pytest.raises(KeyError, match="ranks"):
         kit.study_text("dbn", lambda runs: {}["ranks"])
+
+
+def test_an_example_prints_its_output_alone_and_stops_the_page_where_it_fails(
+    kit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "examples").mkdir()
+    script = tmp_path / "examples/own.py"
+    script.write_text(
+        "import sys, warnings\nwarnings.warn('old')\nprint('bar', file=sys.stderr)\n"
+        "if __name__ == '__main__':\n    print('loss 0.5')\n"
+    )
+    kit.run_example("own")
+    assert capsys.readouterr() == ("loss 0.5\n\n", "")
+    kit.run_example("own", "-X", "utf8")
+    assert capsys.readouterr().out == "loss 0.5\n\n"
+    script.write_text("1 / 0")
+    with pytest.raises(ZeroDivisionError):
+        kit.run_example("own")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        kit.run_example("own", "-X", "utf8")
+
+
+def test_runs_are_read_again_when_one_of_their_files_is_written(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "runs/mine", ("svd",))
+    with chdir(tmp_path):
+        first = kit.all_studies()
+        assert kit.all_studies() is first
+        write_study(tmp_path / "runs/mine", ("bn",))
+        assert len(kit.all_studies().runs) > len(first.runs)
+
+
+def test_a_table_with_many_columns_has_the_margin_of_the_page(kit: ModuleType) -> None:
+    frame = pd.DataFrame([range(kit.COLUMNS + 1)])
+    assert 'class="wide full-width"' in kit.show_table("many", frame, "Many.").data
+    assert 'class="wide"' in kit.show_table("few", frame.iloc[:, 1:], "Few.", "torch 2").data
 
 
 def test_an_altered_run_stops_the_page_with_its_name(kit: ModuleType, tmp_path: Path) -> None:
