@@ -178,7 +178,7 @@ def study_figure(figure: str | StudyFigure, every: bool = False) -> HTML:
         data = own.data(runs)
         drawn = write_figure(runs, replace(own, data=lambda _: data), FILES, ["svg", "pdf"])
         caption = " ".join(
-            [own.caption, *(f"{text.rstrip('.')}." for text in data.provenance.shown)]
+            [drawn["caption"], *(f"{text.rstrip('.')}." for text in data.provenance.shown)]
         )
         suffixes = (".svg", ".pdf", ".csv")
         images = _images(own.name, drawn["alt"])

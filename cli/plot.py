@@ -24,7 +24,8 @@ def plot(
     """Draw figures of the paper from runs, and write the data of each figure as CSV.
 
     Each figure has a version for light pages and a version for dark pages, named NAME-dark. The
-    files name the runs, commits and configurations that the figure was drawn from.
+    files name the runs, commits and configurations that the figure was drawn from. The standard
+    error has each figure's caption and remarks.
 
     Example: orthocond plot fig2 fig3 --runs runs/cifar10-cpu --out figures
     """
@@ -51,7 +52,7 @@ def plot(
     for result in made.values():
         for file in result["files"]:
             typer.echo(file)
-        for text in (*result["remarks"], *result["commands"]):
+        for text in (result["caption"], result["note"], *result["remarks"], *result["commands"]):
             typer.echo(f"{result['name']}: {text}", err=True)
     print_further([] if study else own.further)
     print_skipped(skipped)

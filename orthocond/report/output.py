@@ -80,8 +80,8 @@ def write_figure(
         formats: formats of the light figure. The dark one is made for web pages, so it has no pdf.
 
     Returns:
-        ``name``, ``files``, ``alt`` (the drawing described in words), ``note``, ``remarks``,
-        ``commands``.
+        ``name``, ``files``, ``caption`` (with what to see in the drawing), ``alt`` (the drawing
+        described in words), ``note``, ``remarks``, ``commands``.
 
     Raises:
         MissingRuns: the study lacks the runs; the message has the command that makes them.
@@ -100,6 +100,7 @@ def write_figure(
     return {
         "name": figure.name,
         "files": [str(f) for f in files],
+        "caption": f"{figure.caption} {figure.finding(data)}".strip(),
         "alt": figure.alt(data),
         "note": data.provenance.note,
         "remarks": data.provenance.remarks,

@@ -17,6 +17,10 @@ COLUMN = 3.5  # inches: the width of one column of a paper, and of a phone scree
 INK, PAPER = "#1a1a1a", "#ffffff"
 DARK_INK, DARK_PAPER = "#e6e6e6", "#121212"
 BLUE, ORANGE, GREEN, RED, PINK, BROWN, _, GREY, _, SKY = sns.color_palette("colorblind").as_hex()
+WINE = (
+    "#882255"  # from Paul Tol's palette "muted", in place of seaborn's colours too pale for lines
+)
+SMALL = 7  # points: the smallest text of a figure of one column, 9 pixels on a phone
 
 INK_SHARE = 0.2  # fraction of ink in each colour: pale colours need it on white
 
@@ -36,7 +40,7 @@ class Style:
 
 STYLES = {
     "svd": Style(None, SOLID, ""),
-    "ns": Style(GREY, DASHED, "x"),
+    "ns": Style(WINE, DASHED, "x"),
     "bn": Style(GREY, DOTTED, ""),
     "gap": Style(GREY, DOTTED, ""),
     "svd+sn": Style(BROWN, DASHDOTDOT, "v"),
@@ -57,7 +61,12 @@ STYLES = {
     "svd+olr-newton": Style(ORANGE, DASHED, ">"),
     "svd+olr-exact": Style(ORANGE, DOTTED, "<"),
     "svd+nog+ow+olr-exact": Style(RED, DASHED, "D"),
+    "svd+ow+slow": Style(GREEN, LONG, "8"),
+    "svd+rescale": Style(BLUE, LONG, "H"),
+    "svd+slow": Style(SKY, SOLID, "*"),
 }
+"""Styles of methods. Methods of one figure differ in colour, and in dashes or marker as well."""
+
 OTHER = Style(PINK, DASHDOTDOT, "*")
 """Style of methods that have no style of their own."""
 
@@ -98,6 +107,16 @@ def label(method: str) -> str:
     return Method(solver, tuple(treatments)).label if solver in SOLVERS else method
 
 
+def short_label(method: str) -> str:
+    """Return the treatments of a method, for figures in which every treatment is of plain SVD.
+
+    Example:
+        >>> short_label("svd+nog+ow"), short_label("svd")
+        ('NOG + OW', 'SVD')
+    """
+    return label(method).removeprefix("SVD + ")
+
+
 @contextmanager
 def theme(dark: bool = False) -> Iterator[None]:
     """Set fonts, sizes and colours for figures that are drawn inside the context.
@@ -117,9 +136,9 @@ def theme(dark: bool = False) -> Iterator[None]:
         "mathtext.fontset": "dejavusans",
         "axes.labelsize": 8,
         "axes.titlesize": 8,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "legend.fontsize": 7,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "legend.fontsize": SMALL,
         "legend.frameon": False,
         "lines.linewidth": 1.3,
         "axes.linewidth": 0.7,

@@ -19,11 +19,11 @@ from orthocond.layers.covariance_pool import GlobalCovariancePool2d
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.provenance import Numbers, Provenance
-from orthocond.report.style import BLUE, COLUMN, RED, page_color
+from orthocond.report.style import BLUE, COLUMN, RED, SMALL, page_color
 
 ROLES = {"pre-svd": ("Pre-SVD layer", BLUE), "meta": ("SVD meta-layer", RED)}
-ROW = 0.32  # inches from box to box
-LEFT, RIGHT = 0.24, 0.78  # edges of the boxes, as parts of the width
+ROW = 0.4  # inches from box to box
+LEFT, RIGHT = 0.3, 0.99  # edges of the boxes, as parts of the width
 
 
 def _convolution(m: nn.Conv2d) -> str:
@@ -123,14 +123,12 @@ def network_data(task: str, model: str, classes: int, size: int) -> Numbers:
 
 
 def draw_network(frame: pd.DataFrame) -> Figure:
-    """Draw the boxes from top to bottom, layer names on the left, output shapes on the right."""
-    figure, axes = plt.subplots(figsize=(COLUMN, ROW * (len(frame) + 1)))
+    """Draw the boxes from top to bottom, layer names on the left, output shapes at the arrows."""
+    figure, axes = plt.subplots(figsize=(COLUMN, ROW * (len(frame) + 0.6)))
     ink = mpl.rcParams["text.color"]
     axes.axis("off")
-    axes.set(xlim=(0, 1), ylim=(-len(frame) + 0.4, 1))
-    small: dict[str, Any] = {"fontsize": 6, "va": "center"}
-    axes.text(0, 0.8, "layer", ha="left", **small)
-    axes.text(1, 0.8, "output", ha="right", **small)
+    axes.set(xlim=(0, 1), ylim=(-len(frame) + 0.1, 0.6))
+    small: dict[str, Any] = {"fontsize": SMALL, "va": "center"}
     middle = (LEFT + RIGHT) / 2
     for place, row in enumerate(frame.itertuples()):
         role, color = ROLES.get(str(row.role), ("", None))
@@ -141,15 +139,14 @@ def draw_network(frame: pd.DataFrame) -> Figure:
             edgecolor=edge, lw=1.4 if role else 0.7,
         )  # fmt: skip
         axes.add_patch(box)
-        axes.text(middle, -place, str(row.step), ha="center", va="center", fontsize=6.5)
-        axes.text(0, -place + 0.12 * bool(role), str(row.layer), ha="left", **small)
-        axes.text(1, -place, str(row.output), ha="right", **small)
+        axes.text(middle, -place, str(row.step), ha="center", **small)
+        axes.text(0, -place + 0.17 * bool(role), str(row.layer), ha="left", **small)
+        axes.text(middle + 0.02, -place - 0.5, str(row.output), ha="left", **small)
         if role:
-            axes.text(0, -place - 0.22, role, ha="left", va="center", fontsize=5, color=edge)
-        if place:
-            axes.annotate("", (middle, -place + 0.3), (middle, -place + 0.7),
-                          arrowprops={"arrowstyle": "-|>", "color": ink, "lw": 0.7,
-                                      "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6})  # fmt: skip
+            axes.text(0, -place - 0.17, role, ha="left", color=edge, **small)
+        axes.annotate("", (middle, -place - 0.7), (middle, -place - 0.3),
+                      arrowprops={"arrowstyle": "-|>", "color": ink, "lw": 0.7,
+                                  "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6})  # fmt: skip
     return figure
 
 
@@ -176,12 +173,16 @@ def _figure(name: str, caption: str, task: str, model: str, classes: int, size: 
 FIGURES = (
     _figure(
         "fig6",
-        "Figure 6: the paper's ResNet-50 with decorrelated batch norm, for CIFAR100.",
+        "Figure 6: the paper's ResNet-50 with decorrelated batch norm, for CIFAR100. The "
+        "treatments act on the Pre-SVD layer (blue); the SVD meta-layer (red) whitens its output. "
+        "At the arrows: the shape of the features of one image.",
         *("dbn", "resnet50", 100, 32),
     ),
     _figure(
         "fig7",
-        "Figure 7: the paper's ResNet-18 with global covariance pooling, for ImageNet.",
+        "Figure 7: the paper's ResNet-18 with global covariance pooling, for ImageNet. The "
+        "treatments act on the Pre-SVD layer (blue); the SVD meta-layer (red) takes the root of "
+        "the covariance of its features. At the arrows: the shape of the features of one image.",
         *("gcp", "resnet18", 1000, 224),
     ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -15,12 +16,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.sources import read_preset
 from orthocond.config.tasks import DBN
 from orthocond.report.figures.study_figure import StudyFigure
-from orthocond.report.figures.training_figure import add_note
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.statistics import difference
 from orthocond.report.study import MissingRuns, Selection, Study
@@ -34,13 +35,12 @@ METHODS = ("svd+nog", "svd+nog+ow+olr", "svd+slow")
 PRESETS = ("cifar-cpu", "cifar10-few", "cifar10-long")
 """Presets of the studies on CIFAR-10 that the figure compares."""
 
-DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4)))
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4)))
 MARKERS = ("o", "s", "^", "D")
 APART = 0.03  # of the axis: distance between studies of equally many images
 HOW = (
     "Error, recalibrated, minus that of plain SVD at equal seeds, in points: below 0 the treatment "
-    "is better. Left: mean over seeds at each evaluation. Right: at the end, with 95% t "
-    "intervals; studies of equally many images are drawn side by side"
+    "is better. Left: mean over seeds at each evaluation. Right: at the end, with 95% t intervals"
 )
 
 
@@ -124,7 +124,7 @@ def _draw_method(steps: Axes, images: Axes, own: pd.DataFrame, studies: list[str
             continue
         style = line_style(str(rows["method"].iloc[0]))
         style |= {"linestyle": DASHES[place % 4], "marker": MARKERS[place % 4]}
-        steps.plot(rows["step"], rows["mean"], label=study, **style)
+        steps.plot(rows["step"], rows["mean"], **style)
         end = rows.iloc[-1]
         spread = np.abs([[end["mean"] - end["low"]], [end["high"] - end["mean"]]])
         # Studies of equally many images are moved apart.
@@ -142,24 +142,26 @@ def draw(data: Numbers) -> Figure:
     studies = list(frame["study"].unique())
     figure, axes = plt.subplots(
         len(methods), 2, sharex="col", sharey="row", squeeze=False,
-        figsize=(COLUMN, 1 + 1.4 * len(methods)),
+        figsize=(COLUMN, 1 + 1.2 * len(methods)),
     )  # fmt: skip
+    ink = mpl.rcParams["text.color"]
     for (steps, images), method in zip(axes, methods, strict=True):
         _draw_method(steps, images, frame[frame["method"] == method], studies)
         for panel in (steps, images):
-            panel.axhline(0, color=mpl.rcParams["text.color"], lw=0.5)
+            panel.axhline(0, color=ink, lw=0.5)
         steps.set_title(label(method), loc="left")
-        steps.set_ylabel("points of error")
+    figure.supylabel("points of error against plain SVD", fontsize=8)
     axes[-1, 0].set_xlabel("training step")
     axes[-1, 1].set_xlabel("training images")
+    axes[-1, 1].xaxis.set_major_locator(mpl.ticker.MaxNLocator(2))
+    axes[-1, 1].xaxis.set_major_formatter("{x:,.0f}")
     axes[-1, 1].margins(x=0.2)
-    shown = [panel.get_legend_handles_labels() for panel in axes[:, 0]]
-    handles = {n: h for own, names in reversed(shown) for h, n in zip(own, names, strict=True)}
-    order = [study for study in studies if study in handles]
-    figure.legend(
-        [handles[study] for study in order], order, loc="outside upper center", ncols=2, fontsize=6
-    )
-    add_note(figure, data.provenance)
+    handles = [
+        Line2D([], [], color=ink, linestyle=DASHES[place % 4], marker=MARKERS[place % 4],
+               markersize=4, markerfacecolor="none", label=study)
+        for place, study in enumerate(studies)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, borderpad=0)
     return figure
 
 
@@ -177,11 +179,25 @@ def alt(data: Numbers) -> str:
     return f"Points of error more than plain SVD, at the end of training: {'; '.join(texts)}."
 
 
+def _finding(data: Numbers) -> str:
+    """Return for each treatment in how many studies it ends below plain SVD."""
+    ends = data.frame.groupby(["method", "study"], sort=False).last().reset_index()
+    counts = [
+        f"{label(str(method))} in {(own['mean'] < 0).sum()} of {len(own)} studies"
+        for method, own in ends.groupby("method", sort=False)
+    ]
+    below = "; ".join(counts)
+    return f"Below the line a treatment helps. The mean at the end is below it for {below}."
+
+
 FIGURE = StudyFigure(
     "effects",
-    "The effect of treatments on the error, against training steps and training images.",
+    "The effect of treatments on the error, against training steps (left) and, at the end of "
+    "training, against training images (right). Bars: 95% intervals; studies of equally many "
+    "images are moved apart.",
     data=data,
     draw=draw,
     alt=alt,
     methods=METHODS,
+    finding=_finding,
 )

@@ -15,7 +15,7 @@ from orthocond.report.study import Study
 class StudyFigure:
     """A figure's caption, and the functions that compute, draw and describe it.
 
-    ``data`` is called once; ``draw`` and ``alt`` receive its result.
+    ``data`` is called once; the other functions receive its result.
 
     Args:
         name: the stem of its files, such as ``fig2``.
@@ -23,7 +23,8 @@ class StudyFigure:
         data: computes the numbers; raises ``MissingRuns`` where the study lacks them.
         draw: draws them in the current theme.
         alt: describes in words what the drawing shows, for readers who cannot see it.
-        methods: the methods of a figure with one legend, in its order.
+        methods: the methods of the figure, in drawing order.
+        finding: what to see in the drawing, computed from the numbers; it ends the caption.
     """
 
     name: str
@@ -32,3 +33,4 @@ class StudyFigure:
     draw: Callable[[Numbers], Figure]
     alt: Callable[[Numbers], str]
     methods: tuple[str, ...] = ()
+    finding: Callable[[Numbers], str] = lambda _: ""

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from orthocond.config.tasks import DBN, TASKS
-from orthocond.report.figures.curves import (
-    ROWS,
-    curves,
-    draw_rows,
-    late,
-    rank_text,
-    stated,
-    window,
-)
+from orthocond.report.figures.curves import curves, in_noise, late, stated, window
+from orthocond.report.figures.edge_labels import FAR, add_labels
+from orthocond.report.figures.panels import draw_seen, draw_support
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
-from orthocond.report.style import COLUMN, label, line_style
+from orthocond.report.style import COLUMN, SMALL, label, short_label
 
-NOTE_WIDTH = 82  # characters of a note in one column
+SEEN, SUPPORT = r"$\kappa$ as an SVD sees it", r"$\kappa$ on the support"
 
 
 def smoothing(frame: pd.DataFrame) -> str:
@@ -46,37 +38,13 @@ def training_data(study: Study, methods: Iterable[str]) -> Numbers:
     return Numbers(frame, Provenance.of(selection, how=smoothing(frame).capitalize()))
 
 
-def handle(method: str, rank: str) -> Line2D:
-    """Return the legend's entry for a method and the rank of its covariance."""
-    return Line2D([], [], label=f"{label(method)} ({rank})", **line_style(method))
-
-
-def add_legend(figure: Figure, handles: list[Line2D]) -> None:
-    """Add a legend in two columns above the panels of a figure."""
-    figure.legend(
-        handles=handles,
-        title="method (rank of its covariance)",
-        loc="outside upper center",
-        ncols=2,
-        handlelength=3.0,
-        handletextpad=0.5,
-        borderpad=0,
-        columnspacing=1.0,
-        fontsize=6,
-        title_fontsize=6,
-    )
-
-
-def edge_marks(frame: pd.DataFrame) -> list[str]:
-    """Return a sentence on the marks at the right edge, for curves that have such marks."""
-    text = "Pieces of line at the right edge: orders of magnitude that the paper states"
-    return [text] if stated(frame) else []
-
-
-def add_note(figure: Figure, provenance: Provenance, more: Iterable[str] = ()) -> None:
-    """Add the note, further sentences, and the remarks below a figure."""
-    text = ". ".join([provenance.note, *more, *provenance.remarks])
-    figure.supxlabel(fill(text, NOTE_WIDTH), fontsize=5.5, ha="left", x=0.01)
+def structural_rank(frame: pd.DataFrame) -> str:
+    """Return the largest rank that the layers allow, or its range over the methods."""
+    ranks = frame["structural_rank"].dropna()
+    if ranks.empty:
+        return ""
+    low, high = int(ranks.min()), int(ranks.max())
+    return f"structural rank {low}" if low == high else f"structural rank {low} to {high}"
 
 
 def draw_training(data: Numbers, methods: Iterable[str]) -> Figure:
@@ -84,17 +52,48 @@ def draw_training(data: Numbers, methods: Iterable[str]) -> Figure:
 
     Args:
         data: from ``training_data``, or with the same columns.
-        methods: in the order of the legend.
+        methods: in drawing order.
     """
     frame, methods = data.frame, list(methods)
-    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(COLUMN, 4.6))
-    draw_rows(np.asarray(axes), frame, methods)
-    for row, name in zip(axes, ROWS.values(), strict=True):
-        row.set_ylabel(name)
-    shown = [m for m in methods if m in set(frame["method"])]
-    add_legend(figure, [handle(m, rank_text(frame, m)) for m in shown])
-    add_note(figure, data.provenance, edge_marks(frame))
+    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(COLUMN, 4.2), height_ratios=(1, 1.3))
+    top, bottom = np.asarray(axes)
+    top.set_ylabel(SEEN)
+    bottom.set_ylabel(SUPPORT)
+    bottom.set_title(structural_rank(frame), loc="left", fontsize=SMALL)
+    labels = {
+        top: draw_seen(top, frame, methods, stated(frame)),
+        bottom: draw_support(bottom, frame, methods),
+    }
+    bottom.annotate(
+        "method (rank)", (1, 1.04), (FAR, 0), xycoords="axes fraction",
+        textcoords="offset points", fontsize=SMALL,
+    )  # fmt: skip
+    add_labels(figure, labels)
     return figure
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return what to see in the curves of a frame: the methods in the shaded zone, and the order.
+
+    Args:
+        frame: rows of one or both tasks from ``curves``.
+    """
+    texts = []
+    for task in frame["task"].unique():
+        own = frame[frame["task"] == task]
+        ends = late(own, "kappa_support")
+        lowest, highest = min(ends, key=lambda m: ends[m]), max(ends, key=lambda m: ends[m])
+        noise, every = len(in_noise(own)), own["method"].nunique()
+        text = f"{TASKS[task].label}: κ is rounding noise (shaded) for {noise} of {every} methods"
+        if lowest != highest:
+            text += (
+                f"; κ on the support ends lowest with {short_label(lowest)} ({ends[lowest]:.0e}) "
+                f"and highest with {short_label(highest)} ({ends[highest]:.0e})"
+            )
+        texts.append(f"{text[0].upper()}{text[1:]}.")
+    if stated(frame):
+        texts.append("Arrows: orders of magnitude that the paper states.")
+    return " ".join(texts)
 
 
 def describe(frame: pd.DataFrame) -> str:

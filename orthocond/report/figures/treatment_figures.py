@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from orthocond.report.figures.study_figure import StudyFigure
-from orthocond.report.figures.training_figure import describe, draw_training, training_data
+from orthocond.report.figures.training_figure import (
+    describe,
+    draw_training,
+    finding,
+    training_data,
+)
 
 
 def _figure(name: str, caption: str, *methods: str) -> StudyFigure:
-    """Return the figure of some methods' curves; ``methods`` are in the order of the legend."""
+    """Return the figure of some methods' curves; ``methods`` are in drawing order."""
     return StudyFigure(
         name,
         caption,
         data=lambda study: training_data(study, methods),
         draw=lambda data: draw_training(data, methods),
         alt=lambda data: describe(data.frame),
+        finding=lambda data: finding(data.frame),
         methods=methods,
     )
 

@@ -3,16 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.report.figures.curves import (
     WINDOWS,
     curves,
-    draw_panel,
+    in_noise,
     late,
+    noise_level,
     rank_text,
-    stated,
     window,
 )
 from orthocond.report.study import Study
@@ -43,32 +42,18 @@ def test_each_evaluation_is_one_row(study: Study) -> None:
     assert list(frame["step"]) == [30, 60, 90, 120]
 
 
-def test_an_infinite_kappa_stays_infinite_and_is_drawn_at_the_top(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_infinite_kappa_stays_infinite(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     table = study.select("dbn", ["svd"]).runs["svd"][0].conditioning
     monkeypatch.setattr(Run, "conditioning", table.assign(kappa=np.inf))
     frame = curves(study.select("dbn", ["svd"]))
-    assert np.isinf(frame["kappa"]).all()
-    axes = Figure().subplots()
-    draw_panel(axes, frame, "kappa", ["svd"])
-    assert set(axes.lines[0].get_ydata()) == {axes.get_ylim()[1]}
+    assert np.isinf(frame["kappa"]).all() and in_noise(frame) == ["svd"]
 
 
-def test_magnitudes_from_the_paper_are_drawn_beside_the_axes_in_the_style_of_their_method(
-    study: Study,
-) -> None:
-    frame = curves(study.select("dbn", ["svd", "ns"]))
-    figure = Figure()
-    axes = figure.subplots()
-    draw_panel(axes, frame, "kappa", ["svd", "ns"], stated(frame))
-    figure.draw_without_rendering()
-    lines, marks = axes.lines[:2], axes.lines[2:]
-    assert [mark.get_ydata()[0] for mark in marks] == [1e12, 1e5]
-    for line, mark in zip(lines, marks, strict=True):
-        for look in ("linestyle", "marker", "color"):
-            assert getattr(mark, f"get_{look}")() == getattr(line, f"get_{look}")()
-        assert mark.get_window_extent().x0 > axes.bbox.x1
+def test_kappa_is_noise_only_where_every_record_is_above_the_precision_of_the_features() -> None:
+    kappa = [1e9, 2e9, 1e9, 1e7, 1e7, 1e7]
+    frame = pd.DataFrame({"method": [*"aabbcc"], "kappa": kappa, "rank_tol": 1e-8})
+    assert noise_level(frame) == pytest.approx(1e8)
+    assert in_noise(frame) == ["a"]  # b was once below
 
 
 def test_late_values_are_medians_over_the_last_tenth_of_training() -> None:

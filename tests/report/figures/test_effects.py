@@ -64,3 +64,10 @@ def test_without_a_treatment_the_command_is_named(tmp_path: Path) -> None:
     write_study(tmp_path, ("svd", "bn"))
     with pytest.raises(MissingRuns, match=r"orthocond train .*--method nog"):
         FIGURE.data(Study(tmp_path))
+
+
+def test_the_finding_counts_the_studies_below_the_line(runs: Path) -> None:
+    numbers = FIGURE.data(Study(runs))
+    ends = numbers.frame.groupby(["method", "study"])["mean"].last()
+    below = (ends["svd+nog"] < 0).sum()
+    assert f"SVD + NOG in {below} of 2 studies" in FIGURE.finding(numbers)

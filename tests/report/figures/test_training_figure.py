@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
-from orthocond.config.tasks import DBN
-from orthocond.report.figures import fig5, treatment_figures
-from orthocond.report.figures.training_figure import add_legend, handle
-from orthocond.report.style import COLUMN, theme
+from orthocond.report.figures.treatment_figures import FIGURES
+from orthocond.report.study import Study
 
 
-@pytest.mark.parametrize(
-    "methods",
-    [DBN.solvers, *(figure.methods for figure in (*treatment_figures.FIGURES, fig5.FIGURE))],
-    ids=["fig1", "fig2", "fig3", "fig4", "fig5"],
-)
-def test_the_legend_fits_into_a_column_whatever_the_ranks(methods: tuple[str, ...]) -> None:
-    with theme():
-        figure = plt.figure(figsize=(COLUMN, 4.6))
-        figure.subplots(2, 1)
-        add_legend(figure, [handle(method, "27 to 64") for method in methods])
-        figure.draw_without_rendering()
-        (legend,) = figure.legends
-        assert figure.bbox.x0 <= legend.get_window_extent().x0
-        assert legend.get_window_extent().x1 <= figure.bbox.x1
-        plt.close(figure)
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_the_finding_counts_the_methods_in_the_noise_and_names_the_lowest(
+    figure, study: Study
+) -> None:
+    data = figure.data(study)
+    text = figure.finding(data)
+    frame = data.frame
+    singular = frame["kappa"] > 1 / frame["rank_tol"].median()
+    noise = singular.groupby(frame["method"]).all().sum()
+    assert f"shaded) for {noise} of {frame['method'].nunique()} methods" in text
+    assert "Arrows: orders of magnitude that the paper states." in text
+
+
+def test_a_single_method_has_no_order(study: Study) -> None:
+    (figure, *_) = FIGURES
+    data = figure.data(study)
+    only = type(data)(data.frame[data.frame["method"] == "svd"], data.provenance)
+    assert isinstance(only.frame, pd.DataFrame) and "lowest" not in figure.finding(only)
