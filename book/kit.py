@@ -35,6 +35,7 @@ from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.ledger import changes, ledger, summary
 from orthocond.report.output import save_figure, write_figure
 from orthocond.report.provenance import Numbers, folded
+from orthocond.report.readable import readable_cell
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
@@ -155,11 +156,22 @@ def show_figure(
     return _element(name, _images(name, alt), caption, (".svg", ".pdf", ".csv"), fold)
 
 
-def show_table(name: str, table: pd.DataFrame, caption: str, source: str = "") -> HTML:
-    """Show a table that is computed on the page; ``source`` as in ``show_figure``."""
+def show_table(
+    name: str,
+    table: pd.DataFrame,
+    caption: str,
+    shown: pd.DataFrame | None = None,
+    source: str = "",
+) -> HTML:
+    """Show a table that is computed on the page, with rounded numbers; its CSV has all digits.
+
+    ``shown`` has the cells as texts, where three significant digits are too many or too few;
+    ``source`` is as in ``show_figure``.
+    """
     FILES.mkdir(parents=True, exist_ok=True)
     table.to_csv(FILES / f"{name}.csv", index=False)
-    rows = table.to_html(index=False, border=0, na_rep="")
+    cells = table.map(readable_cell) if shown is None else shown
+    rows = cells.to_html(index=False, border=0, na_rep="")
     fold = folded([source]) if source else ""
     return _element(name, _box(rows), caption, (".csv",), fold)
 
@@ -276,9 +288,11 @@ def study_choices(task: str) -> HTML:
     def show() -> HTML:
         choices = chosen_settings.build(Study("runs/settings"), task)
         frame = choices.frame
-        table = frame.astype({"value": str}).round(2)
+        errors = [column for column in frame if "error" in column]
+        table = frame.astype({"value": str, **dict.fromkeys(errors, object)})
+        table[errors] = frame[errors].map("{:.2f}".format)
         table["chosen"] = frame["chosen"].map({True: "chosen", False: ""})
-        return show_table(name, table, f"{choices.provenance.note}.")
+        return show_table(name, frame, f"{choices.provenance.note}.", table)
 
     return _from_root(name, show)
 
@@ -347,7 +361,8 @@ def study_hours() -> HTML:
 
     def show() -> HTML:
         hours = preset_hours.build(study())
-        return show_table("hours", hours.frame.map(_rounded), f"{hours.provenance.note}.")
+        table = hours.frame.map(_rounded)
+        return show_table("hours", hours.frame, f"{hours.provenance.note}.", table)
 
     return _from_root("hours", show)
 

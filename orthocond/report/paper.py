@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orthocond.config.methods import Method
 from orthocond.errors import UserError
 
 PUBLISHED = "https://www.ecva.net/papers/eccv_2022/papers_ECCV/html/2041_ECCV_2022_paper.php"
@@ -18,19 +17,14 @@ PUBLISHED = "https://www.ecva.net/papers/eccv_2022/papers_ECCV/html/2041_ECCV_20
 
 ERROR = ("mean", "std", "min")  # statistics of the validation error in percent, over ten runs
 
-_SHORT = {"ns": "Newton-Schulz iteration"}
-_LONG = _SHORT | {
+_LONG = {
     "svd+sn": "SVD + Spectral Norm (SN)",
     "svd+ol": "SVD + Orthogonal Loss (OL)",
     "svd+ow": "SVD + Orthogonal Weight (OW)",
     "svd+nog": "SVD + Nearest Orthogonal Gradient (NOG)",
     "svd+olr": "SVD + Optimal Learning Rate (OLR)",
 }
-_COST = {
-    "svd+nog+ow+olr": "SVD + OW + NOG + OLR",
-    "ns": "Newton-Schulz Iteration",
-    "bn": "Vanilla ResNet-50",
-}
+_COST = {"svd+nog+ow+olr": "SVD + OW + NOG + OLR", "bn": "Vanilla ResNet-50"}
 
 _CIFAR100 = tuple(f"CIFAR100 {statistic}" for statistic in ERROR)
 _BOTH = (*(f"CIFAR10 {statistic}" for statistic in ERROR), *_CIFAR100)
@@ -46,18 +40,13 @@ class PublishedTable:
         caption: the paper's caption, shortened to what was run.
         columns: headings; the mean, std and min of an error are three columns.
         rows: canonical method -> the row's numbers, in the paper's order.
-        names: canonical method -> the row's label in the paper, where it is not the method's own.
+        names: canonical method -> the row's name in the paper, where ours is shorter or another.
     """
 
     caption: str
     columns: tuple[str, ...]
     rows: Mapping[str, Row]
     names: Mapping[str, str]
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Canonical method -> the row's label in the paper."""
-        return {m: self.names.get(m) or Method.parse(m).label for m in self.rows}
 
 
 PAPER_TABLES: Mapping[int, PublishedTable] = {
@@ -71,7 +60,7 @@ PAPER_TABLES: Mapping[int, PublishedTable] = {
             "svd+ow": (20.06, 0.17, 19.94),
             "ns": (19.45, 0.33, 19.01),
         },
-        _SHORT,
+        {},
     ),
     2: PublishedTable(
         "Gradient and weight treatments, validation error (%), ResNet-50 on CIFAR100, 10 runs",
@@ -84,7 +73,7 @@ PAPER_TABLES: Mapping[int, PublishedTable] = {
             "svd+nog+ow": (19.22, 0.28, 18.90),
             "ns": (19.45, 0.33, 19.01),
         },
-        _SHORT,
+        {},
     ),
     3: PublishedTable(
         "Optimal learning rate and hybrids, validation error (%), ResNet-50 on CIFAR100, 10 runs",
@@ -97,7 +86,7 @@ PAPER_TABLES: Mapping[int, PublishedTable] = {
             "svd+nog+ow+olr": (19.05, 0.31, 18.77),
             "ns": (19.45, 0.33, 19.01),
         },
-        _SHORT,
+        {},
     ),
     4: PublishedTable(
         "Decorrelated BN, validation error (%), ResNet-50 on CIFAR10 and CIFAR100, 10 runs",

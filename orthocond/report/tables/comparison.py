@@ -15,7 +15,7 @@ from orthocond.errors import unknown
 from orthocond.report.paper import PAPER_TABLES, published
 from orthocond.report.provenance import Provenance
 from orthocond.report.study import MissingRuns, Selection, Study
-from orthocond.report.style import label
+from orthocond.report.style import label, short_label
 from orthocond.report.tables.table import Table
 
 NOT_RUN = "not run here"
@@ -114,6 +114,16 @@ def absent_cells(selection: Selection, methods: Iterable[str]) -> dict[str, str]
     }
 
 
+def _full_name(short: str, name: str) -> str:
+    """Return a note on a row that has a longer name in the paper.
+
+    Example:
+        >>> _full_name("SN", "SVD + Spectral Norm (SN)")
+        'SN is Spectral Norm'
+    """
+    return f"{short} is {name.removeprefix('SVD + ').removesuffix(f' ({short})')}"
+
+
 def assemble(
     number: int,
     methods: Iterable[str],
@@ -138,15 +148,17 @@ def assemble(
     frame = pd.concat(parts, axis=1)
     frame.index.name = "method"
     frame.columns.names = ["source", "statistic"]
-    labels = PAPER_TABLES[number].labels
-    unread = {m: UNREAD if m in labels else "" for m in methods}
+    source = PAPER_TABLES[number]
+    unread = {m: UNREAD if m in source.rows else "" for m in methods}
+    names = [_full_name(short_label(m), name) for m, name in source.names.items()]
+    said = [f"Names in the paper: {', '.join(names)}"] if names else []
     papers = dict.fromkeys(parts[0].columns.get_level_values(0), unread)
     return Table(
-        title=f"Table {number}. {PAPER_TABLES[number].caption}",
+        title=f"Table {number}. {source.caption}",
         frame=frame,
-        labels={m: labels.get(m) or label(m) for m in methods},
+        labels={m: label(m) for m in methods},
         cells={**papers, **cells},
-        provenance=provenance,
+        provenance=replace(provenance, remarks=(*provenance.remarks, *said)),
     )
 
 
@@ -174,5 +186,4 @@ def only(table: Table, methods: Iterable[str]) -> Table:
 
 def not_run_remark(paper: str) -> str:
     """Return a remark with the command that repeats the paper's experiment on a data set."""
-    command = f"orthocond train --preset {PAPER_PRESETS[paper]}"
-    return f"{paper} is {NOT_RUN}; the paper's settings: {command}"
+    return f"{paper} with the paper's settings: orthocond train --preset {PAPER_PRESETS[paper]}"

@@ -93,12 +93,12 @@ def _row(name: str, speeds: dict[str, float]) -> dict[str, Any]:
     return {
         "preset": name,
         "runs": len(runs),
-        "GFLOP an image": operations / 1e9,
-        "a run, CPU here": total / cpu,
-        "a run, one GPU": total / GPU,
-        "all, CPU here": len(runs) * total / cpu,
-        "all, one GPU": len(runs) * total / GPU,
-        "all, eight GPUs": len(runs) * total / (GPUS * EFFICIENCY * GPU),
+        "GFLOP per image": operations / 1e9,
+        "a run, CPU here (h)": total / cpu,
+        "a run, one GPU (h)": total / GPU,
+        "all, CPU here (h)": len(runs) * total / cpu,
+        "all, one GPU (h)": len(runs) * total / GPU,
+        "all, eight GPUs (h)": len(runs) * total / (GPUS * EFFICIENCY * GPU),
     }
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 from orthocond.artifacts.csv_tables import DIGITS
 from orthocond.errors import unknown
 from orthocond.report.paper import PUBLISHED
-from orthocond.report.tables.comparison import UNREAD
+from orthocond.report.readable import readable
+from orthocond.report.tables.comparison import NOT_RUN, UNREAD
 from orthocond.report.tables.table import Table
 
 LOWER_IS_BETTER = {"error": True, "error min": True, "top-1": False, "top-5": False}
@@ -26,6 +27,7 @@ HEADINGS = {
     "Failure Times": "failures",
     "Top-1 Acc. (%)": "top-1",
     "Top-5 Acc. (%)": "top-5",
+    "gap": "gap (points)",
     "difference": "difference [95% interval]",
     "kappa": "κ",
     "kappa_support": "κ on the support",
@@ -58,6 +60,12 @@ SIGNED = ("difference",)
 
 P_VALUE = "p (Holm)"
 """The statistic shown with two significant digits."""
+
+PERCENT = ("train (%)", "test (%)", "gap")
+"""Statistics shown with one decimal place."""
+
+MILLISECONDS = ("FP (ms)", "BP (ms)")
+"""Statistics shown with three significant digits."""
 
 MAGNITUDES = ("kappa", "kappa_support", "kappa_eps")
 """Statistics shown with two significant digits and a power of ten."""
@@ -102,8 +110,11 @@ def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
         return f"{value:.1e}"
     if name == P_VALUE:
         return f"{value:.2g}"
+    if name in MILLISECONDS and spread:
+        return f"{readable(value)} [{', '.join(map(readable, spread))}]"
     form = "+z.1f" if name in EFFECTS.values() else "+z.2f" if name in SIGNED else ".2f"
-    text = f"{value:g}" if name in WHOLE and not spread else f"{value:{form}}"
+    form = "z.1f" if name in PERCENT else form
+    text = _whole(value) if name in WHOLE and not spread else f"{value:{form}}"
     if not spread or np.isnan(spread).any():
         return text
     if len(spread) == 1:
@@ -111,17 +122,43 @@ def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
     return f"{text} [{spread[0]:{form}}, {spread[1]:{form}}]"
 
 
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else readable(value)
+
+
+def _not_run(table: Table) -> list[tuple[str, str]]:
+    """Return the (group, statistic) of each shown column that was run for no row.
+
+    All columns of a table may be such: then none is returned.
+    """
+    columns = _shown_columns(table.frame)
+    unread = {
+        group: {table.cells.get(group, {}).get(row) for row in table.frame.index} == {NOT_RUN}
+        for group, _, _ in columns
+    }
+    empty = [
+        (group, name)
+        for group, name, numbers in columns
+        if unread[group] and (group or name in FIRST) and numbers.iloc[:, 0].isna().all()
+    ]
+    return empty if len(empty) < len(columns) else []
+
+
 def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> pd.DataFrame:
     """Return the cells as texts: mean ± std in one cell, the best of a column marked.
+
+    Columns that were run for no row are left out: a note names them.
 
     Args:
         table: the table.
         mark: marks the text of the best cell.
         plus_minus: the sign ± as the target format spells it.
     """
-    frame = table.frame
+    frame, absent = table.frame, _not_run(table)
     columns: dict[tuple[str, str], list[str]] = {}
     for group, name, numbers in _shown_columns(frame):
+        if (group, name) in absent:
+            continue
         values = numbers.iloc[:, 0]
         lower = _best_is(group, name)
         best = None if lower is None else values.min() if lower else values.max()
@@ -144,6 +181,9 @@ def _notes(table: Table, said: Iterable[str]) -> list[str]:
     notes = list(said)
     if any(_best_is(group, name) is not None for group, name, _ in _shown_columns(table.frame)):
         notes.append("The best error or accuracy of a column is marked")
+    absent = [group.removeprefix("here: ") or name for group, name in _not_run(table)]
+    if absent:
+        notes.append(f"{NOT_RUN.capitalize()}: {'; '.join(dict.fromkeys(absent))}")
     return [f"{note.rstrip('.')}." for note in notes]
 
 

@@ -37,6 +37,15 @@ def test_numbers_of_the_paper_are_shown_beside_ours(study: Study) -> None:
     assert table.cells["paper: CIFAR100"]["bn"] == ""  # the paper has no such row
 
 
+def test_rows_have_short_names_and_a_note_has_those_of_the_paper(study: Study) -> None:
+    for number in range(1, 6):
+        table = TABLES[f"tab{number}"](study)
+        assert max(map(len, table.labels.values())) <= len("SVD + NOG + OW + OLR (exact)")
+        assert len(set(table.labels.values())) == len(table.labels)
+        (said,) = [r for r in table.provenance.remarks if r.startswith("Names in")] or [""]
+        assert ("NOG is Nearest Orthogonal Gradient, OLR is Optimal" in said) == (number > 3)
+
+
 def test_methods_and_data_sets_without_runs_are_marked_and_have_a_command(study: Study) -> None:
     table = TABLES["tab1"](study)
     assert set(table.cells["here: CIFAR100"].values()) == {"not run here"}

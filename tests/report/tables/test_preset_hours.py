@@ -29,9 +29,9 @@ def test_hours_are_the_images_of_a_preset_divided_by_the_measured_speed(tmp_path
     quick = table.loc["quick"]
     configs = list(resolve(preset="quick"))
     images = configs[0].data.train_images * configs[0].epochs
-    assert quick["a run, CPU here"] * 3600 == pytest.approx(images / 1280, rel=1e-3)
-    assert quick["all, CPU here"] == pytest.approx(len(configs) * quick["a run, CPU here"])
-    assert table["all, CPU here"].isna()["paper-gcp-imagenet"]  # no GCP run tells its speed
+    assert quick["a run, CPU here (h)"] * 3600 == pytest.approx(images / 1280, rel=1e-3)
+    assert quick["all, CPU here (h)"] == pytest.approx(len(configs) * quick["a run, CPU here (h)"])
+    assert table["all, CPU here (h)"].isna()["paper-gcp-imagenet"]  # no GCP run tells its speed
     assert "GPU: estimates, not run here" in hours.provenance.note
 
 

@@ -25,5 +25,5 @@ def test_the_table_has_a_row_for_each_study_and_task(tmp_path: Path) -> None:
     assert len(table.provenance.runs) == 7
     assert table.provenance.remarks[0].startswith("pool, GCP: the accuracies are those of")
     text = render(table)
-    assert "| all " in text and "| 4992 " in text and "nan" not in text
+    assert "| all " in text and "| 4,992 " in text and "nan" not in text
     assert only(table, ["svd"]) is table  # its rows are no methods

@@ -7,14 +7,17 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orthocond.errors import UserError
 from orthocond.report.paper import PUBLISHED
+from orthocond.report.provenance import Provenance
 from orthocond.report.registry import TABLES
 from orthocond.report.study import Study
 from orthocond.report.tables.comparison import only
 from orthocond.report.tables.render import TABLE_FORMATS, render, shown, to_records
+from orthocond.report.tables.table import Table
 
 
 def rows_of(markdown: str) -> dict[str, list[str]]:
@@ -30,18 +33,18 @@ def test_every_table_has_its_rows_in_every_format(name: str, format: str, study:
     text = render(table, format)
     for label in table.labels.values():
         assert label in text
-    assert "not run here" in text
+    assert "not run here" in text.lower()
     assert "nan" not in text.lower().replace("covariance", "")
 
 
 def test_mean_and_deviation_share_a_cell_and_the_best_is_marked(study: Study) -> None:
     table = TABLES["tab1"](study)
     rows = rows_of(render(table, "md"))
-    assert rows["SVD"][:3] == ["19.99 ± 0.16", "†", "not run here"]
-    assert rows["Newton-Schulz iteration"][0] == "**19.45 ± 0.33**"
+    assert rows["SVD"][:2] == ["19.99 ± 0.16", "†"]
+    assert rows["Newton-Schulz"][0] == "**19.45 ± 0.33**"
     best = table.frame[("here: cifar10-jpeg", "error mean")].idxmin()
-    assert rows[table.labels[best]][3].startswith("**")
-    assert sum(row[3].startswith("**") for row in rows.values()) == 1
+    assert rows[table.labels[best]][2].startswith("**")
+    assert sum(row[2].startswith("**") for row in rows.values()) == 1
 
 
 def test_cells_that_our_source_lacks_have_a_footnote_with_a_link(study: Study) -> None:
@@ -49,8 +52,7 @@ def test_cells_that_our_source_lacks_have_a_footnote_with_a_link(study: Study) -
     texts = shown(table, str)
     paper = [(group, name) for group, name in texts.columns if group.startswith("paper")]
     for method, column in (("OW", "CIFAR10"), ("NOG", "CIFAR10"), ("OLR", "CIFAR100")):
-        row = next(name for name in texts.index if name.endswith(f"({method})"))
-        cells = [texts.at[row, key] for key in paper if key[0] == f"paper: {column}"]
+        cells = [texts.at[f"SVD + {method}", key] for key in paper if key[0] == f"paper: {column}"]
         assert cells == ["†", "†"]
     assert rows_of(render(TABLES["tab2"](study), "md"))["SVD + NOG"][:2] == ["†", "19.15"]
     note = "† Our source of the paper's text lacks this cell; see "
@@ -78,8 +80,52 @@ def test_the_highest_accuracy_is_marked_as_best(study: Study) -> None:
 
 def test_a_missing_row_is_explained_once_per_group(study: Study) -> None:
     texts = shown(TABLES["tab4"](study), str)
-    own = texts.loc["SVD + Spectral Norm (SN)", "here: cifar10-jpeg"]
+    own = texts.loc["SVD + SN", "here: cifar10-jpeg"]
     assert list(own) == ["not run here", "", ""]
+
+
+@pytest.mark.parametrize("format", ["md", "latex", "html"])
+def test_a_column_that_was_run_for_no_row_is_a_note(format: str, study: Study) -> None:
+    table = TABLES["tab1"](study)
+    assert "here: CIFAR100" not in shown(table, str).columns.get_level_values(0)
+    assert "Not run here: CIFAR100." in render(table, format)
+    assert "here: CIFAR100: error mean" in render(table, "csv")
+    alone = only(table, ["sn"])  # not run on any of the data sets
+    shown_groups = set(shown(alone, str).columns.get_level_values(0))
+    assert shown_groups == {"paper: CIFAR100"}
+    note = "Not run here: CIFAR100; cifar10-jpeg; cifar10-jpeg, recalibrated."
+    assert note in render(alone, format)
+
+
+def test_one_column_of_a_group_without_a_name_is_left_out_and_no_table_becomes_empty() -> None:
+    columns = pd.MultiIndex.from_tuples(
+        [("", "gap"), ("", "NOG mean"), ("", "OW mean"), ("", "p (Holm)")],
+        names=["source", "statistic"],
+    )
+    frame = pd.DataFrame([[1.25, 0.5, np.nan, np.nan]], ["a"], columns)
+    table = Table("t", frame, {"a": "a"}, {"": {"a": "not run here"}}, Provenance("note"))
+    texts = shown(table, str)
+    assert texts.iloc[0].to_dict() == {
+        **{("", "gap (points)"): "1.2", ("", "NOG"): "+0.5", ("", "p (Holm)"): ""}
+    }
+    assert "Not run here: OW." in render(table, "md")
+    unrun = replace(table, frame=frame[[("", "OW mean")]] * np.nan)
+    assert list(shown(unrun, str).iloc[0]) == ["not run here"]
+
+
+def test_numbers_are_rounded_for_people_but_not_in_csv_and_json() -> None:
+    columns = pd.MultiIndex.from_tuples(
+        [("", "images"), ("", "failures"), ("x", "FP (ms) median"), ("x", "FP (ms) q1"),
+         ("x", "FP (ms) q3"), ("x", "train (%)")],
+        names=["source", "statistic"],
+    )  # fmt: skip
+    row = [1281167, 0.4, 184.9012, 95.3712, 1012.345, 69.4149]
+    frame = pd.DataFrame([row], ["a"], columns)
+    table = Table("t", frame, {"a": "a"}, {}, Provenance("note"))
+    texts = list(shown(table, str).iloc[0])
+    assert texts == ["1,281,167", "0.400", "185 [95.4, 1,012]", "69.4"]
+    assert list(map(float, render(table, "csv").splitlines()[1].split(",")[2:])) == row
+    assert list(to_records(table)["rows"][0].values())[2:] == row
 
 
 def test_csv_holds_the_numbers_unrounded(study: Study) -> None:
