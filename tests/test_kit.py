@@ -13,6 +13,7 @@ from study_factory import write_study
 
 from orthocond.artifacts.run_writer import CorruptRun
 from orthocond.report.figures import recalibration
+from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
 
 pytest.importorskip("IPython", reason="the book extra is not installed")
@@ -129,3 +130,22 @@ def test_an_altered_run_stops_the_page_with_its_name(kit: ModuleType, tmp_path: 
     table.write_bytes(table.read_bytes().replace(b"1", b"2", 1))
     with pytest.raises(CorruptRun, match="dbn-cifar10-jpeg-small-svd-s1"):
         kit.study_figure("fig2")
+
+
+def test_a_table_of_a_page_has_rounded_numbers_and_its_csv_all_digits(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    table = pd.DataFrame({"case": ["a", "b"], "images/s": [99513.8, None], "n": [50_000, 2]})
+    page = kit.show_table("speed", table, "Speed.").data
+    assert "<td>99,514</td>" in page and "<td>50,000</td>" in page and "nan" not in page.lower()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "files/speed.csv"), table)
+
+
+def test_hours_have_two_digits_on_the_page_and_all_in_their_csv(
+    kit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = pd.DataFrame({"preset": ["a"], "a run (h)": [1.2345], "all (h)": [1234.5]})
+    monkeypatch.setattr(kit.preset_hours, "build", lambda _: Numbers(hours, Provenance("Hours")))
+    page = kit.study_hours().data
+    assert "<td>1.2</td>" in page and "<td>1,234</td>" in page
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "files/hours.csv"), hours)

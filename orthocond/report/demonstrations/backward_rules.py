@@ -11,10 +11,12 @@ import mpmath  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from orthocond.measure.timer import median_seconds
+from orthocond.report.figures.edge_labels import EdgeLabel, add_labels
 from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, RED
 from orthocond.spectral.backward_rules import DEGREE, Backward, Power
 from orthocond.spectral.roots import matrix_inv_sqrt, matrix_sqrt
@@ -98,16 +100,21 @@ def costs(d: int = 64, repeats: int = 15) -> pd.DataFrame:
 
 def draw(errors: pd.DataFrame) -> Figure:
     """Draw one log-log panel per root with one line per rule, in the current theme."""
-    figure, axes = plt.subplots(2, 1, figsize=(COLUMN, 4.6), sharex=True)
+    figure, axes = plt.subplots(2, 1, figsize=(COLUMN, 4.2), sharex=True)
+    labels: dict[Axes, list[EdgeLabel]] = {}
     for axis, (power, panel) in zip(axes, errors.groupby("power", sort=False), strict=True):
+        labels[axis] = []
         for rule, line in panel.groupby("rule", sort=False):
-            axis.loglog(
-                line.gap, line.error, LINES[str(rule)][1], color=LINES[str(rule)][0], label=rule
-            )
-        axis.set(title=TITLES[str(power)], ylabel="relative error")
+            color, dashes = LINES[str(rule)]
+            axis.loglog(line.gap, line.error, dashes, color=color)
+            end = float(line.sort_values("gap")["error"].iloc[0])
+            labels[axis].append(EdgeLabel(end, str(rule), color))
+        axis.set_title(TITLES[str(power)], loc="left")
+        axis.set_ylabel("relative error")
+        axis.margins(x=0)
     axes[0].invert_xaxis()
     axes[1].set_xlabel("gap between two eigenvalues near 1")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    add_labels(figure, labels)
     return figure
 
 

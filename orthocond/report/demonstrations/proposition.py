@@ -10,7 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from orthocond.report.style import BLUE, COLUMN, GREY, ORANGE, RED
+from orthocond.report.figures.edge_labels import EdgeLabel, add_labels
+from orthocond.report.style import BLUE, COLUMN, GREY, ORANGE, RED, SMALL, page_color
 from orthocond.spectral.learning_rate import optimal_lr
 
 BOUND = 1 / (2 * math.sqrt(2))
@@ -50,24 +51,27 @@ def data(N: int = 64, points: int = 181, draws: int = 60, seed: int = 0) -> pd.D
 
 def draw(frame: pd.DataFrame, N: int = 64) -> Figure:
     """Draw eta* over t with the paper's bounds and the true ones, in the current theme."""
-    figure, axis = plt.subplots(figsize=(COLUMN, 3.2))
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.8))
     curve = frame[frame["pair"] == "rotations"]
     points = frame[frame["pair"] == "random"]
     axis.plot(curve["t"], curve["eta"], color=BLUE)
-    axis.plot(points["t"], points["eta"], "o", color=ORANGE, markersize=3, label="random pairs")
-    for sign in (1, -1):
-        axis.axhline(
-            sign * BOUND,
-            color=GREY,
-            linestyle="--",
-            label=r"$\pm 1/(2\sqrt{2})$" if sign > 0 else None,
-        )
-    for value, text in ((N**2 / (N**2 + 2), "upper"), (1 / (N**2 + 2), "lower")):
-        axis.axhline(
-            value, color=RED, linestyle=":", label=f"the paper's {text} bound, {value:.2g}"
-        )
+    axis.plot(points["t"], points["eta"], "o", color=ORANGE, markersize=3)
+    center = float(points["t"].abs().max())
+    axis.annotate(
+        "random pairs", (center, 0), (20, -14), textcoords="offset points", fontsize=SMALL,
+        arrowprops={"arrowstyle": "-", "color": ORANGE},
+    )  # fmt: skip
+    limits = {
+        f"paper: at most {N**2 / (N**2 + 2):.2g}": (N**2 / (N**2 + 2), RED, ":"),
+        f"paper: at least {1 / (N**2 + 2):.2g}": (1 / (N**2 + 2), RED, ":"),
+        r"at most $1/\sqrt{8}$": (BOUND, GREY, "--"),
+        r"at least $-1/\sqrt{8}$": (-BOUND, GREY, "--"),
+    }
+    for value, color, line in limits.values():
+        axis.axhline(value, color=page_color(color), linestyle=line)
     axis.set(xlabel=rf"$t = \langle G, W \rangle$, $N = {N}$", ylabel=r"$\eta^*$")
-    figure.legend(loc="outside upper center", ncols=2)
+    labels = [EdgeLabel(v, text, page_color(color)) for text, (v, color, _) in limits.items()]
+    add_labels(figure, {axis: labels})
     return figure
 
 

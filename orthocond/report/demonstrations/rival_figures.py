@@ -65,7 +65,7 @@ def draw_conditions(errors: pd.DataFrame, size: int = 64) -> Figure:
 
     A line ends where the method raises or returns NaN.
     """
-    figure, axes = plt.subplots(len(CONDITIONS), 1, figsize=(1.45 * COLUMN, 8.4), sharex=True)
+    figure, axes = plt.subplots(len(CONDITIONS), 1, figsize=(COLUMN, 9.6), sharex=True)
     for axis, (task, part, title) in zip(axes, CONDITIONS, strict=True):
         rows = errors[(errors["task"] == task) & (errors["size"] == size)]
         rows = rows.assign(kappa=pd.to_numeric(rows["case"], errors="coerce"))
@@ -73,9 +73,14 @@ def draw_conditions(errors: pd.DataFrame, size: int = 64) -> Figure:
             if name in LINES:
                 _line(axis, str(name), own["kappa"], own[part])
         axis.set(title=title, ylabel="relative error", xscale="log", yscale="log", ylim=(3e-9, 30))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        _add_legend(axis, -0.24 if axis is axes[-1] else -0.08)
     axes[-1].set_xlabel("condition number")
     return figure
+
+
+def _add_legend(axis: Axes, place: float) -> None:
+    """Add a legend below a panel: beside it, the panel or the type would be too small."""
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, place), ncols=2, handlelength=2.5)
 
 
 def _line(axis: Axes, name: str, x: pd.Series, y: pd.Series) -> None:
@@ -110,7 +115,7 @@ def speed_data(rivals: Rivals) -> pd.DataFrame:
 
 def draw_speed(rivals: Rivals) -> Figure:
     """Draw the error of the gradient against the time, at d = 64 and a condition number of 1e4."""
-    figure, axes = plt.subplots(2, 1, figsize=(1.45 * COLUMN, 6.0))
+    figure, axes = plt.subplots(2, 1, figsize=(COLUMN, 6.4))
     points = speed_data(rivals)
     for axis, (task, _, title) in zip(axes, SPEED, strict=True):
         for point in points[points["task"] == task].itertuples():
@@ -122,7 +127,9 @@ def draw_speed(rivals: Rivals) -> Figure:
             face = ink if filled else "none"
             axis.plot(point.milliseconds, point.error, markerfacecolor=face, **style)
         axis.set(title=title, ylabel="error of the gradient", xscale="log", yscale="log")
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        _add_legend(axis, -0.26 if axis is axes[-1] else -0.14)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
     axes[-1].set_xlabel("milliseconds, forward and backward")
     return figure
 

@@ -10,7 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 from orthocond.report.demonstrations.real_steps import RealStep
-from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, RED
+from orthocond.report.figures.edge_labels import EdgeLabel, add_labels
+from orthocond.report.style import BLUE, COLUMN, GREEN, ORANGE, PINK, RED
 from orthocond.spectral import spectra
 from orthocond.spectral.polar import polar_factor
 
@@ -57,13 +58,18 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Draw the singular values on a log axis, one line per step, in the current theme."""
     figure, axis = plt.subplots(figsize=(COLUMN, 3.0))
     steps = frame["step"].unique()
-    for step, color in zip(steps, (BLUE, ORANGE, GREEN, RED), strict=False):
+    labels = []
+    looks = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PINK, ":"))
+    for step, (color, line) in zip(steps, looks, strict=False):
         own = frame[frame["step"] == step]
-        axis.semilogy(own["index"], own["before"], color=color, label=f"gradient, step {step}")
+        axis.semilogy(own["index"], own["before"], line, color=color)
+        labels.append(EdgeLabel(float(own["before"].iloc[-1]), f"gradient, step {step}", color))
     last = frame[frame["step"] == steps[-1]]
-    axis.semilogy(last["index"], last["after"], "o", color=RED, markersize=3, label="after NOG")
+    axis.semilogy(last["index"], last["after"], "o", color=RED, markersize=3)
+    labels.append(EdgeLabel(float(last["after"].iloc[-1]), "after NOG", RED))
     axis.set(xlabel="index", ylabel="singular value")
-    figure.legend(loc="outside upper center", ncols=2)
+    axis.margins(x=0)
+    add_labels(figure, {axis: labels})
     return figure
 
 
