@@ -160,8 +160,8 @@ def show_table(
     name: str,
     table: pd.DataFrame,
     caption: str,
-    shown: pd.DataFrame | None = None,
     source: str = "",
+    shown: pd.DataFrame | None = None,
 ) -> HTML:
     """Show a table that is computed on the page, with rounded numbers; its CSV has all digits.
 
@@ -292,7 +292,7 @@ def study_choices(task: str) -> HTML:
         table = frame.astype({"value": str, **dict.fromkeys(errors, object)})
         table[errors] = frame[errors].map("{:.2f}".format)
         table["chosen"] = frame["chosen"].map({True: "chosen", False: ""})
-        return show_table(name, frame, f"{choices.provenance.note}.", table)
+        return show_table(name, frame, f"{choices.provenance.note}.", shown=table)
 
     return _from_root(name, show)
 
@@ -362,7 +362,7 @@ def study_hours() -> HTML:
     def show() -> HTML:
         hours = preset_hours.build(study())
         table = hours.frame.map(_rounded)
-        return show_table("hours", hours.frame, f"{hours.provenance.note}.", table)
+        return show_table("hours", hours.frame, f"{hours.provenance.note}.", shown=table)
 
     return _from_root("hours", show)
 
