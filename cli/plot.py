@@ -9,7 +9,9 @@ import typer
 
 
 def plot(
-    figures: Annotated[list[str], typer.Argument(help="fig1 to fig7, effects, or all.")],
+    figures: Annotated[
+        list[str], typer.Argument(help="fig1 to fig7, effects, findings, curves, or all.")
+    ],
     runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
     data: Annotated[

@@ -12,6 +12,7 @@ from orthocond.report.figures import (
     fig1,
     fig5,
     findings,
+    training_curves,
     treatment_figures,
 )
 from orthocond.report.figures.study_figure import StudyFigure
@@ -30,6 +31,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         *architecture_diagram.FIGURES,
         effects.FIGURE,
         findings.FIGURE,
+        training_curves.FIGURE,
     )
 }
 TABLES: Mapping[str, Callable[[Study], Table]] = {

@@ -64,6 +64,7 @@ STYLES = {
     "svd+ow+slow": Style(GREEN, LONG, "8"),
     "svd+rescale": Style(BLUE, LONG, "H"),
     "svd+slow": Style(SKY, SOLID, "*"),
+    "svd+nog+ow+slow": Style(SKY, DOTTED, "s"),
 }
 """Styles of methods. Methods of one figure differ in colour, and in dashes or marker as well."""
 

@@ -15,7 +15,7 @@ from orthocond.report.registry import FIGURES, TABLES, chosen
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import COLUMN, SMALL, theme
 
-OVERALL = ["effects", "findings"]  # figures of all studies, which the paper does not have
+OVERALL = ["effects", "findings", "curves"]  # figures that the paper does not have
 CURVES = [name for name in FIGURES if name not in ("fig6", "fig7", *OVERALL)]
 
 
