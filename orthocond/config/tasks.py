@@ -28,7 +28,6 @@ class Task:
         has_gamma: True if the meta-layer scales its output by a trained gamma.
         wide_stem: True if the network also exists with a wider first convolution
             (``stem_kernel``).
-        first_arguments: arguments of ``orthocond train`` that start a study without earlier runs.
 
     Example:
         >>> TASKS["gcp"].solvers
@@ -47,7 +46,6 @@ class Task:
     has_eps: bool
     has_gamma: bool
     wide_stem: bool
-    first_arguments: tuple[str, ...]
 
     @property
     def solvers(self) -> tuple[str, str, str]:
@@ -68,7 +66,6 @@ DBN = Task(
     has_eps=True,
     has_gamma=True,
     wide_stem=True,
-    first_arguments=("--preset", "quick"),
 )
 GCP = Task(
     name="gcp",
@@ -83,7 +80,6 @@ GCP = Task(
     has_eps=False,
     has_gamma=False,
     wide_stem=False,
-    first_arguments=("--preset", "gcp-cpu", "--data", "folder:PATH"),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in (DBN, GCP)})
 """Name of each task: the task. The first one is the default."""

@@ -5,13 +5,62 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orthocond.config.assignments import assignments
-from orthocond.config.tasks import find_task
+from orthocond.config.sources import read_preset
+from orthocond.errors import UserError
 
 EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist", "imagenet")
 """Data sets that ``--data`` takes by name; any other data set is a folder of images."""
+
+
+class Recipe(NamedTuple):
+    """Origin of a committed study: its name, its preset and its data set."""
+
+    study: str
+    preset: str
+    data: str
+
+
+RECIPES = (
+    Recipe("cifar10-cpu", "cifar-cpu", "cifar10-jpeg"),
+    Recipe("tiny32-cpu", "tiny32-cpu", "tiny-imagenet-100"),
+    Recipe("tiny-imagenet-cpu", "gcp-cpu", "tiny-imagenet-100"),
+    Recipe("cifar10-few", "cifar10-few", "cifar10-jpeg"),
+    Recipe("as-released-cpu", "as-released-cpu", "cifar10-jpeg"),
+)
+"""The studies in ``runs`` that a preset makes; the main one of each task and data set first."""
+
+
+class MissingRuns(UserError):
+    """Error for missing runs of a figure, a table or a text.
+
+    Args:
+        reason: what is missing, without a full stop.
+        commands: the commands that make it; their order does not matter.
+    """
+
+    def __init__(self, reason: str, *commands: str) -> None:
+        super().__init__(": ".join(filter(None, (reason, "; ".join(commands)))))
+        self.reason = reason
+        self.commands = commands
+
+
+def find_recipe(task: str, data: str | None = None, study: str | None = None) -> Recipe:
+    """Return the origin of the study that is committed for a task.
+
+    Args:
+        task: ``dbn`` or ``gcp``.
+        data: data set of the study. If no committed study has it, any data set is taken.
+        study: name of the study, which is taken before the others if it exists.
+
+    Example:
+        >>> find_recipe("dbn").study, find_recipe("dbn", "tiny-imagenet-100").study
+        ('cifar10-cpu', 'tiny32-cpu')
+    """
+    own = [recipe for recipe in RECIPES if read_preset(recipe.preset)["task"] == task]
+    return min(own, key=lambda recipe: (recipe.study != study, recipe.data != data))
 
 
 def as_ranges(numbers: Iterable[int]) -> str:
@@ -30,11 +79,14 @@ def as_ranges(numbers: Iterable[int]) -> str:
     return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
 
 
+def _data_arguments(name: str) -> list[str]:
+    """Return the arguments that select a data set; the path of a folder is the reader's."""
+    return ["--data", name if name in EMBEDDED else f"folder:PATH/{name}"]
+
+
 def _like(settings: Mapping[str, Any]) -> list[str]:
     """Return the arguments that repeat a run's settings; settings with defaults are left out."""
-    name = settings["data"]["name"]
-    data = name if name in EMBEDDED else f"folder:PATH/{name}"
-    arguments = ["--task", settings["task"], "--data", data]
+    arguments = ["--task", settings["task"], *_data_arguments(settings["data"]["name"])]
     for assignment in assignments(settings, ("task", "method", "seed", "data.name")):
         arguments += ["--set", assignment]
     return arguments
@@ -45,25 +97,37 @@ def train_command(
     methods: Iterable[str],
     out: Path,
     settings: Mapping[str, Any] | None = None,
-    seeds: Iterable[int] = (0,),
+    seeds: Iterable[int] = (),
+    data: str | None = None,
 ) -> str:
     """Return the ``orthocond train`` command that makes the runs.
+
+    Without settings of existing runs, it is the command of a committed study, from its preset and
+    into a folder of its own.
 
     Args:
         task: ``dbn`` or ``gcp``.
         methods: canonical names of the methods.
-        out: folder of the study.
+        out: folder of the study or, without ``settings``, folder of the studies.
         settings: configuration that the new runs must share with existing ones, or None.
-        seeds: seeds of the runs.
+        seeds: seeds of the runs. Without seeds, the command leaves them to its preset or, with
+            ``settings``, to the default.
+        data: data set of the committed study; None takes the main one of the task.
 
     Example:
         >>> import pathlib
         >>> train_command("dbn", ["svd+nog"], pathlib.Path("runs/a"))
-        'orthocond train --preset quick --method nog --seeds 0 --out runs/a'
-    """
-    start = _like(settings) if settings else find_task(task).first_arguments
+        'orthocond train --preset cifar-cpu --data folder:PATH/cifar10-jpeg --method nog --out runs/a/cifar10-cpu'
+    """  # noqa: E501
+    if settings:
+        start = _like(settings)
+    else:
+        recipe = find_recipe(task, data)
+        start = ["--preset", recipe.preset, *_data_arguments(recipe.data)]
+        out = out / recipe.study
     arguments = ["orthocond", "train", *start]
     for method in methods:
         arguments += ["--method", method.removeprefix("svd+")]
-    arguments += ["--seeds", as_ranges(seeds), "--out", str(out)]
+    arguments += ["--seeds", spelled] if (spelled := as_ranges(seeds)) else []
+    arguments += ["--out", str(out)]
     return shlex.join(arguments)

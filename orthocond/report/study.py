@@ -3,103 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from orthocond.artifacts.atomic_files import canonical_json, sha256
 from orthocond.artifacts.run_writer import Run, find_runs
 from orthocond.artifacts.timing_artifacts import Timing, find_timings
-from orthocond.config.stored_settings import reduced
 from orthocond.config.tasks import TASKS
-from orthocond.errors import UserError, unknown
-from orthocond.report.commands import as_ranges, train_command
+from orthocond.errors import unknown
+from orthocond.report.commands import MissingRuns as MissingRuns
+from orthocond.report.commands import train_command
+from orthocond.report.run_folders import refuse_copies, with_studies
+from orthocond.report.selection import Selection as Selection
+from orthocond.report.selection import settings_hash, shared_settings
 from orthocond.report.study_names import study_names
-
-OWN = ("method", "seed")  # settings that may differ between runs that are compared
-
-
-class MissingRuns(UserError):
-    """Error for missing runs of a figure or a table, with the command that makes them."""
-
-
-def shared_settings(run: Run) -> dict[str, Any]:
-    """Return a run's settings without those that may differ within a comparison."""
-    return {key: value for key, value in run.settings.items() if key not in OWN}
-
-
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Return twelve hexadecimal digits that identify a shared configuration."""
-    return sha256(canonical_json(reduced(settings)))[:12]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Runs that may be compared: one task, one data set, one configuration.
-
-    Args:
-        study: name of the study.
-        folder: folder of the study.
-        task: ``dbn`` or ``gcp``.
-        data: name of the data set.
-        title: what titles and remarks call it: the data set, or the study and the data set where a
-            larger study of the same folder has this data set.
-        settings: configuration that all runs share.
-        runs: canonical method -> its complete runs, in the order of their seeds.
-        diverged: canonical method -> number of its runs that diverged.
-        missing: requested methods that have no run.
-        set_aside: number of runs of the same folder, task and data that are left out, because they
-            have another configuration.
-    """
-
-    study: str
-    folder: Path
-    task: str
-    data: str
-    title: str
-    settings: Mapping[str, Any]
-    runs: Mapping[str, tuple[Run, ...]]
-    diverged: Mapping[str, int]
-    missing: tuple[str, ...]
-    set_aside: int
-
-    @property
-    def all_runs(self) -> list[Run]:
-        """All complete runs of the selection."""
-        return [run for runs in self.runs.values() for run in runs]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds of all methods together, sorted."""
-        return sorted({run.config["seed"] for run in self.all_runs})
-
-    @property
-    def commits(self) -> list[str]:
-        """The commits of the code that made the runs."""
-        return sorted({str(run.environment.get("commit") or "unknown") for run in self.all_runs})
-
-    @property
-    def hash(self) -> str:
-        """Twelve hexadecimal digits that identify the shared configuration."""
-        return settings_hash(self.settings)
-
-    @property
-    def command(self) -> str:
-        """The command that makes the missing runs."""
-        return train_command(self.task, self.missing, self.folder, self.settings, self.seeds)
-
-    @property
-    def note(self) -> str:
-        """Study, data set, model, seeds, commits and configuration, for a caption."""
-        commits = ", ".join(commit[:7] + "+" * commit.endswith("+") for commit in self.commits)
-        seeds = as_ranges(self.seeds)
-        return (
-            f"{self.study}: {self.data}, {self.settings['model']}, "
-            f"seed{'s' * (len(self.seeds) > 1)} {seeds}, commit {commits}, config {self.hash}"
-        )
 
 
 class Study:
@@ -109,33 +28,31 @@ class Study:
         folder: folder of one study (``runs/NAME``) or of several (``runs``).
         data: the only data set to select from, or None for all.
         name: name of the only study to read (see ``names``), or None for all.
+        also: further folders of studies. Studies of the same name are one study.
 
     Raises:
-        UserError: there is no such folder, data set or study.
+        UserError: there is no such folder, data set or study, or a run is there twice.
         CorruptRun: a run was altered.
     """
 
     def __init__(
-        self, folder: str | Path, data: str | None = None, name: str | None = None
+        self,
+        folder: str | Path,
+        data: str | None = None,
+        name: str | None = None,
+        also: Iterable[str | Path] = (),
     ) -> None:
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise UserError(
-                f"no folder of runs {str(folder)!r}: give an existing folder with --runs"
-            )
-        self.data = data
+        self.folder, self.data = Path(folder), data
+        self._parts = with_studies([self.folder, *map(Path, also)])
         self.runs = [run for part in self._parts for run in find_runs(part)]
         self._all, self._names = self.runs, study_names(self.runs)
         self._hashes = {run.path: settings_hash(shared_settings(run)) for run in self.runs}
+        refuse_copies(self.runs, self._names)
         if name is not None:
             self.runs = self._of(name)
         names = sorted({run.config["data"]["name"] for run in self.runs})
         if data is not None and data not in names:
             raise unknown("data set", data, names or ["none: there are no runs"])
-
-    @cached_property
-    def _parts(self) -> list[Path]:
-        return [self.folder, *sorted(p for p in self.folder.iterdir() if p.is_dir())]
 
     @property
     def name(self) -> str:
@@ -174,6 +91,13 @@ class Study:
         """
         part = copy(self)
         part.runs = [run for name in dict.fromkeys(names) for run in self._of(name)]
+        return part
+
+    def keeping(self, wanted: Callable[[Run], bool]) -> Self:
+        """Return this folder as if it had only the wanted runs, without reading them again."""
+        part = copy(self)
+        part.runs = part._all = [run for run in self._all if wanted(run)]
+        part._names = study_names(part.runs)
         return part
 
     def _of(self, name: str) -> list[Run]:
@@ -239,17 +163,17 @@ class Study:
         ]
         chosen = self._alike(of_data)
         if not chosen:
-            raise self.missing(task, wanted or ("svd",))
+            raise self.missing(task, wanted or ("svd",), data)
         present = {run.config["method"] for run in chosen}
         names = tuple(sorted(present)) if wanted is None else wanted
-        shared, folder = shared_settings(chosen[0]), chosen[0].path.parent
+        shared, folders = shared_settings(chosen[0]), {run.path.parent for run in chosen}
         if not present.intersection(names):
-            raise self.missing(task, names, shared)
+            raise self.missing(task, names, beside=chosen)
         ended = [run for run in chosen if run.summary["status"] == "complete"]
         study = self._names[chosen[0].path]
         return Selection(
             study=study,
-            folder=folder,
+            folder=chosen[0].path.parent,
             task=task,
             data=str(data),
             title=str(data) if study == self.main(task, str(data)) else f"{study} ({data})",
@@ -257,7 +181,7 @@ class Study:
             runs={m: _by_seed(ended, m) for m in names if m in present},
             diverged=Counter(r.config["method"] for r in chosen if r not in ended),
             missing=tuple(m for m in names if m not in present),
-            set_aside=sum(run.path.parent == folder for run in of_data) - len(chosen),
+            set_aside=sum(run.path.parent in folders for run in of_data) - len(chosen),
         )
 
     def beside(self, own: Selection, **changed: Any) -> Selection | None:
@@ -273,22 +197,22 @@ class Study:
         return other if undone == own.settings else None
 
     def missing(
-        self, task: str, methods: Iterable[str], settings: Mapping[str, Any] | None = None
+        self,
+        task: str,
+        methods: Iterable[str],
+        data: str | None = None,
+        beside: Sequence[Run] = (),
     ) -> MissingRuns:
-        """Return the error that says how to make the runs of these methods."""
-        command = train_command(task, methods, self.folder, settings)
-        return MissingRuns(f"no runs of task {task!r} for this in {str(self.folder)!r}: {command}")
+        """Return the error that says how to make the runs of these methods.
 
-
-def shown_together(own: Selection, other: Selection | None) -> list[Selection]:
-    """Return two selections that appear together, so neither counts the other as set aside.
-
-    Both have the same task and data set. Without a second selection only the first is returned.
-    """
-    if other is None or other.hash == own.hash:
-        return [own]
-    shown = len(other.all_runs) + sum(other.diverged.values())
-    return [replace(own, set_aside=own.set_aside - shown), replace(other, set_aside=0)]
+        With runs to stand ``beside``, the new runs get their settings, seeds and folder.
+        """
+        out, settings = self.folder, None
+        if beside:
+            out, settings = beside[0].path.parent, shared_settings(beside[0])
+        seeds = {run.config["seed"] for run in beside}
+        command = train_command(task, methods, out, settings, seeds, data)
+        return MissingRuns(f"no runs of task {task!r} for this in {str(self.folder)!r}", command)
 
 
 def _is_of(run: Run, task: str, data: str) -> bool:

@@ -37,19 +37,20 @@ def _suffix(kind: Kind, others: set[Kind]) -> str:
 def study_names(runs: Iterable[Run]) -> dict[Path, str]:
     """Return the name of the study that each run belongs to, by the path of the run.
 
-    A study is named after its folder. If a folder has runs of one task on several data sets, or of
-    several regimes on one data set, each of them is a study: ``mine/cifar10``,
-    ``mine/cifar10-4992-images-45-epochs``.
+    A study is named after its folder; folders of one name are one study. If a folder has runs of
+    one task on several data sets, or of several regimes on one data set, each of them is a study:
+    ``mine/cifar10``, ``mine/cifar10-4992-images-45-epochs``.
 
     Args:
         runs: complete runs, such as all runs in a folder of studies.
     """
     runs = list(runs)
-    kinds: dict[tuple[Path, str], set[Kind]] = defaultdict(set)
+    folders = {run.path: run.path.resolve().parent.name for run in runs}
+    kinds: dict[tuple[str, str], set[Kind]] = defaultdict(set)
     for run in runs:
-        kinds[run.path.parent, run.config["task"]].add(kind_of(run))
+        kinds[folders[run.path], run.config["task"]].add(kind_of(run))
     return {
-        run.path: run.path.resolve().parent.name
-        + _suffix(kind_of(run), kinds[run.path.parent, run.config["task"]])
+        run.path: folders[run.path]
+        + _suffix(kind_of(run), kinds[folders[run.path], run.config["task"]])
         for run in runs
     }

@@ -32,8 +32,12 @@ PLAIN = "svd"
 METHODS = ("svd+nog", "svd+nog+ow+olr", "svd+slow")
 """Treatments that every study of CIFAR-10 has, or will have."""
 
-PRESETS = ("cifar-cpu", "cifar10-few", "cifar10-long")
-"""Presets of the studies on CIFAR-10 that the figure compares."""
+STUDIES = {
+    "cifar-cpu": "cifar10-cpu",
+    "cifar10-few": "cifar10-few",
+    "cifar10-long": "cifar10-long",
+}
+"""Presets of the studies on CIFAR-10 that the figure compares, and the folder of each study."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4)))
 MARKERS = ("o", "s", "^", "D")
@@ -80,12 +84,14 @@ def _absent(study: Study, data: str, selections: list[Selection]) -> tuple[list[
         return [], []
     there = {(s.settings["data"]["train_images"], s.settings["epochs"]) for s in selections}
     remarks, commands = [], []
-    for name in PRESETS:
+    copy = "" if data == "cifar10" else f" --data folder:PATH/{data}"
+    for name, folder in STUDIES.items():
         preset = read_preset(name)
         images, epochs = preset["data"]["train_images"], preset["epochs"]
         if (images, epochs) not in there:
             remarks.append(f"Not run here: preset {name}, {images:,} images, {epochs} epochs")
-            commands.append(f"orthocond train --preset {name} --out {study.folder}/{name}")
+            out = study.folder / folder
+            commands.append(f"orthocond train --preset {name}{copy} --out {out}")
     return remarks, commands
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
 from orthocond.report.provenance import Provenance
+from orthocond.report.selection import shown_together
 from orthocond.report.statistics import WIDE
-from orthocond.report.study import Study, shown_together
+from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import STYLES, label
 from orthocond.report.tables.comparison import mean_and_spread, summaries
 from orthocond.report.tables.table import Table
@@ -49,7 +50,7 @@ def of_task(study: Study, task: str, data: str | None = None, name: str | None =
         name: name of the study; None takes the largest one of the data set.
 
     Raises:
-        MissingRuns: the task has no complete runs.
+        MissingRuns: the task has no runs, or all of them diverged.
     """
     own = study.select(task, data=data, name=name)
     parts = shown_together(own, study.beside(own, stem_kernel=WIDE))
@@ -62,7 +63,7 @@ def of_task(study: Study, task: str, data: str | None = None, name: str | None =
                 rows[method + suffix] = _row(task, selection.runs[method])
                 labels[method + suffix] = label(method) + suffix
     if not rows:
-        raise study.missing(task, own.diverged, own.settings)
+        raise MissingRuns(f"every run of task {task!r} in {str(own.folder)!r} diverged")
     frame = pd.DataFrame(rows).T  # its keys are pairs
     frame.index.name, frame.columns.names = "method", ["source", "statistic"]
     how = HOW.format(kinds=BOTH_ERRORS if TASKS[task].running_statistics else "")

@@ -16,7 +16,7 @@ PHASES = {"forward": "FP", "backward": "BP", "step": "FP + BP"}
 """Labels in the paper's table, by measured phase; ``step`` is the sum of both."""
 
 SHARED = ("task", "model", "image_size", "batch_size", "precision")
-COMMAND = "orthocond measure --timing --model resnet50"
+COMMAND = "orthocond measure time --model resnet50 --batch-size 32 --set data.classes=100"
 HOW = (
     "Median [quartiles] in milliseconds over interleaved rounds; ratio: the median of each round's "
     "ratio to the network without a spectral layer (BN or GAP); BP includes the optimizer's step"
@@ -46,7 +46,8 @@ def build(study: Study) -> Table:
         MissingRuns: there are no timings; the message has the command that makes them.
     """
     if not study.timings:
-        raise MissingRuns(f"no timings in {str(study.folder)!r}: {COMMAND} --out {study.folder}")
+        command = f"{COMMAND} --out {study.folder / 'timing'}"
+        raise MissingRuns(f"no timings in {str(study.folder)!r}", command)
     groups: dict[tuple[str, ...], list[Timing]] = {}
     for timing in study.timings:
         groups.setdefault(_group(timing), []).append(timing)

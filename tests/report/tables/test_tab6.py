@@ -64,5 +64,5 @@ def test_a_cell_shows_a_median_with_its_quartiles(timings: Study) -> None:
 
 
 def test_without_timings_the_error_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingRuns, match=r"orthocond measure --timing .*--out"):
+    with pytest.raises(MissingRuns, match=r"orthocond measure time .*--out"):
         tab6.build(Study(tmp_path))
