@@ -39,9 +39,12 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# RUNS=folder, or several folders in quotes: figures, tables and ledger from other runs.
 book: install
+	@for folder in $(RUNS); do test -d "$$folder" || \
+		{ echo "no folder of runs '$$folder': RUNS takes existing folders, separated by spaces" >&2; exit 2; }; done
 	rm -rf book/_build
-	$(BIN)/jupyter-book build book -W --keep-going
+	ORTHOCOND_RUNS="$(RUNS)" $(BIN)/jupyter-book build book -W --keep-going
 
 # Minutes, since it installs torch anew.
 wheel-check: install

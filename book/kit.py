@@ -15,8 +15,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from html import escape
 from io import StringIO
 from math import isnan
@@ -28,15 +29,18 @@ import pandas as pd
 import torch
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
+from other_runs import named_methods, replaced, without_checks
 
-from orthocond.config.methods import Method
-from orthocond.errors import UserError
+from orthocond.artifacts.run_writer import CorruptRun, Run
+from orthocond.config.tasks import TASKS
+from orthocond.report.commands import RECIPES, find_recipe, recipe_command, train_command
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.ledger import changes, ledger, summary
 from orthocond.report.output import save_figure, write_figure
 from orthocond.report.provenance import Numbers, folded
 from orthocond.report.readable import readable_cell
 from orthocond.report.registry import FIGURES, TABLES
+from orthocond.report.statistics import WIDE
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import theme
 from orthocond.report.tables import chosen_settings, differences, overview
@@ -53,35 +57,95 @@ COLUMNS = 6  # a table with more columns is as wide as the page, with its margin
 MAIN = ("cifar10-cpu", "tiny32-cpu", "tiny-imagenet-cpu")
 """Studies that the chapters show where they name none; further ones do not change them."""
 
+LACKS = (AssertionError, ArithmeticError, LookupError, ValueError)
+"""Errors of a text whose checks fail, or whose runs are missing."""
+
+_committed = ContextVar("committed", default=False)
+"""True while a text about the committed runs is written, in a book of other runs."""
+
+
+def folders() -> tuple[Path, ...]:
+    """Return the folders of ``make book RUNS=...``; without RUNS, the folder of committed runs.
+
+    Paths are relative to the repository's root.
+    """
+    named = "" if _committed.get() else os.environ.get("ORTHOCOND_RUNS", "")
+    return tuple(map(Path, named.split())) or (Path("runs"),)
+
+
+@cache
+def _read(*named: Path) -> Study:
+    """Return the runs in folders, which do not change while a page is built."""
+    return Study(named[0], also=named[1:])
+
+
+@cache
+def _without_demo() -> Study:
+    """Return the runs in ``runs``, except those of ``make demo``."""
+    Path("runs").mkdir(exist_ok=True)
+    return _read(Path("runs")).keeping(lambda run: run.path.parent.name != "demo")
+
 
 def all_studies() -> Study:
-    """Return all committed runs."""
-    folder = Path("runs")
-    folder.mkdir(exist_ok=True)
-    return _read(folder, _state(folder.resolve()))
+    """Return all runs that the book is built from.
+
+    Those of ``make demo`` in ``runs`` are left out, unless RUNS names their folder.
+    """
+    with chdir(ROOT):
+        if _committed.get():
+            return _committed_study()
+        named = folders()
+        return _without_demo() if named == (Path("runs"),) else _read(*named)
 
 
-def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when a file in a folder is written: names, times and sizes."""
-    files = ((path, path.stat()) for path in sorted(folder.rglob("*")))
-    return tuple((str(path), at.st_mtime_ns, at.st_size) for path, at in files)
+def _identity(run: Run) -> tuple[str, str, str]:
+    """Return study, configuration and commit of a run."""
+    return run.path.resolve().parent.name, run.config["hash"], str(run.environment.get("commit"))
 
 
-@lru_cache(maxsize=1)
-def _read(folder: Path, state: tuple[tuple[str, int, int], ...]) -> Study:
-    """Read and verify the runs of a folder once, until one of its files is written."""
-    return Study(folder)
+@cache
+def _results() -> frozenset[tuple[str, str, str]]:
+    """Return the identities of the committed runs, from ``runs/results.csv``."""
+    if not (ROOT / "runs/results.csv").is_file():
+        return frozenset()
+    rows = pd.read_csv(ROOT / "runs/results.csv", dtype=str)
+    return frozenset(zip(rows["study"], rows["config"], rows["commit"], strict=True))
+
+
+@cache
+def _committed_study() -> Study:
+    """Return the committed runs.
+
+    Raises:
+        MissingRuns: some of them are not in ``runs``.
+    """
+    runs = Path("runs")
+    own = _read(runs).keeping(lambda run: _identity(run) in _results()) if runs.is_dir() else None
+    if own is None or len(own.runs) < len(_results()):
+        raise MissingRuns("not all committed runs are in 'runs'")
+    return own
+
+
+@cache
+def of_committed_runs() -> bool:
+    """Return whether the book is built from the committed runs: all of them, and no others."""
+    return {_identity(run) for run in all_studies().runs} == _results()
 
 
 def study(name: str | None = None) -> Study:
-    """Return the committed runs of one study, or of those in ``MAIN``.
+    """Return the runs of one study, or of those in ``MAIN``.
 
-    Where there is no such study, as in a folder of other runs, all of its runs are returned.
+    If a book of other runs has none of the studies in ``MAIN``, all of its runs are returned.
+
+    Raises:
+        MissingRuns: there is no study of this name.
     """
     every = all_studies()
     own = [n for n in every.names() if n in (MAIN if name is None else (name,))]
     if name is not None and not own:
-        raise every.missing(every.main_task, ["svd"])
+        known = [recipe for recipe in RECIPES if recipe.study == name]
+        commands = [recipe_command(recipe, every.folder) for recipe in known]
+        raise MissingRuns(f"no runs of the study {name!r}", *commands)
     return every.only(*own) if own else every
 
 
@@ -94,12 +158,12 @@ def _from_root(name: str, show: Callable[[], Shown]) -> Shown | HTML:
         try:
             return show()
         except MissingRuns as missing:
-            reason, _, command = str(missing).partition(": ")
+            reason, lines = escape(missing.reason), escape("\n".join(missing.commands))
+            made = f"This makes them:</p><pre>{lines}</pre>" if lines else "</p>"
             return HTML(
                 f'<div class="admonition note missing-runs" id="{name}">'
                 '<p class="admonition-title">No runs yet</p>'
-                f"<p>{escape(reason.capitalize())}. This command makes them:</p>"
-                f"<pre>{escape(command)}</pre></div>"
+                f"<p>{reason[:1].upper()}{reason[1:]}. {made}</div>"
             )
 
 
@@ -177,7 +241,7 @@ def show_table(
 
 
 def study_figure(figure: str | StudyFigure, every: bool = False) -> HTML:
-    """Show a figure of the paper by its name, or another figure, from the committed runs.
+    """Show a figure of the paper by its name, or another figure, from the runs of the book.
 
     With ``every``, the figure may read all studies, not only those in ``MAIN``.
 
@@ -199,16 +263,19 @@ def study_figure(figure: str | StudyFigure, every: bool = False) -> HTML:
     return _from_root(own.name, show)
 
 
-def study_table(name: str, folder: str | None = None) -> HTML:
-    """Show a table of the paper beside our numbers, from the committed runs.
+def study_table(name: str, folder: str | None = None, every: bool = False) -> HTML:
+    """Show a table of the paper beside the numbers of the runs.
 
-    With a folder, the numbers come from the runs and timings in this folder instead.
+    With a folder, the numbers come from the runs and timings in this folder instead. With
+    ``every``, the table may read all studies, not only those in ``MAIN``.
     """
     element = f"{name}-{Path(folder).name}" if folder else name
-    return _from_root(
-        element,
-        lambda: _rendered(element, TABLES[name](Study(Path(folder)) if folder else study())),
-    )
+
+    def show() -> HTML:
+        runs = Study(Path(folder)) if folder else all_studies() if every else study()
+        return _rendered(element, TABLES[name](runs))
+
+    return _from_root(element, show)
 
 
 def _rendered(name: str, table: Table) -> HTML:
@@ -219,7 +286,7 @@ def _rendered(name: str, table: Table) -> HTML:
 
 
 def study_overview(task: str, data: str | None = None, name: str | None = None) -> HTML:
-    """Show a table of errors, ranks and condition numbers per method, from the committed runs.
+    """Show a table of errors, ranks and condition numbers per method, from the runs of the book.
 
     ``name`` is a study; None stands for those in ``MAIN``.
     """
@@ -230,28 +297,69 @@ def study_overview(task: str, data: str | None = None, name: str | None = None) 
 
 
 def study_text(task: str, write: Callable[[Study], str]) -> HTML | Markdown:
-    """Show sentences about the committed runs.
+    """Show sentences about runs.
 
     Args:
         task: task of the runs that the sentences are about. Where a method has no runs, the page
             shows the command that makes them.
         write: returns the sentences in Markdown, with numbers from the runs. It checks its own
-            statements: runs that contradict them stop the build.
+            statements with ``assert``. If the committed runs contradict them, the build stops. If
+            other runs do, the page shows the sentences with the numbers of both.
     """
 
     def show() -> Markdown:
         runs = study()
         try:
             return Markdown(write(runs))
-        except KeyError as absent:
-            method = str(absent.args[0]).split()[0]
+        except (CorruptRun, MissingRuns):
+            raise
+        except LACKS as error:
+            if of_committed_runs():
+                raise
+            if commands := _commands_for(str(error), runs, task):
+                raise MissingRuns("no runs of some methods for this", *commands) from None
+            own = _attempt(without_checks(write), runs)
+            token = _committed.set(True)
             try:
-                Method.parse(method)
-            except UserError:  # a mistake in the page, not a method without runs
-                raise absent from None
-            raise runs.missing(task, [method]) from None
+                committed = _attempt(write)
+            finally:
+                _committed.reset(token)
+            return Markdown(replaced(committed, own, error))
 
     return _from_root(f"{task}-{write.__name__}", show)
+
+
+def _attempt(write: Callable[[Study], str], runs: Study | None = None) -> str | None:
+    """Return a text; None where the runs lack what it needs."""
+    try:
+        return write(study() if runs is None else runs)
+    except CorruptRun:
+        raise
+    except LACKS:
+        return None
+
+
+def _commands_for(error: str, runs: Study, task: str) -> list[str]:
+    """Return the commands for the methods that an error names, where they have no runs."""
+    named = named_methods(error)
+    for name in (task, *(other for other in TASKS if other != task)):
+        fitting = [(m, wide) for m, wide in named if m.split("+")[0] in TASKS[name].solvers]
+        commands = []
+        for data in runs.data_sets(name):
+            own = runs.select(name, data=data)
+            control = runs.beside(own, stem_kernel=WIDE)
+            absent = [m for m, wide in fitting if not wide and not own.runs.get(m)]
+            narrow = [m for m, wide in fitting if wide and not (control and control.runs.get(m))]
+            for methods, more in ((absent, {}), (narrow, {"stem_kernel": WIDE})):
+                if methods:
+                    settings = dict(own.settings) | more
+                    commands.append(train_command(name, methods, own.folder, settings, own.seeds))
+        if name != task and not runs.data_sets(name):
+            new = any(m.split("+")[0] not in TASKS[task].solvers for m, _ in fitting)
+            commands += runs.missing(name, [m for m, _ in fitting]).commands if new else ()
+        if commands:
+            return commands
+    return []
 
 
 def power(value: float) -> str:
@@ -261,7 +369,7 @@ def power(value: float) -> str:
 
 
 def study_differences(task: str, data: str | None = None, name: str | None = None) -> HTML:
-    """Show differences in error between methods at equal seeds, from the committed runs.
+    """Show differences in error between methods at equal seeds, from the runs of the book.
 
     ``name`` is a study; None stands for those in ``MAIN``.
     """
@@ -272,21 +380,43 @@ def study_differences(task: str, data: str | None = None, name: str | None = Non
 
 
 def study_regimes() -> HTML:
-    """Show accuracies, gap, images and steps of every committed study."""
+    """Show accuracies, gap, images and steps of every study."""
     return _from_root("regimes", lambda: _rendered("regimes", TABLES["regimes"](all_studies())))
 
 
+def _choices(task: str) -> Numbers:
+    """Return the settings that were varied on held-out images, from the folders ``settings``.
+
+    Raises:
+        MissingRuns: there are no such runs; the commands are from ``runs/README.md``.
+    """
+    found = [folder / "settings" for folder in folders() if (folder / "settings").is_dir()]
+    try:
+        if found:
+            return chosen_settings.build(_read(*found), task)
+        reason = "no runs on held-out images"
+    except MissingRuns as missing:
+        reason = missing.reason
+    readme = ROOT / "runs/README.md"
+    loops = (
+        re.findall(r"^for .*?^done$", readme.read_text(), re.S | re.M) if readme.is_file() else []
+    )
+    preset, place = f"--preset {find_recipe(task).preset} ", f"--out {folders()[0]}/settings/"
+    own = [loop.replace("--out runs/settings/", place) for loop in loops if preset in loop]
+    raise MissingRuns(reason, *own)
+
+
 def held_out(task: str) -> pd.DataFrame:
-    """Return the errors on held-out images, one row per value of a setting (``runs/settings``)."""
-    return chosen_settings.build(Study("runs/settings"), task).frame
+    """Return the errors on held-out images, one row per value of a setting."""
+    return _choices(task).frame
 
 
 def study_choices(task: str) -> HTML:
-    """Show the settings that were chosen on held-out images, from ``runs/settings``."""
+    """Show the settings that were chosen on held-out images."""
     name = f"choices-{task}"
 
     def show() -> HTML:
-        choices = chosen_settings.build(Study("runs/settings"), task)
+        choices = _choices(task)
         frame = choices.frame
         errors = [column for column in frame if "error" in column]
         table = frame.astype({"value": str, **dict.fromkeys(errors, object)})
@@ -295,6 +425,12 @@ def study_choices(task: str) -> HTML:
         return show_table(name, frame, f"{choices.provenance.note}.", shown=table)
 
     return _from_root(name, show)
+
+
+@cache
+def _claims() -> Numbers:
+    """Return the ledger of all studies, which takes seconds."""
+    return ledger.build(all_studies())
 
 
 def _link(name: str) -> str:
@@ -306,17 +442,11 @@ def _link(name: str) -> str:
     return f'<a href="{page}.html#{anchor}">{kind} {name[3:]}</a>'
 
 
-@lru_cache(maxsize=1)
-def _claims(every: Study) -> Numbers:
-    """Judge the claims once for all elements of a page."""
-    return ledger.build(every)
-
-
 def study_ledger() -> HTML:
-    """Show the paper's claims and their verdicts, from the committed runs."""
+    """Show the paper's claims and their verdicts, from the runs of the book."""
 
     def show() -> HTML:
-        claims = _claims(all_studies())
+        claims = _claims()
         FILES.mkdir(parents=True, exist_ok=True)
         claims.frame.to_csv(FILES / "ledger.csv", index=False)
         table = ledger.to_html(claims.frame, _link)
@@ -329,7 +459,7 @@ def study_verdicts() -> HTML:
     """Show what was found in three groups of claims, and the claims per verdict, with links."""
 
     def show() -> HTML:
-        table = summary.to_html(_claims(all_studies()).frame, "ledger.html")
+        table = summary.to_html(_claims().frame, "ledger.html")
         return HTML(f'<figure class="kit" id="verdicts">{_box(table)}</figure>')
 
     return _from_root("verdicts", show)
@@ -337,16 +467,14 @@ def study_verdicts() -> HTML:
 
 def study_summary() -> HTML | Markdown:
     """Show what was found in three groups of claims, one sentence each."""
-    return _from_root(
-        "summary", lambda: Markdown(summary.to_markdown(_claims(all_studies()).frame))
-    )
+    return _from_root("summary", lambda: Markdown(summary.to_markdown(_claims().frame)))
 
 
 def study_rules() -> HTML:
     """Show the rules that changed after the runs, with both counts and the verdicts that moved."""
 
     def show() -> HTML:
-        frame = _claims(all_studies()).frame
+        frame = _claims().frame
         table = changes.counts(frame).to_html(index=False, border=0)
         sections = changes.to_html(frame, "ledger.html")
         return HTML(f'<div id="rules">{_box(table)}{sections}</div>')
@@ -355,7 +483,7 @@ def study_rules() -> HTML:
 
 
 def study_hours() -> HTML:
-    """Show the hours that the presets need, from the speed of the committed runs."""
+    """Show the hours that the presets need, from the speed of its runs."""
 
     from orthocond.report.tables import preset_hours  # imports torchvision, which takes seconds
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import chdir
+import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from study_factory import write_study
+from study_factory import metrics as study_metrics
+from study_factory import write_run, write_study
 
 from orthocond.artifacts.run_writer import CorruptRun
 from orthocond.report.figures import recalibration
 from orthocond.report.provenance import Numbers, Provenance
+from orthocond.report.results import results_csv
 from orthocond.report.study import Study
+from orthocond.report.tables import overview
 
 pytest.importorskip("IPython", reason="the book extra is not installed")
 
@@ -23,6 +28,7 @@ pytest.importorskip("IPython", reason="the book extra is not installed")
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The book's kit, in a repository without runs."""
     path = Path(__file__).parents[1] / "book/kit.py"
+    monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location("kit", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -82,9 +88,146 @@ def test_sentences_show_their_numbers_or_the_command_for_missing_runs(
     write_study(tmp_path / "runs/mine", ("svd",))
     assert "--method ow" in kit.study_text("dbn", rank).data
     write_study(tmp_path / "runs/mine", ("svd+ow",))
+    for cached in (kit._read, kit._without_demo, kit.of_committed_runs):
+        cached.cache_clear()
     assert kit.study_text("dbn", rank).data == "rank 64"
-    with pytest.raises(KeyError, match="ranks"):
-        kit.study_text("dbn", lambda runs: {}["ranks"])
+
+
+def errors(runs: Study) -> str:
+    """A sentence that holds where NOG has an error of less than 34 %."""
+    error = overview.of_task(runs, "dbn").frame[("", "error mean")]
+    assert error["svd+nog"] < 34, "NOG is too bad"
+    return f"The error of NOG is {error['svd+nog']:.1f} % in {len(runs.runs)} runs."
+
+
+def commit(folder: Path) -> None:
+    """List the runs of a folder as the committed ones."""
+    (folder / "results.csv").write_bytes(results_csv(Study(folder).runs))
+
+
+def test_a_false_sentence_about_the_committed_runs_stops_the_build(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "runs/mine", ("svd", "svd+nog"))
+    commit(tmp_path / "runs")
+    write_study(tmp_path / "runs/demo", ("svd",))  # make demo changes nothing
+    assert "% in 4 runs." in kit.study_text("dbn", errors).data
+
+    def wrong(runs: Study) -> str:
+        assert not runs.runs
+        return "There are no runs."
+
+    with pytest.raises(AssertionError):
+        kit.study_text("dbn", wrong)
+    with pytest.raises(KeyError, match="svd\\+ow"):
+        kit.study_text("dbn", lambda runs: runs.select("dbn").runs["svd+ow"])
+
+
+def test_a_sentence_that_does_not_hold_for_other_runs_has_the_numbers_of_both(
+    kit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path / "runs/mine", ("svd", "svd+nog"))
+    commit(tmp_path / "runs")
+    known = kit.study_text("dbn", errors).data
+    monkeypatch.setattr("study_factory.metrics", worse)
+    write_study(tmp_path / "worse", ("svd", "svd+nog"), seeds=1)
+    monkeypatch.setenv("ORTHOCOND_RUNS", str(tmp_path / "worse"))
+    kit.of_committed_runs.cache_clear()
+    page = kit.study_text("dbn", errors).data
+    assert "Written about the committed runs; yours differ" in page
+    error = known.split()[5]
+    assert f"The error of NOG is {error} (yours: 90.0) % in 4 (yours: 2) runs." in page
+
+    def holds(runs: Study) -> str:
+        assert runs.runs
+        return f"{len(runs.runs)} runs"
+
+    assert kit.study_text("dbn", holds).data == "2 runs"
+
+    def first_epochs(runs: Study) -> str:
+        return f"{runs.runs[0].metrics['eval_top1'].tolist()[len(runs.runs)]:.0f} %"
+
+    assert "IndexError" not in kit.study_text("dbn", first_epochs).data
+
+
+def test_a_seed_that_was_added_to_the_committed_runs_makes_them_others(
+    kit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path / "runs/mine", ("svd", "svd+nog"))
+    commit(tmp_path / "runs")
+    monkeypatch.setattr("study_factory.metrics", worse)
+    write_run(tmp_path / "runs/mine", "dbn", "svd+nog", 2)
+    page = kit.study_text("dbn", errors).data
+    assert "(yours: " in page and "in 4 (yours: 5) runs" in page
+
+
+def test_without_some_committed_runs_only_the_readers_numbers_are_shown(
+    kit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study_factory.metrics", worse)
+    write_study(tmp_path / "runs/mine", ("svd", "svd+nog"))
+    commit(tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs/mine/dbn-cifar10-jpeg-small-svd-s1")
+    page = kit.study_text("dbn", errors).data
+    assert "The committed runs are not all in `runs/`" in page
+    assert "is 90.0 % in 3 runs" in page and "(yours:" not in page
+
+
+@pytest.mark.parametrize(
+    ("missing", "commands"),
+    [
+        ("svd+ow", ["--method ow --seeds 0-1 --out"]),
+        ("svd+ow - svd", ["--method ow --seeds 0-1 --out"]),
+        ("svd (11×11 stem)", ["--set stem_kernel=11 --method svd --seeds 0-1 --out"]),
+        (
+            "gap - svd",
+            [
+                "--preset gcp-cpu --data folder:PATH/tiny-imagenet-100 --method gap "
+                "--method svd --out"
+            ],
+        ),
+    ],
+)
+def test_a_sentence_names_the_commands_for_the_methods_that_it_lacks(
+    kit: ModuleType, tmp_path: Path, missing: str, commands: list[str]
+) -> None:
+    write_study(tmp_path / "runs/mine", ("svd",))
+
+    def lacking(runs: Study) -> str:
+        return {"svd": ""}[missing]
+
+    page = kit.study_text("dbn", lacking).data
+    assert "No runs yet" in page and all(command in page for command in commands)
+    assert page.count("orthocond train") == len(commands)
+
+
+def test_a_study_that_is_missing_by_name_has_the_command_of_its_preset(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "runs/mine", ("svd",))
+
+    def of_released(_: Study) -> str:
+        return kit.study("as-released-cpu").select("dbn").note
+
+    page = kit.study_text("dbn", of_released).data
+    assert "--preset as-released-cpu --data folder:PATH/cifar10-jpeg --out" in page
+
+
+def test_runs_on_held_out_images_have_the_commands_of_the_text(
+    kit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(Path(__file__).parents[1] / "runs/README.md", tmp_path / "runs")
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("ORTHOCOND_RUNS", "other")
+    assert kit.study_choices("dbn").data.count("--out other/settings/") == 2
+    assert "--preset gcp-cpu" in kit.study_choices("gcp").data
+
+
+def worse(task: str, method: str, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Metrics of runs that learned nothing."""
+    rows = study_metrics(task, method, rng)
+    return [row | {"eval_top1": 10.0, "recalibrated_top1": 10.0} for row in rows]
 
 
 def test_an_example_prints_its_output_alone_and_stops_the_page_where_it_fails(
@@ -105,17 +248,6 @@ def test_an_example_prints_its_output_alone_and_stops_the_page_where_it_fails(
         kit.run_example("own")
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         kit.run_example("own", "-X", "utf8")
-
-
-def test_runs_are_read_again_when_one_of_their_files_is_written(
-    kit: ModuleType, tmp_path: Path
-) -> None:
-    write_study(tmp_path / "runs/mine", ("svd",))
-    with chdir(tmp_path):
-        first = kit.all_studies()
-        assert kit.all_studies() is first
-        write_study(tmp_path / "runs/mine", ("bn",))
-        assert len(kit.all_studies().runs) > len(first.runs)
 
 
 def test_a_table_with_many_columns_has_the_margin_of_the_page(kit: ModuleType) -> None:

@@ -47,20 +47,19 @@ class MissingRuns(UserError):
         self.commands = commands
 
 
-def find_recipe(task: str, data: str | None = None, study: str | None = None) -> Recipe:
-    """Return the origin of the study that is committed for a task.
+def find_recipe(task: str, data: str | None = None) -> Recipe:
+    """Return the origin of the main study that is committed for a task.
 
     Args:
         task: ``dbn`` or ``gcp``.
         data: data set of the study. If no committed study has it, any data set is taken.
-        study: name of the study, which is taken before the others if it exists.
 
     Example:
         >>> find_recipe("dbn").study, find_recipe("dbn", "tiny-imagenet-100").study
         ('cifar10-cpu', 'tiny32-cpu')
     """
     own = [recipe for recipe in RECIPES if read_preset(recipe.preset)["task"] == task]
-    return min(own, key=lambda recipe: (recipe.study != study, recipe.data != data))
+    return min(own, key=lambda recipe: recipe.data != data)
 
 
 def as_ranges(numbers: Iterable[int]) -> str:
@@ -92,6 +91,35 @@ def _like(settings: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
+def recipe_command(
+    recipe: Recipe, folder: Path, methods: Iterable[str] = (), seeds: Iterable[int] = ()
+) -> str:
+    """Return the ``orthocond train`` command that makes runs of a committed study.
+
+    Args:
+        recipe: preset and data set.
+        folder: folder of the studies.
+        methods: canonical names; without methods, all methods of the preset.
+        seeds: without seeds, the seeds of the preset.
+
+    Example:
+        >>> import pathlib
+        >>> recipe_command(RECIPES[0], pathlib.Path("runs"), ["svd+nog"])
+        'orthocond train --preset cifar-cpu --data folder:PATH/cifar10-jpeg --method nog --out runs/cifar10-cpu'
+    """  # noqa: E501
+    start = ["--preset", recipe.preset, *_data_arguments(recipe.data)]
+    return _command(start, methods, seeds, folder / recipe.study)
+
+
+def _command(start: list[str], methods: Iterable[str], seeds: Iterable[int], out: Path) -> str:
+    """Return a command from its first arguments, canonical methods, seeds and folder."""
+    arguments = ["orthocond", "train", *start]
+    for method in methods:
+        arguments += ["--method", method.removeprefix("svd+")]
+    arguments += ["--seeds", spelled] if (spelled := as_ranges(seeds)) else []
+    return shlex.join([*arguments, "--out", str(out)])
+
+
 def train_command(
     task: str,
     methods: Iterable[str],
@@ -120,14 +148,5 @@ def train_command(
         'orthocond train --preset cifar-cpu --data folder:PATH/cifar10-jpeg --method nog --out runs/a/cifar10-cpu'
     """  # noqa: E501
     if settings:
-        start = _like(settings)
-    else:
-        recipe = find_recipe(task, data)
-        start = ["--preset", recipe.preset, *_data_arguments(recipe.data)]
-        out = out / recipe.study
-    arguments = ["orthocond", "train", *start]
-    for method in methods:
-        arguments += ["--method", method.removeprefix("svd+")]
-    arguments += ["--seeds", spelled] if (spelled := as_ranges(seeds)) else []
-    arguments += ["--out", str(out)]
-    return shlex.join(arguments)
+        return _command(_like(settings), methods, seeds, out)
+    return recipe_command(find_recipe(task, data), out, methods, seeds)

@@ -150,7 +150,7 @@ class Study:
             settings: settings that the runs must have, such as ``stem_kernel=11``.
 
         Raises:
-            MissingRuns: there are no such runs; the message has the command that makes them.
+            MissingRuns: there are no such runs, with the command that makes them, or all diverged.
         """
         wanted = None if methods is None else tuple(methods)
         within = self if name is None else self.only(name)
@@ -170,6 +170,10 @@ class Study:
         if not present.intersection(names):
             raise self.missing(task, names, beside=chosen)
         ended = [run for run in chosen if run.summary["status"] == "complete"]
+        if not any(run.config["method"] in names for run in ended):
+            raise MissingRuns(
+                f"every run of task {task!r} for this in {str(self.folder)!r} diverged"
+            )
         study = self._names[chosen[0].path]
         return Selection(
             study=study,

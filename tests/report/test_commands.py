@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from orthocond.config.schema import Config, Grid, parse_seeds
 from orthocond.config.sources import resolve
-from orthocond.report.commands import RECIPES, Recipe, as_ranges, find_recipe, train_command
+from orthocond.report.commands import (
+    RECIPES,
+    Recipe,
+    as_ranges,
+    find_recipe,
+    recipe_command,
+    train_command,
+)
 from orthocond.report.selection import settings_hash
 from orthocond.report.study import Study
 
@@ -122,8 +129,9 @@ def test_the_command_without_runs_makes_those_of_the_committed_study(recipe: Rec
     assert (hash_of(parsed(command).model_dump()), "svd") in committed(ROOT / "runs" / first.study)
     more = made.missing(task, ["svd+ow"], beside=made.runs).commands
     assert hash_of(parsed(*more).model_dump()) == hash_of(made.runs[0].settings)
-    named = find_recipe(task, study=recipe.study)
-    assert named == recipe and {r.config["data"]["name"] for r in made.runs} == {recipe.data}
+    whole = parsed(recipe_command(recipe, Path("runs")))
+    assert hash_of(whole.model_dump()) == hash_of(made.runs[0].settings)
+    assert {run.config["data"]["name"] for run in made.runs} == {recipe.data}
 
 
 @pytest.mark.parametrize(("name", "command", "folder"), WRITTEN)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.report.paper import STATED_KAPPAS, StatedKappa
-from orthocond.report.study import Selection
+from orthocond.report.study import MissingRuns, Selection
 from orthocond.report.style import label
 
 FIELDS = ("kappa", "kappa_support", "rank")
@@ -70,6 +70,9 @@ def curves(selection: Selection, phase: str = "train") -> pd.DataFrame:
     Returns:
         One row per method and step. kappa, kappa_support and rank are medians over the seeds, their
         columns with ``_low`` and ``_high`` the range over the seeds; ``n`` is the number of seeds.
+
+    Raises:
+        MissingRuns: no run recorded a covariance.
     """
     tables = []
     for method, runs in selection.runs.items():
@@ -85,7 +88,7 @@ def curves(selection: Selection, phase: str = "train") -> pd.DataFrame:
         table.insert(0, "method", method)
         tables.append(table.reset_index())
     if not tables:
-        return pd.DataFrame(columns=["task", "data", "step", "method", "label", *COLUMNS])
+        raise MissingRuns(f"no run of task {selection.task!r} for this recorded a covariance")
     frame = pd.concat(tables, ignore_index=True)
     frame.insert(0, "task", selection.task)
     frame.insert(1, "data", selection.title)

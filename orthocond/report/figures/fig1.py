@@ -38,15 +38,17 @@ def data(study: Study) -> Numbers:
     Raises:
         MissingRuns: neither task has runs.
     """
-    selections = []
+    selections, frames = [], []
     for task in TASKS.values():
         try:
-            selections.append(study.select(task.name, task.solvers))
+            own = study.select(task.name, task.solvers)
+            frames.append(curves(own))
         except MissingRuns:
             continue
+        selections.append(own)
     if not selections:
         raise study.missing(DBN.name, DBN.solvers)
-    frame = pd.concat([curves(s) for s in selections], ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True)
     return Numbers(frame, Provenance.of(*selections, how=smoothing(frame).capitalize()))
 
 

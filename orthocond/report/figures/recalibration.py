@@ -42,6 +42,8 @@ def data(study: Study) -> Numbers:
     selection = study.select(DBN.name, METHODS)
     columns, parts = list(STATISTICS), []
     for method, runs in selection.runs.items():
+        if not runs:  # all of them diverged
+            continue
         metrics = pd.concat([run.metrics for run in runs]).dropna(subset=columns)
         epochs = metrics.groupby("epoch")[columns]
         part = epochs.mean().join(epochs.min().add_suffix("_low"))

@@ -1,0 +1,85 @@
+"""The cells of the book's pages that depend on runs, executed without building the book."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+BOOK = Path(__file__).parents[2] / "book"
+FUNCTIONS = re.compile(r"\b(study_(?!names)\w+|held_out|all_studies|one_study|study)\(")
+SHOWN = (RuntimeWarning, UserWarning, FutureWarning)  # in a cell they would stop the build
+NUMBER = count()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a page, with the names that it defines and those that it uses."""
+
+    page: str
+    source: str
+
+    @property
+    def defines(self) -> set[str]:
+        names = set()
+        for node in ast.parse(self.source).body:
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                    names.add(inner.id)
+                if isinstance(inner, ast.alias):
+                    names.add((inner.asname or inner.name).partition(".")[0])
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+        return names
+
+    @property
+    def uses(self) -> set[str]:
+        nodes = ast.walk(ast.parse(self.source))
+        return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+    def run(self, namespace: dict[str, Any]) -> Any:
+        """Execute the cell as a notebook does, and return the value of its last expression."""
+        name = f"<{self.page} {next(NUMBER)}>"
+        linecache.cache[name] = (len(self.source), None, self.source.splitlines(True), name)
+        tree = ast.parse(self.source)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            exec(compile(tree, name, "exec"), namespace)
+            value = None
+            if last is not None:
+                value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+        assert [str(w.message) for w in told if issubclass(w.category, SHOWN)] == [], self.source
+        return value
+
+
+def cells(page: Path) -> list[Cell]:
+    """The cells of a page that depend on runs, and those before them that they need."""
+    text = page.read_text()
+    sources = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", text, re.DOTALL)
+    own = [Cell(page.stem, re.sub(r"^:tags:.*\n", "", source, flags=re.M)) for source in sources]
+    wanted: list[Cell] = []
+    needed: set[str] = set()
+    for cell in reversed(own):
+        if FUNCTIONS.search(cell.source) or cell.defines & needed:
+            wanted.insert(0, cell)
+            needed |= cell.uses
+    return wanted if any(FUNCTIONS.search(cell.source) for cell in wanted) else []
+
+
+def shown() -> Iterator[tuple[Cell, str]]:
+    """What every cell about runs shows, on every page of the book."""
+    sys.modules.setdefault("kit", __import__("kit"))
+    for page in sorted(BOOK.glob("*.md")):
+        namespace: dict[str, Any] = {}
+        for cell in cells(page):
+            value = cell.run(namespace)
+            if FUNCTIONS.search(cell.source) and hasattr(value, "data"):
+                yield cell, value.data
