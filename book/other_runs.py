@@ -86,24 +86,15 @@ def replaced(committed: str | None, own: str | None, error: Exception) -> str:
         error: the failed check, or the error that shows what the runs lack.
     """
     own = own and _readable(own)
-    about = (
-        ""
-        if committed
-        else " The committed runs are not all in `runs/`, so their numbers are missing."
-    )
+    about = "The committed runs are not all in `runs/`, so their numbers are missing."
     if own is None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        lead = f"Your runs do not have what this text needs (`{reason}`).{about}"
-        text = committed or ""
+        lead, text = f"Your runs do not have what this text needs (`{reason}`).", committed or ""
     elif committed is None:
-        lead, text = (
-            f"These are the numbers of yours; what the text says of them does not hold.{about}",
-            own,
-        )
+        lead, text = "The numbers are those of your runs, and what the text says is wrong.", own
     else:
-        lead, text = (
-            "The numbers of your runs are in brackets, where they differ.",
-            beside(committed, own),
-        )
+        lead = "The numbers of your runs are in brackets, where they differ."
+        text = beside(committed, own)
+    lead += "" if committed else f" {about}"
     title = "Written about the committed runs; yours differ"
     return f"::::{{admonition}} {title}\n:class: note other-runs\n*{lead}*\n\n{text.strip()}\n::::"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -48,3 +48,16 @@ def test_references_are_labelled_by_authors_and_year_with_a_letter_where_needed(
     assert named["roy2007effective"] == "Roy and Vetterli, 2007"
     assert {named["song2022improving"][:-1], named["song2022fast"][:-1]} == {"Song et al., 2022"}
     assert len(set(named.values())) == len(named)
+
+
+def test_a_book_of_other_runs_says_so_on_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sphinx")
+    app, kit = SimpleNamespace(srcdir=str(BOOK)), ModuleType("kit")
+    monkeypatch.setitem(sys.modules, "kit", kit)
+    for committed in (True, False):
+        config = SimpleNamespace(html_theme_options={"show_toc_level": 2})
+        monkeypatch.setattr(kit, "of_committed_runs", lambda: committed, raising=False)  # noqa: B023
+        monkeypatch.setattr(kit, "folders", lambda: (Path("a"), Path("b")), raising=False)
+        extension("runs_of_the_book").announce(app, config)
+        assert ("announcement" in config.html_theme_options) is not committed
+    assert "the runs in a, b." in config.html_theme_options["announcement"]

@@ -181,10 +181,7 @@ def test_without_some_committed_runs_only_the_readers_numbers_are_shown(
         ("svd (11×11 stem)", ["--set stem_kernel=11 --method svd --seeds 0-1 --out"]),
         (
             "gap - svd",
-            [
-                "--preset gcp-cpu --data folder:PATH/tiny-imagenet-100 --method gap "
-                "--method svd --out"
-            ],
+            ["--preset gcp-cpu --data folder:PATH/tiny-imagenet-100 --method gap --method svd"],
         ),
     ],
 )

@@ -52,12 +52,11 @@ def reseed(path: Path, seed: int, out: Path) -> None:
 
 
 def fewer_seeds(out: Path) -> None:
-    for study in MAIN:
-        link(out, study)
+    link(out, "tiny32-cpu", ("svd", "svd+nog", "bn"), "0")
 
 
 def fewer_methods(out: Path) -> None:
-    link(out, "cifar10-cpu", ("svd", "svd+nog"))
+    link(out, "cifar10-cpu", ("svd", "svd+nog"), "0")
     link(out, "tiny-imagenet-cpu", ("svd",), "0")
 
 
@@ -79,7 +78,7 @@ def tiny(out: Path) -> None:
 
 
 def pooling(out: Path) -> None:
-    write_study(out / "mine", ("svd", "svd+nog"), "gcp", data="leaves")
+    write_study(out / "mine", ("svd", "svd+nog"), "gcp", seeds=1, data="leaves")
 
 
 def empty(out: Path) -> None:
@@ -127,7 +126,9 @@ def pages(
     return build
 
 
-@pytest.mark.parametrize("make", [fewer_methods, more_seeds, demo, tiny, pooling, empty])
+@pytest.mark.parametrize(
+    "make", [fewer_seeds, fewer_methods, more_seeds, demo, tiny, pooling, empty]
+)
 def test_every_page_shows_other_runs(
     make: Callable[[Path], None], pages: Callable[..., Shown], kit: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,4 +139,16 @@ def test_every_page_shows_other_runs(
     monkeypatch.setattr(kit, "_committed_study", no_committed_runs)
     found = pages(make)
     missing = [text for _, text in found if "missing-runs" in text]
-    assert missing and all("orthocond " in text for text in missing)
+    assert missing and all(re.search("orthocond |diverged", text) for text in missing)
+
+
+def test_sentences_have_the_numbers_of_both(
+    kit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for study in MAIN:
+        link(tmp_path, study)
+    monkeypatch.setenv("ORTHOCOND_RUNS", str(tmp_path))
+    *_, (_, text) = shown("overview", "study_text")
+    assert text.startswith("::::{admonition} Written about the committed runs; yours differ")
+    committed = re.search(r"\| OLR \| (\S+ \[.*?\]) \(yours: (\S+ \[.*?\])\) \|", text)
+    assert committed and committed[1] != committed[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import linecache
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,11 @@ class Cell:
 
     page: str
     source: str
+
+    @property
+    def shows(self) -> bool:
+        """True if the cell shows something about runs."""
+        return bool(FUNCTIONS.search(self.source))
 
     @property
     def defines(self) -> set[str]:
@@ -68,18 +72,24 @@ def cells(page: Path) -> list[Cell]:
     wanted: list[Cell] = []
     needed: set[str] = set()
     for cell in reversed(own):
-        if FUNCTIONS.search(cell.source) or cell.defines & needed:
+        if cell.shows or cell.defines & needed:
             wanted.insert(0, cell)
             needed |= cell.uses
-    return wanted if any(FUNCTIONS.search(cell.source) for cell in wanted) else []
+    return wanted if any(cell.shows for cell in wanted) else []
 
 
-def shown() -> Iterator[tuple[Cell, str]]:
-    """What every cell about runs shows, on every page of the book."""
-    sys.modules.setdefault("kit", __import__("kit"))
-    for page in sorted(BOOK.glob("*.md")):
+def shown(pages: str = "*", only: str = "") -> Iterator[tuple[Cell, str]]:
+    """What the cells about runs show.
+
+    Args:
+        pages: pattern of the names of pages.
+        only: part of the source of cells; other cells about runs are left out.
+    """
+    for page in sorted(BOOK.glob(f"{pages}.md")):
         namespace: dict[str, Any] = {}
         for cell in cells(page):
+            if cell.shows and only not in cell.source and not cell.defines:
+                continue
             value = cell.run(namespace)
-            if FUNCTIONS.search(cell.source) and hasattr(value, "data"):
+            if cell.shows and hasattr(value, "data"):
                 yield cell, value.data
