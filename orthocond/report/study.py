@@ -163,7 +163,7 @@ class Study:
         ]
         chosen = self._alike(of_data)
         if not chosen:
-            raise self.missing(task, wanted or ("svd",), data)
+            raise self.missing(task, wanted or (), data)
         present = {run.config["method"] for run in chosen}
         names = tuple(sorted(present)) if wanted is None else wanted
         shared, folders = shared_settings(chosen[0]), {run.path.parent for run in chosen}
@@ -208,6 +208,8 @@ class Study:
         beside: Sequence[Run] = (),
     ) -> MissingRuns:
         """Return the error that says how to make the runs of these methods.
+
+        Without methods, the command makes the whole committed study.
 
         With runs to stand ``beside``, the new runs get their settings, seeds and folder.
         """

@@ -95,7 +95,7 @@ def test_the_studies_of_a_flat_folder_are_named_by_data_and_regime(tmp_path: Pat
 
 
 def test_a_selection_without_runs_names_the_command(study: Study, tmp_path: Path) -> None:
-    with pytest.raises(MissingRuns, match=r"train --preset cifar-cpu .*--method svd --out"):
+    with pytest.raises(MissingRuns, match=r"train --preset cifar-cpu .*cifar10-jpeg --out"):
         Study(tmp_path).select("dbn")
     with pytest.raises(MissingRuns, match=r"--task dbn --data folder:PATH/cifar10-jpeg .*stiefel"):
         study.select("dbn", ["svd+ow-stiefel"])

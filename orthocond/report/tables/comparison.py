@@ -101,7 +101,7 @@ def available(study: Study, task: str, methods: Iterable[str] | None) -> list[Se
         except MissingRuns:
             continue
     if not selections:
-        raise study.missing(task, methods or ["svd"], study.data)
+        raise study.missing(task, methods or (), study.data)
     return selections
 
 
