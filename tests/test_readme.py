@@ -58,9 +58,13 @@ def test_the_runs_support_each_sentence_on_the_findings() -> None:
     pages = [readme.README.read_text(), (readme.ROOT / "book/index.md").read_text()]
     said = [re.findall(r"^- \*\*(\S+)\*\*: ((?:.+\n)(?:  .+\n)*)", page, re.M) for page in pages]
     first, second = ({name: " ".join(text.split()) for name, text in own} for own in said)
-    assert first == second
     found = effects(Study(readme.ROOT / "runs"), FIGURE.methods)
     rows = {name: own.set_index("method") for name, own in found.groupby("study")}
+    of_page = {"few": rows["cifar10-few"], "nog": "svd+nog"}
+    assert first == {
+        name: eval(f"f'{text.removesuffix(chr(34) * 3)}'", {}, of_page)  # the page computes numbers
+        for name, text in second.items()
+    }
     assert set(first) == set(rows)
     both = "svd+nog+ow+olr"
     few, gpu, all_images, tiny, gcp = (

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.report.selection import Selection, shown_together
 from orthocond.report.statistics import WIDE
-from orthocond.report.study import Selection, Study, shown_together
+from orthocond.report.study import Study
 from orthocond.report.style import STYLES, label
 
 
@@ -90,7 +91,7 @@ def selections(study: Study, task: str, name: str | None = None) -> list[Selecti
     """
     own = study.select(task, name=name)
     if not own.all_runs:
-        raise study.missing(task, own.diverged, own.settings)
+        raise study.missing(task, own.diverged, own.data)
     return shown_together(own, study.beside(own, stem_kernel=WIDE))
 
 
