@@ -52,7 +52,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / "book/_build/html/files"  # pages of the book refer to it as files/
 
 
-COLUMNS = 6  # a table with more columns is as wide as the page, with its margin
+COLUMNS = 5  # a table with more columns is as wide as the page, with its margin
 
 MAIN = ("cifar10-cpu", "tiny32-cpu", "tiny-imagenet-cpu")
 """Studies that the chapters show where they name none; further ones do not change them."""

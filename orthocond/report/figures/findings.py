@@ -101,8 +101,7 @@ def _finding(numbers: Numbers) -> str:
 FIGURE = StudyFigure(
     "findings",
     "The effect of each treatment on the error in every study. A treatment helps where its whole "
-    "interval is left of the line. Gap: training minus test accuracy of plain SVD. Slow, a "
-    "control: plain SVD with a tenth of the learning rate for the treated layer.",
+    "interval is left of the line.",
     data=data,
     draw=draw,
     alt=alt,
