@@ -274,7 +274,8 @@ def test_hours_have_two_digits_on_the_page_and_all_in_their_csv(
     kit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours = pd.DataFrame({"preset": ["a"], "a run (h)": [1.2345], "all (h)": [1234.5]})
-    monkeypatch.setattr(kit.preset_hours, "build", lambda _: Numbers(hours, Provenance("Hours")))
+    written = Numbers(hours, Provenance("Hours"))
+    monkeypatch.setattr("orthocond.report.tables.preset_hours.build", lambda _: written)
     page = kit.study_hours().data
     assert "<td>1.2</td>" in page and "<td>1,234</td>" in page
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "files/hours.csv"), hours)
