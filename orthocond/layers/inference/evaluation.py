@@ -35,6 +35,8 @@ from orthocond.spectral.eigh import Outcome
 from orthocond.spectral.minimax import WORST
 from orthocond.spectral.root_solvers import Method, method_of, root_forward
 
+EXPORTED = method_of("minimax", condition=WORST)  # not in a trace: not every torch traces NumPy
+
 
 def is_traced() -> bool:
     """Return whether the operations of this moment become part of a graph."""
@@ -49,7 +51,7 @@ def is_exported() -> bool:
 def exported_root(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
     """Return the root of P (n, d, d) by matrix products only (Note [Exported root])."""
     by_eigh = method.solver == "eigh"
-    root = root_forward(P, power, eps, method_of("minimax", condition=WORST) if by_eigh else method)
+    root = root_forward(P, power, eps, EXPORTED if by_eigh else method)
     failed = root.outcome != int(Outcome.OK) if by_eigh else root.outcome == int(Outcome.FAILED)
     return root.value.masked_fill(failed[:, None, None], float("nan"))
 
