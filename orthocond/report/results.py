@@ -10,7 +10,7 @@ import pandas as pd
 from orthocond.artifacts.csv_tables import METRICS, to_csv
 from orthocond.artifacts.run_writer import Run
 from orthocond.report.regimes import gap
-from orthocond.report.study_names import study_names
+from orthocond.report.studies.study_names import study_names
 from orthocond.spectral.conditioning import MEASURED
 
 SETTINGS = ("task", "model", "stem_kernel", "method", "seed")

@@ -15,10 +15,10 @@ from orthocond.config.tasks import TASKS
 from orthocond.errors import unknown
 from orthocond.report.commands import MissingRuns as MissingRuns
 from orthocond.report.commands import train_command
-from orthocond.report.run_folders import refuse_copies, with_studies
-from orthocond.report.selection import Selection as Selection
-from orthocond.report.selection import settings_hash, shared_settings
-from orthocond.report.study_names import study_names
+from orthocond.report.studies.run_folders import refuse_copies, with_studies
+from orthocond.report.studies.selection import Selection as Selection
+from orthocond.report.studies.selection import settings_hash, shared_settings
+from orthocond.report.studies.study_names import study_names
 
 
 class Study:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.report.selection import Selection, shown_together
 from orthocond.report.statistics import WIDE
+from orthocond.report.studies.selection import Selection, shown_together
 from orthocond.report.study import Study
 from orthocond.report.style import STYLES, label
 

@@ -21,7 +21,7 @@ from orthocond.report.commands import (
     recipe_command,
     train_command,
 )
-from orthocond.report.selection import settings_hash
+from orthocond.report.studies.selection import settings_hash
 from orthocond.report.study import Study
 
 ROOT = Path(__file__).parents[2]

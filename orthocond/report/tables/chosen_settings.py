@@ -6,7 +6,7 @@ import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.report.provenance import Numbers, Provenance
-from orthocond.report.selection import shared_settings
+from orthocond.report.studies.selection import shared_settings
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import label
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from orthocond.config.tasks import TASKS
 from orthocond.report.provenance import Provenance
-from orthocond.report.selection import shown_together
 from orthocond.report.statistics import WIDE, contrasts
+from orthocond.report.studies.selection import shown_together
 from orthocond.report.study import Study
 from orthocond.report.tables.comparison import NOT_RUN
 from orthocond.report.tables.table import Table

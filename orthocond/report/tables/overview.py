@@ -9,8 +9,8 @@ import pandas as pd
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
 from orthocond.report.provenance import Provenance
-from orthocond.report.selection import shown_together
 from orthocond.report.statistics import WIDE
+from orthocond.report.studies.selection import shown_together
 from orthocond.report.study import Study
 from orthocond.report.style import STYLES, label
 from orthocond.report.tables.comparison import mean_and_spread, summaries

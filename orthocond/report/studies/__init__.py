@@ -1,0 +1,1 @@
+"""Which runs of folders belong to a study, and which of them may be compared."""
