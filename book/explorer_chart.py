@@ -16,7 +16,7 @@ from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import line_style, theme
 from orthocond.report.training_records import QUANTITIES, Curves, curves_of, records, selections
 
-POINTS = 40  # of a probed quantity's curve; those of metrics.csv have one point per epoch
+POINTS = 20  # of a probed quantity's curve; those of metrics.csv have one point per epoch
 DIGITS = 4  # significant digits of a number
 DASHES = 1.6  # pixels of the chart in a unit of a dash pattern
 LOG = [quantity.column for quantity in QUANTITIES if quantity.log]

@@ -93,7 +93,8 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
         data = figure.data(study)
         plt.close(figure.draw(data))
         own = data.provenance
-        return {"alt": figure.alt(data), "note": own.note, "remarks": own.remarks}
+        texts = {"caption": figure.caption, "alt": figure.alt(data)}
+        return texts | {"note": own.note, "remarks": own.remarks}
 
     monkeypatch.syspath_prepend(str(BOOK))
     monkeypatch.setattr(preset_hours, "_operations", lambda *_: 1e9)  # seconds for each network

@@ -16,11 +16,12 @@ EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist", "imagenet")
 
 
 class Recipe(NamedTuple):
-    """Origin of a committed study: its name, its preset and its data set."""
+    """Origin of a committed study: its name, its preset, its data set and its own settings."""
 
     study: str
     preset: str
     data: str
+    settings: tuple[str, ...] = ()  # as --set takes them
 
 
 RECIPES = (
@@ -28,6 +29,7 @@ RECIPES = (
     Recipe("tiny32-cpu", "tiny32-cpu", "tiny-imagenet-100"),
     Recipe("tiny-imagenet-cpu", "gcp-cpu", "tiny-imagenet-100"),
     Recipe("cifar10-few", "cifar10-few", "cifar10-jpeg"),
+    Recipe("cifar10-few-h200", "cifar10-few", "cifar10-jpeg", ("precision=bfloat16",)),
     Recipe("as-released-cpu", "as-released-cpu", "cifar10-jpeg"),
 )
 """The studies in ``runs`` that a preset makes; the main one of each task and data set first."""
@@ -97,7 +99,7 @@ def recipe_command(
     """Return the ``orthocond train`` command that makes runs of a committed study.
 
     Args:
-        recipe: preset and data set.
+        recipe: preset, data set and settings.
         folder: folder of the studies.
         methods: canonical names; without methods, all methods of the preset.
         seeds: without seeds, the seeds of the preset.
@@ -108,6 +110,7 @@ def recipe_command(
         'orthocond train --preset cifar-cpu --data folder:PATH/cifar10-jpeg --method nog --out runs/cifar10-cpu'
     """  # noqa: E501
     start = ["--preset", recipe.preset, *_data_arguments(recipe.data)]
+    start += [word for setting in recipe.settings for word in ("--set", setting)]
     return _command(start, methods, seeds, folder / recipe.study)
 
 

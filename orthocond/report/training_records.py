@@ -87,11 +87,9 @@ def selections(study: Study, task: str, name: str | None = None) -> list[Selecti
         name: name of the study; None takes the largest one of the task.
 
     Raises:
-        MissingRuns: the task has no complete runs.
+        MissingRuns: the task has no runs, or all of them diverged.
     """
     own = study.select(task, name=name)
-    if not own.all_runs:
-        raise study.missing(task, own.diverged, own.data)
     return shown_together(own, study.beside(own, stem_kernel=WIDE))
 
 

@@ -15,6 +15,7 @@ from orthocond.report.registry import FIGURES, TABLES, chosen
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import COLUMN, SMALL, theme
 
+SHOWN = {"curves": 8.0}  # inches: wider than a column, for which book.css has a rule of its own
 OVERALL = ["effects", "findings", "curves"]  # figures that the paper does not have
 CURVES = [name for name in FIGURES if name not in ("fig6", "fig7", *OVERALL)]
 
@@ -42,7 +43,8 @@ def test_every_figure_has_data_a_drawing_and_an_alt_text(name: str, study: Study
     image = np.asarray(figure.canvas.buffer_rgba())
     assert len(np.unique(image.reshape(-1, 4), axis=0)) > 50
     texts = texts_of(figure)
-    assert min(text.get_fontsize() for text in texts) >= SMALL * figure.get_figwidth() / COLUMN
+    scale = figure.get_figwidth() / SHOWN.get(name, COLUMN)
+    assert min(text.get_fontsize() for text in texts) >= SMALL * scale
     for text in texts:  # inside, and no block of text: how numbers were made is in the caption
         box, content = Text.get_window_extent(text), text.get_text()
         assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, content

@@ -130,7 +130,7 @@ def _draw_legend(axes: Axes, frame: pd.DataFrame, kind: str) -> None:
     axes.axis("off")
     axes.legend(
         handles=handles, title=kind, loc="upper left", bbox_to_anchor=(0, 1), borderpad=0,
-        handlelength=2.6, handletextpad=0.5, labelspacing=0.2, fontsize=6.5, title_fontsize=7.5,
+        handlelength=2.6, handletextpad=0.5, labelspacing=0.2, fontsize=7, title_fontsize=7.5,
         alignment="left",
     )  # fmt: skip
 
