@@ -59,7 +59,9 @@ def parts(study: Study) -> list[Part]:
 
 
 def _numbers(values: Iterable[float]) -> list[float]:
-    return [float(f"{value:.{DIGITS}g}") for value in values]
+    """Return rounded values; a whole one is an int, which is shorter in the file."""
+    rounded = (float(f"{value:.{DIGITS}g}") for value in values)
+    return [int(value) if value.is_integer() and value < 1e6 else value for value in rounded]
 
 
 def _curves(run: Run) -> dict[str, list[list[float]]]:
