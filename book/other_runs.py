@@ -91,7 +91,7 @@ def replaced(committed: str | None, own: str | None, error: Exception) -> str:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         lead, text = f"Your runs do not have what this text needs (`{reason}`).", committed or ""
     elif committed is None:
-        lead, text = "The numbers are those of your runs, and what the text says is wrong.", own
+        lead, text = "The numbers are those of your runs. They contradict the text.", own
     else:
         lead = "The numbers of your runs are in brackets, where they differ."
         text = beside(committed, own)

@@ -14,8 +14,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -95,9 +95,9 @@ def _verified(folder: Path, name: str) -> dict[str, bytes]:
 
 
 @lru_cache(maxsize=4096)
-def _pickled(name: str, data: bytes) -> bytes:
-    """Return the object in a JSON file, pickled: a report asks for a copy of it many times."""
-    return pickle.dumps(parse_hashed(data, "hash") if name == CONFIG else parse_object(data))
+def _checked(name: str, data: bytes) -> str:
+    """Return the object in a JSON file as text, checked once: a report asks for many copies."""
+    return json.dumps(parse_hashed(data, "hash") if name == CONFIG else parse_object(data))
 
 
 class Run:
@@ -257,7 +257,7 @@ class Run:
 
     def _parsed(self, name: str, data: bytes) -> dict[str, Any]:
         try:
-            return dict(pickle.loads(_pickled(name, data)))
+            return dict(json.loads(_checked(name, data)))
         except ValueError as error:
             raise self.corrupt(Damage(name, str(error))) from None
 
