@@ -85,14 +85,13 @@ def is_eigh(P: Tensor, values: Tensor, U: Tensor) -> Tensor:
     b, d, dtype = len(P), P.shape[-1], P.dtype
     if dtype != torch.float64:
         P, values, U = P.double(), values.double(), U.double()
-    w, l = vectors(d, P.device), values.unsqueeze(1)
-    rows = w.expand(b, -1, -1)
-    both = torch.bmm(torch.cat([rows, w * l], 1), U.mT)  # (b, 6, d), one product for both checks
-    x, y = both[:, :VECTORS], both[:, VECTORS:]  # (U w)^T, (U L w)^T
+    w = vectors(d, P.device)
+    rows = w.expand(b, -1, -1)  # (b, 3, d)
+    x = torch.bmm(rows, U.mT)  # (U w)^T
+    y = torch.bmm(w * values.unsqueeze(1), U.mT)  # (U L w)^T
     apart = _largest(torch.baddbmm(rows, x, U, beta=-1))
     residual = _largest(torch.baddbmm(y, x, P, beta=-1))
-    limit = _limit(d, dtype)
-    return (apart < limit) & (residual < limit * _scale(values, dtype))
+    return torch.maximum(apart, residual / _scale(values, dtype)) < _limit(d, dtype)
 
 
 def is_svd(G: Tensor, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:
