@@ -11,8 +11,9 @@ from orthocond.report.statistics import of_summary, paired
 from orthocond.report.study import Study
 
 HOW = (
-    "Error minus that of plain SVD at equal seeds, in points, with a 95% t interval: below 0 the "
-    "treatment is better. Gap: training minus test accuracy of plain SVD, in points"
+    "Error with the treatment minus error of plain SVD at equal seeds, in points, with a 95% t "
+    "interval: a negative number means that the treatment is better. Gap: training minus test "
+    "accuracy of plain SVD, in points"
 )
 
 

@@ -24,17 +24,26 @@ TREATMENTS = (
     "svd+sn", "svd+ol", "svd+ow", "svd+nog", "svd+olr", "svd+nog+ow", "svd+nog+ow+olr",
 )  # fmt: skip
 DERIVED = (
-    "The statements on orthogonal weights and on the nearest orthogonal gradient hold, except that "
-    "the direction of descent changes; of those on the optimal learning rate, the upper bound, the "
-    "lack of a bound for arbitrary weights and the danger of using it directly hold, and all "
-    "others do not; dividing a weight by its norm does not change a condition number"
+    "What the paper says of orthogonal weights and of the nearest orthogonal gradient holds, "
+    "except that the direction of descent does change. Of its statements on the optimal learning "
+    "rate, the upper bound, the lack of a bound for arbitrary weights and the danger of using it "
+    "directly hold, and the others do not. Dividing a weight by its norm does not change a "
+    "condition number"
 )
 """What was found in mathematics; the derivations are in the book, and no run can change it."""
 JUDGED = (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)
 PLURAL = {Verdict.HOLDS: "hold", Verdict.FAILS: "do not hold"}
 """Verdicts that read differently after a number of claims other than one."""
 DECIDED = ("lower", "not lower", "higher")
-NO_GAP = "not judged, for lack of a generalisation gap,"
+NO_GAP = "not judged, for lack of a generalisation gap"
+VERBS = {
+    "lower": ("lowers {}", "lower {}"),
+    "not lower": ("does not lower {}", "do not lower {}"),
+    "higher": ("raises {}", "raise {}"),
+    "different between studies": ("differs between studies", "differ between studies"),
+}
+"""Effects, as verbs of one treatment and of several, with a place for their object. Other effects
+are participles ("undecided")."""
 
 
 class Group(NamedTuple):
@@ -43,7 +52,7 @@ class Group(NamedTuple):
     Args:
         name: one of ``GROUPS``.
         counts: verdict -> number of claims; verdicts without a claim are left out.
-        found: what was found, in one sentence without the full stop.
+        found: what was found, in words without the last full stop.
     """
 
     name: str
@@ -78,8 +87,8 @@ def _effect(row: pd.Series, margin: float) -> str:
     return "higher" if row["low"] > 0 else "undecided"
 
 
-def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> str:
-    """Return the treatments by their effect against plain SVD in one task, in words."""
+def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> dict[str, list[str]]:
+    """Return the treatments by their effect against plain SVD in one task, most decided first."""
     found: dict[str, list[str]] = {}
     for method in TREATMENTS:
         own = rf"{where}{measure}, {re.escape(label(method))} against SVD, claimed [<>] .*"
@@ -95,7 +104,25 @@ def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> st
             name = label(method).removeprefix("SVD + ")
             found.setdefault((decided or effects)[0], []).append(name)
     order = sorted(found, key=lambda effect: (effect != "lower", effect == "undecided"))
-    return ", ".join(f"{effect} with {_and(found[effect])}" for effect in order)
+    return {effect: found[effect] for effect in order}
+
+
+def _clauses(effects: dict[str, list[str]], what: str) -> str:
+    """Return effects in words.
+
+    Example:
+        >>> _clauses({"lower": ["OL", "OW"], "not lower": ["SN"], "undecided": ["OLR"]}, "κ")
+        'OL and OW lower κ, SN does not lower it, and OLR is undecided'
+    """
+    clauses = []
+    for effect, names in effects.items():
+        one, several = VERBS.get(effect, (f"is {effect}", f"are {effect}"))
+        verb = (one if len(names) == 1 else several).format(what)
+        if effect in DECIDED:
+            what = "it"
+        clauses.append(f"{_and(names)} {verb}")
+    *most, last = clauses
+    return f"{', '.join(most)}, and {last}" if most else last
 
 
 def _and(names: Iterable[str]) -> str:
@@ -110,12 +137,16 @@ def _sentence(group: str, frame: pd.DataFrame) -> str:
     measure, margin = (r"log10 κ [^,]*", TENTH) if kappa else ("error", 0.0)
     dbn = _effects(frame, "", measure, margin)
     gcp = _effects(frame, f"{GCP.short_label}, ", measure, margin)
-    parts = [f"in {task.label} {text}" for task, text in ((DBN, dbn), (GCP, gcp)) if text]
+    what = "κ" if kappa else "the error"
+    parts = [
+        f"in {task.label}, {_clauses(effects, what)}"
+        for task, effects in ((DBN, dbn), (GCP, gcp))
+        if effects
+    ]
     if not parts:
         return "There are no runs yet"
-    what = "κ" if kappa else "the error"
     note = " (lower: by a tenth of a decade or more; at another rank: κ with ε)" if kappa else ""
-    return f"Compared with plain SVD, {what} is {', and '.join(parts)}{note}"
+    return f"Compared with plain SVD: {'; '.join(parts)}{note}"
 
 
 def groups(frame: pd.DataFrame) -> list[Group]:
