@@ -27,6 +27,14 @@ from orthocond.errors import DecompositionError, UserError
 CPU = torch.device("cpu")
 
 
+def is_exporting() -> bool:
+    """Return whether torch.export traces the operations of this moment.
+
+    torch.compiler.is_exporting() is this flag, but torch 2.11 takes it for True in torch.compile.
+    """
+    return torch.compiler._is_exporting_flag
+
+
 def has_float64(device: torch.device) -> bool:
     """Return whether tensors of this device can be float64."""
     return device.type != "mps"

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError
+from orthocond.host import is_exporting
 
 WORST = 1e12  # largest condition number; above it, rounding in float64 hides the convergence
 ASSUMED = 1e4  # largest eigenvalue of a covariance for which a layer's default condition is enough
@@ -114,7 +115,7 @@ def _polynomial(M: Tensor, M2: Tensor, quintic: Quintic) -> Tensor:
 
 def _plus_identity(A: Tensor, a: float) -> Tensor:
     """Return A + a I, in A itself unless the graph is exported, where ONNX needs pure functions."""
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return A + a * torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     A.diagonal(dim1=-2, dim2=-1).add_(a)
     return A

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from orthocond.host import is_exporting
 from orthocond.spectral.backward_rules import Power
 from orthocond.spectral.eigh import Outcome
 from orthocond.spectral.minimax import WORST
@@ -45,7 +46,7 @@ def is_traced() -> bool:
 
 def is_exported() -> bool:
     """Return whether the operations of this moment become part of a graph for another runtime."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return is_exporting() or torch.jit.is_tracing()
 
 
 def exported_root(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
