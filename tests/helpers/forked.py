@@ -24,7 +24,7 @@ def in_forks(work: Callable[[int], Any], folder: Path, world: int = 2) -> list[A
     """What ``work(rank)`` gives in each process: tensors, numbers, lists and dicts of them.
 
     ``work`` may be a function inside a test. It must not call ``backward``, whose threads do not
-    survive a fork; ``processes.in_processes`` spawns.
+    survive a fork; ``processes.in_processes`` forks from a process without threads.
     """
     mp.start_processes(_process, (work, folder, world), nprocs=world, start_method="fork")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]

@@ -1,10 +1,13 @@
 """Several gloo processes on one machine, and what tests run in them.
 
-Spawned processes import their worker by name, so the workers live here and not in a test file.
+They are forked from a server that has imported torch, and has no threads, which ``backward`` would
+have started and no fork would survive. They import their worker by name, so the workers live here
+and not in a test file.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -27,8 +31,10 @@ def _main(rank: int, worker: Callable[..., Any], folder: str, world: int, args: 
 
 def in_processes(folder: Path, worker: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
     """What worker(rank, world, *args) returns in each process of a group; folder must be empty."""
-    spawned = (worker, str(folder), world, args)
-    torch.multiprocessing.spawn(_main, spawned, nprocs=world)  # type: ignore[attr-defined]
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "orthocond"])  # seconds, once
+    mp.start_processes(
+        _main, (worker, str(folder), world, args), nprocs=world, start_method="forkserver"
+    )
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
 
 
