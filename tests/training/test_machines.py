@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from launched import NETWORKS
+from launched import NETWORKS, train_here
 
 from orthocond.artifacts.run_writer import Run
 from orthocond_cli.main import run
@@ -24,7 +24,8 @@ SETTINGS = [
     *("epochs=2", "batch_size=16", "data.train_images=64", "data.test_images=16", "lr=0.02"),
     *("data.classes=4", "data.size=16", "recalibration_batches=1", "precision=float64"),
 ]
-TRAIN = ["train", *(f"--set={setting}" for setting in SETTINGS)]
+SET = [f"--set={setting}" for setting in SETTINGS]
+TRAIN = ["train", *SET]
 ENVIRONMENT = {"PYTHONPATH": str(NETWORKS), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 CLOSE = 1e-5  # of sums that are rounded in another order, as in test_processes.py
 
@@ -54,7 +55,7 @@ def on_each_machine(machines: int, *arguments: object) -> list[str]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study that one machine trains."""
     study = tmp_path_factory.mktemp("alone")
-    on_each_machine(1, *TRAIN, "--method", "svd", "--method", "nog", "--out", study)
+    train_here(*SET, "--method", "svd", "--method", "nog", "--out", study)
     return study
 
 
