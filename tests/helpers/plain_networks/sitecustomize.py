@@ -8,11 +8,34 @@ leaves a list of the files that it wrote, in the folder of $WRITTEN.
 import atexit
 import os
 import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
-from networks import plain_model
+REPLACED = "orthocond.training.treated_network"
 
-import orthocond.training.treated_network
+
+class WithPlainNetworks:
+    """A finder that replaces ``build_model`` where a process imports it, for a launcher does not.
+
+    The import of orthocond's networks takes seconds.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: list[str] | None, target: object = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name == REPLACED else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_replace(module: ModuleType) -> None:
+            from networks import plain_model
+
+            execute(module)
+            module.build_model = plain_model  # type: ignore[attr-defined]
+
+        spec.loader.exec_module = execute_and_replace  # type: ignore[method-assign]
+        return spec
 
 
 def keep_list_of_written(folder: Path) -> None:
@@ -31,6 +54,6 @@ def keep_list_of_written(folder: Path) -> None:
     atexit.register(lambda: (folder / os.environ["RANK"]).write_text("\n".join(written)))
 
 
-orthocond.training.treated_network.build_model = plain_model
+sys.meta_path.insert(0, WithPlainNetworks)  # type: ignore[arg-type]
 if "WRITTEN" in os.environ and "RANK" in os.environ:
     keep_list_of_written(Path(os.environ["WRITTEN"]))
