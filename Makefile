@@ -32,7 +32,7 @@ demo: install
 	$(BIN)/orthocond table tab2 tab4 tab5 --runs runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal # neighbours share fixtures, so they stay on one worker
 
 lint: install
 	$(BIN)/ruff check .

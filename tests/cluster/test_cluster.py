@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from cluster.slurm import missing, slurm
-from launched import NETWORKS
+from launched import NETWORKS, train_here
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.sources import presets, resolve
@@ -157,7 +157,7 @@ def test_a_preempted_grid_on_slurm_gives_the_same_runs_as_a_local_grid(
     wait_until_done(cluster, there)
     assert "nothing to submit" in train(*submit)
 
-    call(cluster, *TRAIN, *SETTINGS, *GRID, "--out", here)
+    train_here(*SETTINGS, *GRID, "--out", here)
     runs = sorted(path.name for path in here.iterdir())
     assert len(runs) == 4
     for name in runs:

@@ -19,21 +19,23 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def convnext() -> nn.Module:
+    """A ConvNeXt of one block a stage, with few channels: the layers are those of convnext_tiny."""
     torch.manual_seed(0)
-    return torchvision.models.convnext_tiny()
+    blocks = [torchvision.models.convnext.CNBlockConfig(*n, 1) for n in ((12, 24), (24, None))]
+    return torchvision.models.ConvNeXt(blocks)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
     ("layer", "axis", "channels"),
     [
-        ("features.0.1", 1, 96),  # LayerNorm2d, a subclass of nn.LayerNorm
-        ("features.0.0", 1, 96),
-        ("features.1.0.block.0", 1, 96),  # depthwise
-        ("features.1.0.block.2", -1, 96),  # nn.LayerNorm after a permutation
-        ("features.1.0.block.3", -1, 384),
-        ("features.2.0", 1, 96),
-        ("avgpool", 1, 768),
+        ("features.0.1", 1, 12),  # LayerNorm2d, a subclass of nn.LayerNorm
+        ("features.0.0", 1, 12),
+        ("features.1.0.block.0", 1, 12),  # depthwise
+        ("features.1.0.block.2", -1, 12),  # nn.LayerNorm after a permutation
+        ("features.1.0.block.3", -1, 48),
+        ("features.2.0", 1, 12),
+        ("avgpool", 1, 24),
     ],
 )
 def test_convnext(convnext, images, layer, axis, channels, memory_format):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from study_factory import COMMIT
 
 from orthocond.errors import UserError
 from orthocond.report.output import make_all, write_figure, write_table
-from orthocond.report.provenance import Numbers
 from orthocond.report.registry import FIGURES, TABLES
 from orthocond.report.study import MissingRuns, Study
 
@@ -54,18 +52,6 @@ def test_equal_runs_give_equal_bytes(files: dict[str, Path], studies: Path, tmp_
     again = write_figure(Study(studies), FIGURES["fig2"], tmp_path)
     for file in again["files"]:
         assert Path(file).read_bytes() == files[Path(file).name].read_bytes(), file
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_the_numbers_of_a_figure_are_computed_once(name: str, study: Study, tmp_path: Path) -> None:
-    calls: list[Study] = []
-
-    def data(own: Study) -> Numbers:
-        calls.append(own)
-        return FIGURES[name].data(own)
-
-    write_figure(study, replace(FIGURES[name], data=data), tmp_path, ["svg"])
-    assert calls == [study]
 
 
 def test_figures_without_runs_are_skipped_only_if_not_strict(studies: Path, tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axis import Tick
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from study_factory import write_study
 
 from orthocond.errors import UserError
+from orthocond.report.output import write_figure
+from orthocond.report.provenance import Numbers
 from orthocond.report.registry import FIGURES, TABLES, chosen
 from orthocond.report.study import MissingRuns, Study
 from orthocond.report.style import COLUMN, SMALL, theme
@@ -29,18 +33,31 @@ def texts_of(figure: Figure) -> list[Text]:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_has_data_a_drawing_and_an_alt_text(name: str, study: Study) -> None:
+def test_every_figure_has_data_a_drawing_and_an_alt_text(
+    name: str, study: Study, tmp_path: Path
+) -> None:
+    """And its files are written from numbers that are computed once."""
     own = FIGURES[name]
     assert own.name == name and own.caption.startswith(
         "The " if name in OVERALL else f"Figure {name[3:]}: "
     )
-    data = own.data(study)
+    computed, drawn = [], []
+
+    def data_of(own_study: Study) -> Numbers:
+        computed.append(own.data(own_study))
+        return computed[-1]
+
+    def draw(numbers: Numbers) -> Figure:
+        drawn.append(own.draw(numbers))
+        return drawn[-1]
+
+    write_figure(study, replace(own, data=data_of, draw=draw), tmp_path, ["svg"])
+    (data,), (figure, _) = computed, drawn  # for light and for dark pages
     assert len(data.frame) and data.provenance.note
     assert len(own.alt(data)) > 80
-    with theme():
-        figure = own.draw(data)
-    figure.canvas.draw()
-    image = np.asarray(figure.canvas.buffer_rgba())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = np.asarray(canvas.buffer_rgba())
     assert len(np.unique(image.reshape(-1, 4), axis=0)) > 50
     texts = texts_of(figure)
     scale = figure.get_figwidth() / SHOWN.get(name, COLUMN)
