@@ -114,6 +114,7 @@ class Run:
         self.path = Path(path)
         self.name = os.path.basename(os.path.abspath(path))
         self._files: dict[str, bytes] = {}
+        self._frames: dict[str, pd.DataFrame] = {}  # parsed once: a report asks for many copies
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -262,15 +263,17 @@ class Run:
             raise self.corrupt(Damage(name, str(error))) from None
 
     def _table(self, table: str) -> pd.DataFrame:
-        name, columns = f"{table}.csv", COLUMNS_OF[table]
         if self._has(MANIFEST) or (checkpoint := self.checkpoint()) is None:
-            data = self._read(name)
-        else:
-            data = to_csv(columns, checkpoint.tables[table])
+            if table not in self._frames:
+                self._frames[table] = self._frame(table, self._read(f"{table}.csv"))
+            return self._frames[table].copy()
+        return self._frame(table, to_csv(COLUMNS_OF[table], checkpoint.tables[table]))
+
+    def _frame(self, table: str, data: bytes) -> pd.DataFrame:
         try:
-            return to_frame(columns, data)
+            return to_frame(COLUMNS_OF[table], data)
         except ValueError as error:
-            raise self.corrupt(Damage(name, str(error))) from None
+            raise self.corrupt(Damage(f"{table}.csv", str(error))) from None
 
     def _config_hash(self) -> str | None:
         try:
@@ -281,10 +284,8 @@ class Run:
     def corrupt(self, damage: Damage) -> CorruptRun:
         """Return the error for a damaged file, with the remedy and the training that it costs."""
         try:
-            parent, config = self.path / CHECKPOINTS, self._config_hash()
-            if damage.file == CONFIG:
-                config = None
-            checkpoint = checkpoints.newest(parent, self.name, config)
+            config = None if damage.file == CONFIG else self._config_hash()
+            checkpoint = checkpoints.newest(self.path / CHECKPOINTS, self.name, config)
         except Damage:
             checkpoint = None
         if checkpoint is None:

@@ -48,6 +48,12 @@ def test_a_complete_run_is_read_as_it_was_written(run):
     run.verify()
 
 
+def test_a_table_that_a_reader_changed_is_read_again_as_it_was_written(run):
+    first = run.metrics
+    first["step"] = 0
+    assert run.metrics["step"].tolist() == [2, 4]
+
+
 def test_compared_files_contain_no_times_and_no_paths(tmp_path):
     a = small_run.train(tmp_path / "a" / small_run.NAME)
     b = small_run.train(tmp_path / "b" / small_run.NAME)
