@@ -14,8 +14,8 @@ from orthocond_cli.main import run
 
 TINY = [
     *("--set", "epochs=1", "--set", "batch_size=16", "--set", "data.train_images=64"),
-    *("--set", "data.test_images=40", "--set", "data.classes=4", "--set", "probe_every=2"),
-    *("--set", "recalibration_batches=2", "--set", "lr=0.02"),
+    *("--set", "data.test_images=40", "--set", "data.classes=4", "--set", "data.size=16"),
+    *("--set", "probe_every=2", "--set", "recalibration_batches=2", "--set", "lr=0.02"),
 ]
 COMMAND = [sys.executable, "-m", "orthocond_cli", "train"]
 
@@ -150,7 +150,7 @@ def processes(count: int, study: Path, *more: str) -> subprocess.CompletedProces
 
 def test_two_processes_give_the_results_of_one_process(tmp_path: Path) -> None:
     """On the first steps, where rounding has not grown; and twice the same bytes."""
-    settings = ["--method", "nog", "--set", "precision=float64", "--set", "data.size=16"]
+    settings = ["--method", "nog", "--set", "precision=float64"]
     finals = []
     for name, count in (("one", 1), ("two", 2), ("again", 2)):
         if count == 1:  # in this process, which has done its imports

@@ -23,6 +23,7 @@ TINY = [
     "data.train_images=64",
     "data.test_images=40",
     "data.classes=4",
+    "data.size=16",
     "lr=0.02",
     "probe_every=2",
     "recalibration_batches=2",
@@ -110,7 +111,7 @@ def test_the_training_images_are_evaluated_as_the_test_images_are(
     monkeypatch.setattr(
         InMemoryData, "eval_batches", lambda *args, **others: batches(*args, training=True)
     )
-    for grid in (tiny("svd"), tiny("svd", settings=("task=gcp", "data.size=16"))):
+    for grid in (tiny("svd"), tiny("svd", settings=("task=gcp",))):
         (result,) = train(grid, tmp_path)
         last = Run(tmp_path / result.name).metrics.iloc[-1]
         mode = "recalibrated" if grid.config.task == "dbn" else "eval"
