@@ -12,9 +12,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from orthocond.artifacts.atomic_files import make_folder, write_bytes
+from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.provenance import Numbers
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.style import theme
 from orthocond.report.tables.render import SUFFIXES, render
 from orthocond.report.tables.table import Table

@@ -11,7 +11,7 @@ import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.report.regimes import regime_lines
-from orthocond.report.study import Selection
+from orthocond.report.studies.selection import Selection
 from orthocond.report.style import label
 
 SET_ASIDE = "runs in another configuration or study than this are left out"

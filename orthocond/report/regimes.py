@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.report.study import MissingRuns, Selection, Study
+from orthocond.report.commands import MissingRuns
+from orthocond.report.studies.selection import Selection
+from orthocond.report.study import Study
 from orthocond.report.style import label
 
 PLAIN = "svd"

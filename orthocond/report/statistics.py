@@ -18,7 +18,8 @@ from scipy import optimize, stats
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import DBN, TASKS
-from orthocond.report.study import Selection, Study
+from orthocond.report.studies.selection import Selection
+from orthocond.report.study import Study
 from orthocond.report.style import label
 
 LEVEL, POWER = 0.05, 0.8

@@ -13,11 +13,9 @@ from orthocond.artifacts.run_writer import Run, find_runs
 from orthocond.artifacts.timing_artifacts import Timing, find_timings
 from orthocond.config.tasks import TASKS
 from orthocond.errors import unknown
-from orthocond.report.commands import MissingRuns as MissingRuns
-from orthocond.report.commands import train_command
+from orthocond.report.commands import MissingRuns, train_command
 from orthocond.report.studies.run_folders import refuse_copies, with_studies
-from orthocond.report.studies.selection import Selection as Selection
-from orthocond.report.studies.selection import settings_hash, shared_settings
+from orthocond.report.studies.selection import Selection, settings_hash, shared_settings
 from orthocond.report.studies.study_names import study_names
 
 

@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from orthocond.report import findings
+from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.findings import FIGURE
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.tables.findings import build
 from orthocond.report.tables.render import EFFECTS, render
 

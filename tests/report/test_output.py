@@ -10,9 +10,10 @@ from PIL import Image
 from study_factory import COMMIT
 
 from orthocond.errors import UserError
+from orthocond.report.commands import MissingRuns
 from orthocond.report.output import make_all, write_figure, write_table
 from orthocond.report.registry import FIGURES, TABLES
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ from matplotlib.text import Text
 from study_factory import write_study
 
 from orthocond.errors import UserError
+from orthocond.report.commands import MissingRuns
 from orthocond.report.output import write_figure
 from orthocond.report.provenance import Numbers
 from orthocond.report.registry import FIGURES, TABLES, chosen
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, SMALL, theme
 
 SHOWN = {"curves": 8.0}  # inches: wider than a column, for which book.css has a rule of its own

@@ -8,7 +8,8 @@ from study_factory import write_run, write_study
 
 from orthocond.artifacts.run_writer import CorruptRun
 from orthocond.errors import UserError
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.commands import MissingRuns
+from orthocond.report.study import Study
 
 
 def test_a_study_is_a_folder_of_runs_or_a_folder_of_studies(studies: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from study_factory import write_run, write_study
 
 from orthocond.artifacts.csv_tables import CONDITIONING, METRICS
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.commands import MissingRuns
+from orthocond.report.study import Study
 from orthocond.report.training_records import (
     QUANTITIES,
     Quantity,

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.report.commands import MissingRuns
 from orthocond.report.paper import STATED_KAPPAS, StatedKappa
-from orthocond.report.study import MissingRuns, Selection
+from orthocond.report.studies.selection import Selection
 from orthocond.report.style import label
 
 FIELDS = ("kappa", "kappa_support", "rank")

@@ -21,10 +21,12 @@ from matplotlib.lines import Line2D
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.sources import read_preset
 from orthocond.config.tasks import DBN
+from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.statistics import difference
-from orthocond.report.study import MissingRuns, Selection, Study
+from orthocond.report.studies.selection import Selection
+from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, label, line_style
 from orthocond.report.tables.comparison import is_data_set
 

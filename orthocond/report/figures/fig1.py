@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orthocond.config.tasks import DBN, TASKS
+from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.curves import curves, rank_text, stated
 from orthocond.report.figures.edge_labels import EdgeLabel, add_labels
 from orthocond.report.figures.panels import draw_seen, draw_support
@@ -25,7 +26,7 @@ from orthocond.report.figures.training_figure import (
     structural_rank,
 )
 from orthocond.report.provenance import Numbers, Provenance
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, SMALL, label, line_style
 
 SHORT = {"paper: SVD": "SVD", "paper: Newton-Schulz": "NS", "paper: BN": "BN"}

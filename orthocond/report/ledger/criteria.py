@@ -10,11 +10,12 @@ import numpy as np
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import DBN, TASKS
+from orthocond.report.commands import MissingRuns
 from orthocond.report.ledger.evidence import ENOUGH, Bench, Finding, Need, numbers
 from orthocond.report.ledger.readings import MEASURES, comparable, in_words, ranks, rounding
 from orthocond.report.ledger.verdicts import BELOW, Verdict, agreed, of_size, on_side
 from orthocond.report.statistics import Contrast, Difference, paired, smallest_detectable
-from orthocond.report.study import MissingRuns, Selection
+from orthocond.report.studies.selection import Selection
 from orthocond.report.style import label
 
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
-from orthocond.report.commands import train_command
+from orthocond.report.commands import MissingRuns, train_command
 from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.statistics import PRIMARY, Contrast, Difference, baseline_runs, contrasts
-from orthocond.report.study import MissingRuns, Selection, Study
+from orthocond.report.studies.selection import Selection
+from orthocond.report.study import Study
 from orthocond.report.tables.comparison import PAPER_PRESETS, is_data_set
 
 ENOUGH = 2  # pairs of runs; fewer pairs give no interval

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from orthocond.config.tasks import TASKS
+from orthocond.report.commands import MissingRuns
 from orthocond.report.ledger.evidence import Bench, Claim, Criterion, Finding
 from orthocond.report.ledger.regime_rule import within_regime
 from orthocond.report.ledger.verdicts import Verdict, together
 from orthocond.report.regimes import Regime, regimes
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 
 Scope = tuple[str | None, str | None]
 """Task and data set of the paper that a part of a claim is about; None stands for any."""

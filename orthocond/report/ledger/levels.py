@@ -14,7 +14,7 @@ from orthocond.report.ledger.evidence import ENOUGH, Bench, Finding, numbers
 from orthocond.report.ledger.readings import MEASURES, Measure, is_rounding, rounding
 from orthocond.report.ledger.verdicts import BELOW, Verdict, can_happen, near, on_side
 from orthocond.report.statistics import Difference, difference
-from orthocond.report.study import Selection
+from orthocond.report.studies.selection import Selection
 from orthocond.report.style import label
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.report.commands import MissingRuns
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.studies.selection import shared_settings
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.style import label
 
 NOTE = (

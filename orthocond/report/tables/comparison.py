@@ -12,9 +12,11 @@ import pandas as pd
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.methods import Method
 from orthocond.errors import unknown
+from orthocond.report.commands import MissingRuns
 from orthocond.report.paper import PAPER_TABLES, published
 from orthocond.report.provenance import Provenance
-from orthocond.report.study import MissingRuns, Selection, Study
+from orthocond.report.studies.selection import Selection
+from orthocond.report.study import Study
 from orthocond.report.style import label, short_label
 from orthocond.report.tables.table import Table
 

@@ -8,7 +8,8 @@ import pandas as pd
 from orthocond.report.paper import PAPER_TABLES
 from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import detectable_remark
-from orthocond.report.study import Selection, Study
+from orthocond.report.studies.selection import Selection
+from orthocond.report.study import Study
 from orthocond.report.tables.comparison import (
     NOT_RUN,
     PAPER_PRESETS,

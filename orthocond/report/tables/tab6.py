@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.timing_artifacts import Timing
+from orthocond.report.commands import MissingRuns
 from orthocond.report.paper import PAPER_TABLES
 from orthocond.report.provenance import Provenance, Source
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.tables.comparison import NOT_RUN, assemble
 from orthocond.report.tables.table import Table
 

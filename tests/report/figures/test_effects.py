@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from study_factory import write_study
 
+from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.effects import FIGURE, METHODS
 from orthocond.report.statistics import of_summary, paired
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.style import theme
 
 

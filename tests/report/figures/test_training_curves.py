@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from study_factory import write_run, write_study
 
+from orthocond.report.commands import MissingRuns
 from orthocond.report.figures import training_curves
 from orthocond.report.figures.training_curves import (
     COMBINED,
@@ -23,7 +24,7 @@ from orthocond.report.figures.training_curves import (
     kind,
 )
 from orthocond.report.provenance import Numbers
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.style import line_style, theme
 from orthocond.report.training_records import Curves
 

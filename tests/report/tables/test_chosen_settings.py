@@ -7,7 +7,8 @@ import pytest
 from study_factory import write_run
 
 from orthocond.config.sources import resolve
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.commands import MissingRuns
+from orthocond.report.study import Study
 from orthocond.report.tables import chosen_settings
 
 SEEDS = {0.1: (0, 1), 0.001: (2, 3)}  # the factory's numbers depend on method and seed

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from study_factory import write_run, write_study
 
+from orthocond.report.commands import MissingRuns
 from orthocond.report.registry import TABLES
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.tables.differences import of_task
 from orthocond.report.tables.render import render
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from study_factory import write_run, write_study
 
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.commands import MissingRuns
+from orthocond.report.study import Study
 from orthocond.report.tables.comparison import only
 from orthocond.report.tables.overview import of_task
 from orthocond.report.tables.render import TABLE_FORMATS, render

@@ -9,7 +9,8 @@ import torchvision
 from study_factory import write_run
 
 from orthocond.config.sources import resolve
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.commands import MissingRuns
+from orthocond.report.study import Study
 from orthocond.report.tables import preset_hours
 
 

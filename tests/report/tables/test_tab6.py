@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from orthocond.artifacts.timing_artifacts import write_timing
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.commands import MissingRuns
+from orthocond.report.study import Study
 from orthocond.report.tables import tab6
 from orthocond.report.tables.render import render
 
