@@ -20,12 +20,15 @@ class NearestOrthogonalGradient(Treatment):
 
 
 class RescaledGradient(Treatment):
-    """A control for NOG: keeps the gradient's direction, and gives it the norm of NOG's result."""
+    """A control for NOG: keeps the gradient's direction, and gives it NOG's norm at full rank."""
 
     name = "rescale"
     acts_on = "gradient"
 
     def on_gradient(self, G: Tensor) -> Tensor:
-        """Return G sqrt(min(m, n)) / |G|_F, or 0 for G = 0."""
+        """Return G sqrt(min(m, n)) / |G|_F, or 0 for G = 0.
+
+        The norm of NOG's result is sqrt(rank(G)), which is smaller if G is rank-deficient.
+        """
         norm = G.norm()
         return G * (min(G.shape) ** 0.5 / norm) if norm > 0 else G
