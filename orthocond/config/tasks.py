@@ -22,8 +22,6 @@ class Task:
         meta_layer: name of the layer that decomposes the covariance of its input.
         image_size: pixels of an image's side that the small network is made for.
         per_sample: True if each sample has a covariance of its own, False if the batch has one.
-        running_statistics: True if the meta-layer evaluates with moving averages, which
-            recalibration can replace by population statistics.
         has_eps: True if the meta-layer adds ``eps`` to the covariance's diagonal.
         has_gamma: True if the meta-layer scales its output by a trained gamma.
         wide_stem: True if the network also exists with a wider first convolution
@@ -42,10 +40,17 @@ class Task:
     meta_layer: str
     image_size: int
     per_sample: bool
-    running_statistics: bool
     has_eps: bool
     has_gamma: bool
     wide_stem: bool
+
+    @property
+    def running_statistics(self) -> bool:
+        """True if the meta-layer evaluates with moving averages of the covariance of a batch.
+
+        Recalibration can replace them by population statistics.
+        """
+        return not self.per_sample
 
     @property
     def solvers(self) -> tuple[str, str, str]:
@@ -62,7 +67,6 @@ DBN = Task(
     meta_layer="bn1",
     image_size=32,
     per_sample=False,
-    running_statistics=True,
     has_eps=True,
     has_gamma=True,
     wide_stem=True,
@@ -76,7 +80,6 @@ GCP = Task(
     meta_layer="avgpool.root",
     image_size=64,
     per_sample=True,
-    running_statistics=False,
     has_eps=False,
     has_gamma=False,
     wide_stem=False,
