@@ -44,6 +44,6 @@ def test_a_script_prints_its_result(name: str, capsys: pytest.CaptureFixture[str
 def test_the_distributed_script_prints_its_result() -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = str(FOLDER / f"{DISTRIBUTED}.py")
-    done = subprocess.run([*launcher, script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*launcher, script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert re.search(LINES[DISTRIBUTED], done.stdout)

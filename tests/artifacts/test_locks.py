@@ -13,23 +13,26 @@ from orthocond.artifacts.locks import Lock
 from orthocond.errors import UserError
 
 HOLD = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 from orthocond.artifacts.locks import Lock
 lock = Lock(Path(sys.argv[1]))
 assert lock.acquire()
 {}
 os.write(1, b"held\\n")
-time.sleep(60)
+sys.stdin.read()  # until the test ends it, or has ended itself
 """
 # Each line is one write: print would write the end of the line separately if unbuffered.
-FORK = "if os.fork() == 0:\n    os.write(1, b'forked\\n')\n    time.sleep(60)"
+FORK = "if os.fork() == 0:\n    os.write(1, b'forked\\n')\n    sys.stdin.read()"
 
 
 def holder(path, then=""):
     """Start another process that holds the lock."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(then), path], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD.format(then), path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     lines = {process.stdout.readline().strip() for _ in range(2 if then else 1)}
     assert lines == ({"held", "forked"} if then else {"held"})

@@ -120,7 +120,7 @@ def test_a_refusal_of_the_real_allocator_is_reported_in_one_line(tmp_path: Path)
     many = ["--set", "batch_size=1024", "--set", "data.train_images=1024", "--set", "data.size=32"]
     arguments = [*TRAIN, *many, "--out", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

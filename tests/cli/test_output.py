@@ -39,7 +39,7 @@ def command(
         ["bash", "-o", "pipefail", "-c", f'"$@" {redirected}', "bash", *COMMAND, *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
-        timeout=300,
+        timeout=600,
     )
 
 
@@ -152,7 +152,7 @@ def test_a_pipe_that_does_not_block_is_written_whole() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.communicate(timeout=60) == (data, b"None\n")
+    assert process.communicate(timeout=600) == (data, b"None\n")
 
 
 def test_the_first_failure_of_the_output_is_reported() -> None:

@@ -145,7 +145,7 @@ def test_a_file_instead_of_the_study_folder_is_reported_in_one_line(
 def processes(count: int, study: Path, *more: str) -> subprocess.CompletedProcess[str]:
     arguments = [*COMMAND, *TINY, "--out", str(study), "--num-processes", str(count), *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=600)
 
 
 def test_two_processes_give_the_results_of_one_process(tmp_path: Path) -> None:
@@ -183,11 +183,11 @@ def test_a_signal_saves_the_state_and_sets_the_exit_code(
     arguments += ["--set", "checkpoint_every=1"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     checkpoints = tmp_path / "dbn-leaves-small-bn-s0" / "checkpoint"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("[0-9]*")) and time.monotonic() < deadline:
+    while not list(checkpoints.glob("[0-9]*")):
+        assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signum)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == code, error
     assert "Traceback" not in error
     assert Run(checkpoints.parent).has_checkpoint

@@ -52,7 +52,7 @@ def command(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 def complete(*arguments: object, **environment: str) -> str:
     process = command(*arguments, **environment)
-    _, error = process.communicate(timeout=300)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
     return error
 
@@ -137,9 +137,9 @@ def test_a_lost_process_is_named_and_one_process_can_resume_the_run(
             assert said
         os.kill(lost, signal.SIGKILL)  # as the launcher does, half a minute later
     else:
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
         assert line in said and "Traceback" not in said
-    assert process.wait(timeout=120) == 1
+    assert process.wait(timeout=600) == 1
     assert run.has_checkpoint and not run.is_complete
     capsys.readouterr()
     train_here(*SET, *svd)
@@ -154,7 +154,7 @@ def test_two_processes_resume_a_run_that_one_began(one: Path, tmp_path: Path) ->
     run = Run(tmp_path / "study" / "dbn-leaves-small-svd-s0")
     wait_for_state(process, run)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    assert process.wait(timeout=600) == 143
     assert run.has_checkpoint and not run.is_complete
     warned = complete(*train, "--num-processes", 2)
     assert "processes is 1 there and 2 here" in warned and "may differ in their last" in warned
