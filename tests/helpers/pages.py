@@ -12,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+
 BOOK = Path(__file__).parents[2] / "book"
 FUNCTIONS = re.compile(r"\b(study_(?!names)\w+|held_out|all_studies|one_study|study)\(")
 SHOWN = (RuntimeWarning, UserWarning, FutureWarning)  # in a cell they would stop the build
@@ -87,9 +89,13 @@ def shown(pages: str = "*", only: str = "") -> Iterator[tuple[Cell, str]]:
     """
     for page in sorted(BOOK.glob(f"{pages}.md")):
         namespace: dict[str, Any] = {}
-        for cell in cells(page):
-            if cell.shows and only not in cell.source and not cell.defines:
-                continue
-            value = cell.run(namespace)
-            if cell.shows and hasattr(value, "data"):
-                yield cell, value.data
+        dtype = torch.get_default_dtype()  # pages set it, each in a process of its own
+        try:
+            for cell in cells(page):
+                if cell.shows and only not in cell.source and not cell.defines:
+                    continue
+                value = cell.run(namespace)
+                if cell.shows and hasattr(value, "data"):
+                    yield cell, value.data
+        finally:
+            torch.set_default_dtype(dtype)
