@@ -14,7 +14,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import kit
 from explorer_chart import (
     NAMES,
     Part,
@@ -27,6 +26,7 @@ from explorer_chart import (
     seeds_of,
 )
 from IPython.display import HTML
+from kit import all_studies, elements
 
 from orthocond.artifacts.csv_tables import to_csv
 from orthocond.report.training_records import Curves
@@ -147,13 +147,13 @@ def show() -> HTML:
     """Show the explorer of all runs, or the command that makes runs if there are none."""
 
     def element() -> HTML:
-        studies = parts(kit.all_studies())
-        kit.FILES.mkdir(parents=True, exist_ok=True)
+        studies = parts(all_studies())
+        elements.FILES.mkdir(parents=True, exist_ok=True)
         data = chart_data(studies)
         drawn = json.dumps(chart(studies, data), separators=(",", ":"), allow_nan=False)
-        (kit.FILES / "explorer.js").write_text(f"const explorerChart = {drawn};\n")
+        (elements.FILES / "explorer.js").write_text(f"const explorerChart = {drawn};\n")
         columns = ("study", "method", "seed", *FINAL)
-        (kit.FILES / "explorer.csv").write_bytes(to_csv(columns, rows(data)))
+        (elements.FILES / "explorer.csv").write_bytes(to_csv(columns, rows(data)))
         return HTML(
             f'<div class="explorer"><style>{colour_rules(methods_of(studies))}</style>'
             f"{form(studies)}{table(data)}{_notes(studies)}"
@@ -162,4 +162,4 @@ def show() -> HTML:
             f'<script type="module">{SCRIPT}</script></div>'
         )
 
-    return kit._from_root("explorer", element)
+    return elements.from_root("explorer", element)

@@ -149,13 +149,21 @@ TOOLTIP = [
 ]
 
 
-def chart(studies: list[Part], data: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the chart as a Vega-Lite specification.
+HEIGHT = {
+    "field": "value_drawn", "type": "quantitative", "scale": {"zero": False},
+    "axis": {
+        "title": None, "minExtent": 50,  # room for the longest label: 1e+17
+        "labelExpr": "log ? format(pow(10, datum.value), '.2~g') : datum.label",
+    },
+}  # fmt: skip
+NEAR = {
+    "name": "near",
+    "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"},
+}
 
-    Its parameters are the fields of the form: study, quantity, methods, seeds, and whether each
-    seed has a line.
-    """
-    methods = methods_of(studies)
+
+def layers(methods: Mapping[str, Curves]) -> list[dict[str, Any]]:
+    """Return the ranges of the seeds, the lines, and the point nearest to the pointer."""
     names = list(methods)
     colours = [f"var(--method-{place})" for place in range(len(names))]
     dashes = [dashes_of(curves) for curves in methods.values()]
@@ -170,15 +178,35 @@ def chart(studies: list[Part], data: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "detail": {"field": "line", "type": "nominal"},
     }  # fmt: skip
-    near = {"name": "near", "select": {"type": "point", "on": "pointerover", "nearest": True,
-                                       "clear": "pointerout"}}  # fmt: skip
-    height = {
-        "field": "value_drawn", "type": "quantitative", "scale": {"zero": False},
-        "axis": {
-            "title": None, "minExtent": 50,  # room for the longest label: 1e+17
-            "labelExpr": "log ? format(pow(10, datum.value), '.2~g') : datum.label",
+    return [
+        {
+            "mark": {"type": "area", "opacity": 0.15},
+            "encoding": {
+                "color": line["color"], "detail": line["detail"],
+                "y": HEIGHT | {"field": "low_drawn"}, "y2": {"field": "high_drawn"},
+            },
         },
-    }  # fmt: skip
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": line},
+        {
+            "mark": {"type": "point", "filled": True, "size": 70},
+            "params": [NEAR],
+            "encoding": {
+                "color": line["color"],
+                "opacity": {"condition": {"param": "near", "empty": False, "value": 1},
+                            "value": 0},
+                "tooltip": TOOLTIP,
+            },
+        },
+    ]  # fmt: skip
+
+
+def chart(studies: list[Part], data: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the chart as a Vega-Lite specification.
+
+    Its parameters are the fields of the form: study, quantity, methods, seeds, and whether each
+    seed has a line.
+    """
+    methods = methods_of(studies)
     ink = dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), "currentColor")
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
@@ -198,7 +226,7 @@ def chart(studies: list[Part], data: list[dict[str, Any]]) -> dict[str, Any]:
         "params": [
             {"name": "study", "value": studies[0].name},
             {"name": "quantity", "value": "train_loss"},
-            {"name": "methods", "value": names},
+            {"name": "methods", "value": list(methods)},
             {"name": "seeds", "value": seeds_of(studies)},
             {"name": "single", "value": False},
             {"name": "names", "value": NAMES},
@@ -208,28 +236,9 @@ def chart(studies: list[Part], data: list[dict[str, Any]]) -> dict[str, Any]:
         "encoding": {
             "x": {"field": "step", "type": "quantitative", "title": "training step",
                   "scale": {"zero": False}, "axis": {"grid": False, "tickCount": 5}},
-            "y": height,
+            "y": HEIGHT,
         },
-        "layer": [
-            {
-                "mark": {"type": "area", "opacity": 0.15},
-                "encoding": {
-                    "color": line["color"], "detail": line["detail"],
-                    "y": height | {"field": "low_drawn"}, "y2": {"field": "high_drawn"},
-                },
-            },
-            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": line},
-            {
-                "mark": {"type": "point", "filled": True, "size": 70},
-                "params": [near],
-                "encoding": {
-                    "color": line["color"],
-                    "opacity": {"condition": {"param": "near", "empty": False, "value": 1},
-                                "value": 0},
-                    "tooltip": TOOLTIP,
-                },
-            },
-        ],
+        "layer": layers(methods),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ ROWS = (
 ROW = {folder: row for row, folders in enumerate(ROWS) for folder in folders}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CLI = sorted((ROOT / "cli").rglob("*.py"))
+BOOK = sorted(p for p in (ROOT / "book").rglob("*.py") if "_build" not in p.parts)
+KIT = (("runs", "other_runs"), ("elements", "example_scripts"), ("sentences", "study_elements"))
 FOLDERS = sorted({module.parent for module in MODULES})
 
 
@@ -60,6 +63,16 @@ def test_collectives_have_one_module() -> None:
     assert users == [PACKAGE / "distributed.py"]
 
 
+def test_imports_of_the_kit_point_downwards() -> None:
+    row = {name: row for row, names in enumerate(KIT) for name in names}
+    modules = {p.stem: p for p in (ROOT / "book/kit").glob("*.py") if p.name != "__init__.py"}
+    assert set(modules) == set(row)
+    for name, module in modules.items():
+        used = re.findall(r"^from kit\.(\w+) import", module.read_text(), re.M)
+        used += re.findall(r"^from kit import (\w+)", module.read_text(), re.M)
+        assert all(row[other] < row[name] for other in used), name
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_a_folder_has_few_modules(folder: Path) -> None:
     modules = [p for p in folder.glob("*.py") if p.name != "__init__.py"]
@@ -67,7 +80,7 @@ def test_a_folder_has_few_modules(folder: Path) -> None:
     assert folder != PACKAGE or len([p for p in folder.iterdir() if p.is_file()]) <= 8
 
 
-@pytest.mark.parametrize("module", [*MODULES, *CLI], ids=lambda m: str(m.relative_to(ROOT)))
+@pytest.mark.parametrize("module", [*MODULES, *CLI, *BOOK], ids=lambda m: str(m.relative_to(ROOT)))
 def test_modules_classes_and_functions_are_short(module: Path) -> None:
     text = module.read_text()
     assert len(text.splitlines()) <= 300

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from fresh_kit import fresh_kit
 from study_factory import write_run, write_study
 
 from orthocond.report.study import Study
@@ -22,13 +22,8 @@ PAGE = "explorer"
 @pytest.fixture
 def explorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module of the page, in a repository without runs."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "book"))
-    for name in ("kit", PAGE):  # they remember the runs that they have read
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module(PAGE)
-    monkeypatch.setattr(module.kit, "ROOT", tmp_path)
-    monkeypatch.setattr(module.kit, "FILES", tmp_path / "files")
-    return module
+    fresh_kit(tmp_path, monkeypatch)
+    return importlib.import_module(PAGE)
 
 
 def written_chart(folder: Path) -> dict:

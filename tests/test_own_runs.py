@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
+from fresh_kit import fresh_kit
 from pages import BOOK, Cell, shown
 from study_factory import write_run, write_study
 
@@ -86,7 +85,7 @@ def empty(out: Path) -> None:
 
 
 @pytest.fixture
-def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The book's kit, which draws each figure once and writes no picture."""
 
     def write_figure(study: Any, figure: Any, *_: Any) -> dict[str, Any]:
@@ -96,16 +95,13 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
         texts = {"caption": figure.caption, "alt": figure.alt(data)}
         return texts | {"note": own.note, "remarks": own.remarks}
 
-    monkeypatch.syspath_prepend(str(BOOK))
     monkeypatch.setattr(preset_hours, "_operations", lambda *_: 1e9)  # seconds for each network
     monkeypatch.setattr(architecture_diagram, "layers", LAYERS)
-    sys.modules.pop("kit", None)
-    kit = importlib.import_module("kit")
-    monkeypatch.setattr(kit, "FILES", tmp_path / "files")
-    monkeypatch.setattr(kit, "write_figure", write_figure)
+    kit = fresh_kit(BOOK.parent, monkeypatch)
+    monkeypatch.setattr(kit.elements, "FILES", tmp_path / "files")
+    monkeypatch.setattr(kit.study_elements, "write_figure", write_figure)
     (tmp_path / "files").mkdir()
-    yield kit
-    sys.modules.pop("kit", None)
+    return kit
 
 
 @pytest.fixture
@@ -137,7 +133,7 @@ def test_every_page_shows_other_runs(
     def no_committed_runs() -> None:
         raise MissingRuns("reading them takes seconds")
 
-    monkeypatch.setattr(kit, "_committed_study", no_committed_runs)
+    monkeypatch.setattr(kit.runs, "_committed_study", no_committed_runs)
     found = pages(make)
     missing = [text for _, text in found if "missing-runs" in text]
     assert missing and all(re.search("orthocond |diverged", text) for text in missing)

@@ -8,13 +8,13 @@ from types import ModuleType
 
 import pytest
 
-BOOK = Path(__file__).parents[1] / "book"
+BOOK = Path(__file__).parents[3] / "book"
 
 
 @pytest.fixture(scope="module")
 def other_runs() -> ModuleType:
     sys.path.insert(0, str(BOOK))
-    import other_runs
+    from kit import other_runs
 
     return other_runs
 
