@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -61,3 +62,32 @@ def test_a_book_of_other_runs_says_so_on_each_page(monkeypatch: pytest.MonkeyPat
         extension("runs_of_the_book").announce(app, config)
         assert ("announcement" in config.html_theme_options) is not committed
     assert "the runs in a, b." in config.html_theme_options["announcement"]
+
+
+def test_a_page_is_executed_in_a_fork_that_has_the_imports_of_the_build() -> None:
+    pytest.importorskip("nbclient")
+    script = (
+        "import sys, types\n"
+        f"sys.path.insert(0, {str(BOOK / '_ext')!r})\n"
+        "import forked_kernels, nbclient, nbformat\n"
+        "forked_kernels.setup(None)\n"
+        "sys.modules['imported_by_the_build'] = types.ModuleType('imported_by_the_build')\n"
+        "for source in ('import os, imported_by_the_build; print(os.getppid())', '1 / 0'):\n"
+        "    cell = nbformat.v4.new_code_cell(source)\n"
+        "    page = nbformat.v4.new_notebook(cells=[cell])\n"
+        "    try:\n"
+        "        nbclient.NotebookClient(page, kernel_name='python3').execute()\n"
+        "    except nbclient.exceptions.CellExecutionError as error:\n"
+        "        print(error.ename)\n"
+        "    else:\n"
+        "        print(int(cell.outputs[0].text) == __import__('os').getpid())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["True", "ZeroDivisionError"], done.stderr
+
+
+def test_each_page_is_a_part_of_its_own() -> None:
+    pytest.importorskip("sphinx")
+    assert extension("two_at_a_time").one_by_one(["a", "b", "c"], 2) == [["a"], ["b"], ["c"]]

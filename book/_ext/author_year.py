@@ -33,7 +33,7 @@ SEPARATOR = ", "
 def authors(entry: Entry) -> str:
     """Return the last names of one or two authors, or the first one and et al."""
     names = [
-        Text.from_latex(" ".join(person.prelast_names + person.last_names)).render_as("text")
+        str(Text.from_latex(" ".join(person.prelast_names + person.last_names)))
         for person in entry.persons["author"]
     ]
     if len(names) > 2:

@@ -66,6 +66,8 @@ def captioned(
 def box(table: str) -> str:
     """Return a table in a box that scrolls, and that has the margin, too, for many columns."""
     columns = max(len(re.findall("<t[hd][ >]", row)) for row in table.split("</tr>"))
+    whole = re.compile(r"\[[\d., −+-]+\]|\d ± \d")  # an interval, a spread: not cut at a line's end
+    table = whole.sub(lambda number: number[0].replace(" ", "&nbsp;"), table)
     return f'<div class="wide{" full-width" * (columns > COLUMNS)}">{table}</div>'
 
 
@@ -91,10 +93,10 @@ def show_figure(
     ``alt`` must state the finding, because it is all that some readers get. ``source`` says on
     which machine and with which versions the numbers were measured; it is folded away.
     """
-    for dark in (False, True):
-        with theme(dark):
+    for suffix, formats in (("", ["svg", "pdf"]), ("-dark", ["svg"])):
+        with theme(dark=bool(suffix)):
             figure = draw()
-            save_figure(figure, FILES / f"{name}{'-dark' * dark}", None, ["svg", "pdf"])
+            save_figure(figure, FILES / f"{name}{suffix}", None, formats)
             plt.close(figure)
     data.to_csv(FILES / f"{name}.csv", index=False)
     fold = folded([source]) if source else ""
