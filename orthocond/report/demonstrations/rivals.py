@@ -71,6 +71,12 @@ def accuracy(errors: pd.DataFrame, task: str, size: int, part: str) -> pd.DataFr
     return table.reset_index().rename_axis(columns=None)
 
 
+def even_powers(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of ``accuracy`` without odd powers of ten, to fit the width of a page."""
+    odd = [f"1e+{power:02}" for power in range(1, 12, 2)]
+    return table.drop(columns=odd, errors="ignore")
+
+
 def by_dimension(errors: pd.DataFrame, case: str = "1e+04") -> pd.DataFrame:
     """Return the errors of the gradient of both roots at one condition number, per dimension."""
     rows = errors[(errors["case"] == case) & errors["task"].isin(["whitening", "pooling"])]

@@ -15,6 +15,7 @@ from orthocond.report.demonstrations.rivals import (
     Rivals,
     accuracy,
     by_dimension,
+    even_powers,
     faster,
     finding,
     load,
@@ -105,6 +106,13 @@ def test_a_failure_is_in_its_cell(measured: Rivals) -> None:
     assert table["exactly tied"]["IterNorm, T = 5"] == "raises RuntimeError"
     weights = accuracy(measured.errors, "linear", 64, "distance").set_index("method")
     assert weights["float32"]["geotorch, expm"] == "not installed"
+
+
+def test_a_page_has_even_powers_of_ten_and_the_special_spectra() -> None:
+    columns = ["method", *(f"1e+{power:02}" for power in range(13)), "tied", "mean / std = 100"]
+    shown = list(even_powers(pd.DataFrame(columns=columns)))
+    even = ["1e+00", "1e+02", "1e+04", "1e+06", "1e+08", "1e+10", "1e+12"]
+    assert shown == ["method", *even, "tied", "mean / std = 100"]
 
 
 def test_the_nearest_rival_is_the_most_accurate_of_its_precision(measured: Rivals) -> None:
