@@ -24,6 +24,13 @@ def test_a_table_with_many_columns_has_the_margin_of_the_page(kit: ModuleType) -
     assert 'class="wide"' in kit.show_table("few", frame.iloc[:, 1:], "Few.", "torch 2").data
 
 
+def test_a_number_stays_on_one_line_with_its_spread_or_its_interval(kit: ModuleType) -> None:
+    table = "<tr><td>95.4 [93.6, 97.0]</td><td>29.5 ± 0.2</td><td>not run here</td></tr>"
+    shown = kit.elements.box(table)
+    assert "95.4 [93.6,&nbsp;97.0]" in shown and "29.5&nbsp;±&nbsp;0.2" in shown
+    assert "not run here" in shown
+
+
 def test_an_altered_run_stops_the_page_with_its_name(kit: ModuleType, tmp_path: Path) -> None:
     write_study(tmp_path / "runs/mine")
     table = tmp_path / "runs/mine/dbn-cifar10-jpeg-small-svd-s1/conditioning.csv"
