@@ -88,7 +88,9 @@ def replaced(committed: str | None, own: str | None, error: Exception) -> str:
     own = own and _readable(own)
     about = "The committed runs are not all in `runs/`, so their numbers are missing."
     if own is None:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        missing = isinstance(error, KeyError) and error.args  # a study, a method or a column
+        reason = str(error.args[0]) if missing else f"{type(error).__name__}: {error}"
+        reason = " ".join(reason.split())
         lead, text = f"Your runs do not have what this text needs (`{reason}`).", committed or ""
     elif committed is None:
         lead, text = "The numbers are those of your runs. They contradict the text.", own

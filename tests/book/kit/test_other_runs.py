@@ -77,3 +77,4 @@ def test_numbers_that_the_runs_do_not_have_are_words(other_runs: ModuleType) -> 
     assert "by 1.0 [0.5, 1.5] (yours: not measured [no interval])" in text
     lacking = other_runs.replaced("by 1.0", None, IndexError("single\nindexer"))
     assert "`IndexError: single indexer`" in lacking and lacking.rstrip(":\n").endswith("by 1.0")
+    assert "needs (`cifar10-cpu`)" in other_runs.replaced("by 1.0", None, KeyError("cifar10-cpu"))
