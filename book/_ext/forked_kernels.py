@@ -59,8 +59,9 @@ class ForkedKernel(LocalProvisioner):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    factory = KernelProvisionerFactory.instance()
-    entry = EntryPoint(NAME, f"{__name__}:ForkedKernel", factory.GROUP_NAME)
-    factory.provisioners[NAME] = entry
-    factory.default_provisioner_name = NAME
+    if sys.platform == "linux":  # macOS can end a fork that uses its frameworks
+        factory = KernelProvisionerFactory.instance()
+        entry = EntryPoint(NAME, f"{__name__}:ForkedKernel", factory.GROUP_NAME)
+        factory.provisioners[NAME] = entry
+        factory.default_provisioner_name = NAME
     return {"parallel_read_safe": True, "parallel_write_safe": True}
