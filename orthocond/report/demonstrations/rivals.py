@@ -159,31 +159,37 @@ def nearest(errors: pd.DataFrame, part: str) -> pd.DataFrame:
     return pd.DataFrame(found).dropna(subset=["ours"])
 
 
-def finding(errors: pd.DataFrame, task: str, part: str, wide: bool = False) -> str:
-    """Return in a sentence in how many cases we are more accurate, and where not.
+def standing(errors: pd.DataFrame, task: str, part: str, wide: bool = False) -> dict[str, object]:
+    """Return in how many cases we are more accurate than every rival, and where we are not.
 
-    ``wide``: compare with the rivals whose user converted the features to float64.
+    Args:
+        errors: as measured.
+        task, part: what is compared.
+        wide: True to compare with the rivals whose user converted the features to float64.
+
+    Returns:
+        The number of cases; in how many of them our error is smaller, equal within ``LIKE_OURS``,
+        and larger than that of the best rival; the median factor between the errors in the first
+        and in the last of these; and the largest factor of the last, with its rival and case.
     """
     suffix = "64" if wide else ""
     table = nearest(errors, part).query("task == @task")
     factor = table[f"error{suffix}"] / table["ours"]
     better = factor.isna() | (factor > LIKE_OURS)  # NaN: no rival has a finite result
-    worse = table[factor < 1 / LIKE_OURS]
-    text = f"more accurate than every rival in {int(better.sum())} of {len(table)} cases"
-    if better.any():
-        text += f" (by a factor of {factor[better].median():.2g} in the median)"
-    equal = len(table) - int(better.sum()) - len(worse)
-    text += (
-        f", equal within a factor of {LIKE_OURS:g} in {equal}, and less accurate in {len(worse)}"
-    )
+    worse = (1 / factor[factor < 1 / LIKE_OURS]).sort_values()
+    largest = ""
     if len(worse):
-        least = (1 / factor[worse.index]).sort_values()
-        case = table.loc[least.index[-1]]
-        text += (
-            f" (by a factor of {least.median():.2g} in the median; of {least.iloc[-1]:.2g} against "
-            f"{case[f'rival{suffix}']} at d = {case['d']}, {case['case']})"
-        )
-    return text
+        case = table.loc[worse.index[-1]]
+        largest = f"{worse.iloc[-1]:.2g}: {case[f'rival{suffix}']}, d = {case['d']}, {case['case']}"
+    return {
+        "cases": len(table),
+        "more accurate": int(better.sum()),
+        "factor if more (median)": factor[better].median(),
+        "equal": len(table) - int(better.sum()) - len(worse),
+        "less accurate": len(worse),
+        "factor if less (median)": worse.median(),
+        "largest factor": largest,
+    }
 
 
 def on_float64(errors: pd.DataFrame, task: str, part: str) -> float:

@@ -50,7 +50,7 @@ FIRST = (*EFFECTS.values(), "error", "difference", "top-1", "Top-1 Acc. (%)", "F
 """The columns that say, once per group, why a number is missing."""
 
 WHOLE = (
-    *("n", "rank", "rounds", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)"),
+    *("n", "rank", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)"),
     *("images", "steps"),
 )
 """Statistics shown without trailing zeros."""

@@ -37,7 +37,7 @@ def _row(timing: Timing) -> dict[str, float]:
         spread = timing.data[f"{phase}_ms"]
         row |= {f"{heading} {name}": spread[name] for name in ("median", "q1", "q3")}
         row[f"{PHASES[phase]} ratio"] = timing.data["ratio"][phase]
-    return row | {"rounds": timing.data["rounds"]}
+    return row
 
 
 def build(study: Study) -> Table:
@@ -66,7 +66,11 @@ def build(study: Study) -> Table:
         ours[group] = pd.DataFrame.from_dict(rows, orient="index")
         cells[group] = {m: NOT_RUN for m in methods if m not in rows}
         threads = timings[0].environment.get("threads", np.nan)
-        remarks.append(f"{group}: batch {batch}, {size} pixels, {precision}, {threads} CPU threads")
+        rounds = " or ".join(map(str, sorted({timing.data["rounds"] for timing in timings})))
+        remarks.append(
+            f"{group}: batch {batch}, {size} pixels, {precision}, {threads} CPU threads, "
+            f"{rounds} rounds"
+        )
     sources = tuple(Source(t.name, t.environment.get("commit"), None) for t in study.timings)
     provenance = Provenance(HOW, tuple(remarks), runs=sources)
     return assemble(6, methods, ours, cells, provenance)

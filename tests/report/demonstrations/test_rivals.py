@@ -17,13 +17,13 @@ from orthocond.report.demonstrations.rivals import (
     by_dimension,
     even_powers,
     faster,
-    finding,
     load,
     memory,
     nearest,
     on_float64,
     readme,
     speed,
+    standing,
 )
 
 RESULTS = Path(__file__).parents[3] / "benchmarks/results"
@@ -123,16 +123,19 @@ def test_the_nearest_rival_is_the_most_accurate_of_its_precision(measured: Rival
     assert pd.isna(table.loc[("whitening", "exactly tied")]["error"])
 
 
-def test_findings_say_where_we_lose(measured: Rivals) -> None:
+def test_the_standing_says_where_we_lose(measured: Rivals) -> None:
     errors = measured.errors
-    assert finding(errors, "whitening", "gradient").startswith(
-        "more accurate than every rival in 2"
-    )
-    value = finding(errors, "whitening", "value")
-    assert "in 1 of 2 cases (by a factor of 10 in the median)" in value
-    assert "less accurate in 1 (by a factor of 10 in the median; of 10 against kornia" in value
-    wide = finding(errors, "whitening", "gradient", wide=True)
-    assert "less accurate in 2" in wide and "of 1e+02 against kornia, float64 at d = 64" in wide
+    gradient = standing(errors, "whitening", "gradient")
+    assert (gradient["cases"], gradient["more accurate"], gradient["less accurate"]) == (2, 2, 0)
+    assert gradient["largest factor"] == ""
+    value = standing(errors, "whitening", "value")
+    assert (value["more accurate"], value["equal"], value["less accurate"]) == (1, 0, 1)
+    assert value["factor if more (median)"] == pytest.approx(10)
+    assert value["factor if less (median)"] == pytest.approx(10)
+    assert str(value["largest factor"]).startswith("10: kornia, d = 64")
+    wide = standing(errors, "whitening", "gradient", wide=True)
+    assert wide["less accurate"] == 2
+    assert str(wide["largest factor"]).startswith("1e+02: kornia, float64, d = 64")
     assert on_float64(errors, "whitening", "gradient") == 2
 
 

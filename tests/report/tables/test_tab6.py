@@ -61,7 +61,7 @@ def test_a_cell_shows_a_median_with_its_quartiles(timings: Study) -> None:
     text = render(tab6.build(timings), "md")
     assert "104 [103, 106]" in text
     assert "| † " in text and "| 44 " in text and "not run here" in text
-    assert "batch 128, 32 pixels, float32, 2 CPU threads" in text
+    assert "batch 128, 32 pixels, float32, 2 CPU threads, 20 rounds" in text
 
 
 def test_without_timings_the_error_names_the_command(tmp_path: Path) -> None:
