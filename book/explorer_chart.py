@@ -11,8 +11,9 @@ import numpy as np
 
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import TASKS
+from orthocond.report.commands import MissingRuns
 from orthocond.report.provenance import Provenance
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.style import line_style, theme
 from orthocond.report.training_records import QUANTITIES, Curves, curves_of, records, selections
 

@@ -16,8 +16,8 @@ from pages import BOOK, Cell, shown
 from study_factory import write_run, write_study
 
 from orthocond.artifacts.run_writer import Run, RunWriter
+from orthocond.report.commands import MissingRuns
 from orthocond.report.figures import architecture_diagram
-from orthocond.report.study import MissingRuns
 from orthocond.report.tables import preset_hours
 
 pytest.importorskip("IPython", reason="the book extra is not installed")

@@ -18,10 +18,10 @@ from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
 from kit.runs import ROOT
+from orthocond.report.commands import MissingRuns
 from orthocond.report.output import save_figure
 from orthocond.report.provenance import folded
 from orthocond.report.readable import readable_cell
-from orthocond.report.study import MissingRuns
 from orthocond.report.style import theme
 
 Shown = TypeVar("Shown", HTML, Markdown)

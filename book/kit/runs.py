@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.report.commands import RECIPES, find_recipe, recipe_command
+from orthocond.report.commands import RECIPES, MissingRuns, find_recipe, recipe_command
 from orthocond.report.provenance import Numbers
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 from orthocond.report.tables import chosen_settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ from kit.other_runs import named_methods, replaced, without_checks
 from kit.runs import committed_runs, of_committed_runs, study
 from orthocond.artifacts.run_writer import CorruptRun
 from orthocond.config.tasks import TASKS
-from orthocond.report.commands import train_command
+from orthocond.report.commands import MissingRuns, train_command
 from orthocond.report.statistics import WIDE
-from orthocond.report.study import MissingRuns, Study
+from orthocond.report.study import Study
 
 LACKS = (AssertionError, ArithmeticError, LookupError, ValueError)
 """Errors of a text whose checks fail, or whose runs are missing."""

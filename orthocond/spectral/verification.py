@@ -7,8 +7,8 @@ Note [Check by a few vectors]
         U^T (U w) - w   and   P (U w) - U (L w),
     they cost a third at d = 64, a tenth at 128 and a few percent above (benchmarks/eigh.py), the
     time of a dozen small operations. They are computed as rows, w^T U^T, which is faster than
-    columns, and by two products, which are faster than one with all six rows. Rounding makes each entry a few eps, or a few eps times the largest
-    eigenvalue. ``SLACK`` (d + 8) eps is the limit.
+    columns, and by two products, which are faster than one with all six rows. Rounding makes each
+    entry a few eps, or a few eps times the largest eigenvalue. ``SLACK`` (d + 8) eps is the limit.
 
     The vectors are the same for all matrices of a size, so the check is reproducible and leaves
     the global random numbers alone. Nothing that computes a decomposition knows them. Their entries
