@@ -26,7 +26,7 @@ def run_kernel(arguments: list[str], cwd: str, environment: dict[str, str]) -> N
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))  # it ends with the build
-    sys.argv = [LAUNCHER, *arguments]
+    sys.argv = [LAUNCHER, *arguments, "--log-level=ERROR"]  # it warns of its local sockets
     asyncio.set_event_loop(asyncio.new_event_loop())  # the other one is the build's
     from ipykernel.kernelapp import IPKernelApp
 
