@@ -24,13 +24,14 @@ def build(study: Study) -> Table:
     for (task, name), own in found.groupby(["task", "study"], sort=False):
         row = {("", "gap"): own["gap"].iloc[0]}
         fewest, most = own["n"].min(), own["n"].max()
-        seeds.append(f"{fewest} to {most} in {name}" if fewest < most else f"{most} in {name}")
+        where = row_name(str(task), str(name))
+        seeds.append(f"{fewest} to {most} in {where}" if fewest < most else f"{most} in {where}")
         by_method = own.set_index("method")
         for method, heading in EFFECTS.items():
             for key in ("mean", "low", "high"):
                 value = by_method[key].get(method, float("nan"))
                 row["", f"{heading} {key}"] = value
-        rows[row_name(str(task), str(name))] = row
+        rows[where] = row
     frame = pd.DataFrame(rows).T
     frame.index.name, frame.columns.names = ROWS, ["source", "statistic"]
     return Table(
