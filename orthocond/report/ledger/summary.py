@@ -145,8 +145,11 @@ def _sentence(group: str, frame: pd.DataFrame) -> str:
     ]
     if not parts:
         return "There are no runs yet"
-    note = " (lower: by a tenth of a decade or more; at another rank: κ with ε)" if kappa else ""
-    return f"Compared with plain SVD: {'; '.join(parts)}{note}"
+    note = (
+        ". Only a change of a tenth of a decade or more counts; between different ranks we compare "
+        "κ with ε"
+    )
+    return f"Compared with plain SVD: {'; '.join(parts)}{note if kappa else ''}"
 
 
 def groups(frame: pd.DataFrame) -> list[Group]:
