@@ -49,10 +49,11 @@ def show(title: str, medians: dict[str, float], reference: str) -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """Return torch's version, the device and the number of threads of the measurement."""
+    """Return torch's version, the device, the CPU's instructions and the number of threads."""
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
 
