@@ -69,6 +69,8 @@ PRIMARY = (
 )
 CONTROLS = (
     Contrast("svd+nog", "svd+rescale"),
+    Contrast("svd+nog", "svd+muon"),
+    Contrast("svd+nog", "svd+polargrad"),
     Contrast("svd+olr", "svd+slow"),
     Contrast("svd+ow", "svd+ow-stiefel"),
     Contrast("svd+ow", "svd+ow-conv"),
@@ -80,7 +82,7 @@ CONTROLS = (
     Contrast("bn", "bn", control=WIDE),
 )
 """Exploratory contrasts that separate the effect of orthogonality from that of the stem's width,
-and the effect of the direction from that of the step size."""
+the effect of the direction from that of the step size, and NOG from later uses of its factor."""
 
 
 @dataclass(frozen=True)
