@@ -149,8 +149,8 @@ def show() -> HTML:
     def element() -> HTML:
         studies = parts(all_studies())
         elements.FILES.mkdir(parents=True, exist_ok=True)
-        data = chart_data(studies)
-        drawn = json.dumps(chart(studies, data), separators=(",", ":"), allow_nan=False)
+        data, steps = chart_data(studies)
+        drawn = json.dumps(chart(studies, data, steps), separators=(",", ":"), allow_nan=False)
         (elements.FILES / "explorer.js").write_text(f"const explorerChart = {drawn};\n")
         columns = ("study", "method", "seed", *FINAL)
         (elements.FILES / "explorer.csv").write_bytes(to_csv(columns, rows(data)))

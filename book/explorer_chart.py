@@ -65,29 +65,38 @@ def _numbers(values: Iterable[float]) -> list[float]:
     return [int(value) if value.is_integer() and value < 1e6 else value for value in rounded]
 
 
-def _curves(run: Run) -> dict[str, list[list[float]]]:
-    """Return steps and values of every quantity that was recorded, without infinite values."""
+def _curves(run: Run, places: dict[tuple[int, ...], int]) -> dict[str, tuple[int, list[float]]]:
+    """Return the place of the steps, and the values, of every quantity that was recorded.
+
+    Infinite values are left out. Steps that are not yet in ``places`` are added.
+    """
     finite = {q: values[np.isfinite(values)] for q, values in records(run, points=POINTS).items()}
     return {
-        q: [[int(step) for step in values.index], _numbers(values)]
+        q: (places.setdefault(tuple(map(int, values.index)), len(places)), _numbers(values))
         for q, values in finite.items()
         if len(values)
     }
 
 
-def chart_data(studies: Iterable[Part]) -> list[dict[str, Any]]:
-    """Return one record per run: study, method, seed, and each quantity's steps and values."""
-    return [
+def chart_data(studies: Iterable[Part]) -> tuple[list[dict[str, Any]], list[tuple[int, ...]]]:
+    """Return one record per run, and the steps, which many curves share.
+
+    A record has the study, the method, the seed, and for each quantity the place of its steps and
+    its values.
+    """
+    places: dict[tuple[int, ...], int] = {}
+    data = [
         {
             "study": part.name,
             "method": curves.name,
             "seed": run.config["seed"],
-            "curves": _curves(run),
+            "curves": _curves(run, places),
         }
         for part in studies
         for curves in part.curves
         for run in curves.runs
     ]
+    return data, list(places)
 
 
 def methods_of(studies: Iterable[Part]) -> dict[str, Curves]:
@@ -120,7 +129,7 @@ TRANSFORM = [
         "filter": "datum.study === study && indexof(methods, datum.method) >= 0"
         " && indexof(seeds, datum.seed) >= 0 && datum.curves[quantity]"
     },
-    {"calculate": "datum.curves[quantity][0]", "as": "step"},
+    {"calculate": "steps[datum.curves[quantity][0]]", "as": "step"},
     {"calculate": "datum.curves[quantity][1]", "as": "value"},
     {"calculate": "single ? 'seed ' + datum.seed : 'median'", "as": "line"},
     {"flatten": ["step", "value"]},
@@ -201,7 +210,9 @@ def layers(methods: Mapping[str, Curves]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def chart(studies: list[Part], data: list[dict[str, Any]]) -> dict[str, Any]:
+def chart(
+    studies: list[Part], data: list[dict[str, Any]], steps: list[tuple[int, ...]]
+) -> dict[str, Any]:
     """Return the chart as a Vega-Lite specification.
 
     Its parameters are the fields of the form: study, quantity, methods, seeds, and whether each
@@ -231,6 +242,7 @@ def chart(studies: list[Part], data: list[dict[str, Any]]) -> dict[str, Any]:
             {"name": "seeds", "value": seeds_of(studies)},
             {"name": "single", "value": False},
             {"name": "names", "value": NAMES},
+            {"name": "steps", "value": steps},
             {"name": "log", "expr": f"indexof({json.dumps(LOG)}, quantity) >= 0"},
         ],
         "transform": TRANSFORM,
