@@ -61,10 +61,12 @@ def test_the_runs_support_each_sentence_on_the_findings() -> None:
     first, second = ({name: " ".join(text.split()) for name, text in own} for own in said)
     found = effects(Study(readme.ROOT / "runs"), FIGURE.methods)
     rows = {name: own.set_index("method") for name, own in found.groupby("study")}
-    few = rows["cifar10-few"]
+    few, classes = rows["cifar10-few"], rows["tiny32-few"]
     computed = {  # by the page
         '{few["gap"].max():.0f}': f"{few['gap'].max():.0f}",
         '{few.at[nog, "n"]:.0f}': f"{few.at['svd+nog', 'n']:.0f}",
+        '{classes["gap"].max():.0f}': f"{classes['gap'].max():.0f}",
+        '{classes.at[nog, "n"]:.0f}': f"{classes.at['svd+nog', 'n']:.0f}",
     }
     for name, text in second.items():
         for expression, number in computed.items():
@@ -92,8 +94,14 @@ def test_the_runs_support_each_sentence_on_the_findings() -> None:
         Study(readme.ROOT / "runs"), key="recalibrated_error", name="cifar10-few-h200"
     ).set_index("name")["p_holm"]
     assert list(family.index[family < 0.05]) == ["svd+nog - svd"] and family.notna().sum() == 4
-    assert max(abs(own["mean"]["svd+olr"]) for own in rows.values()) < 0.35
-    assert all(rows[study]["low"]["svd+nog"] > 0 for study in rows if study != "tiny-imagenet-cpu")
+    assert found.loc[found["method"] == "svd+olr", "mean"].abs().max() < 0.35
+    whitened = {study: own for study, own in rows.items() if study != "tiny-imagenet-cpu"}
+    assert all(own["mean"]["svd+nog"] > 0 for own in whitened.values())
+    assert all(
+        own["low"]["svd+nog"] > 0 for study, own in whitened.items() if study != "tiny32-few"
+    )
+    assert classes["gap"].iloc[0] > 5
+    assert classes["low"].max() < 0 < classes["high"].min()
     assert (tiny["mean"] > 0).all()
     assert gcp["high"]["svd+nog"] < 0 and gcp["high"]["svd+ow"] < 0 < gcp["low"][both]
 
