@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,7 @@ from orthocond.report import findings
 from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.findings import FIGURE
 from orthocond.report.study import Study
+from orthocond.report.style import theme
 from orthocond.report.tables.findings import build
 from orthocond.report.tables.render import EFFECTS, render
 
@@ -57,6 +59,20 @@ def test_the_figure_has_a_panel_per_study_and_shows_every_interval(runs: Study) 
     drawn = sum(len(line.get_xdata()) == 1 for axes in panels for line in axes.lines)
     assert drawn == len(numbers.frame)
     assert "SVD + NOG +0.6" in FIGURE.alt(numbers)
+
+
+def test_long_names_of_studies_stay_on_the_page(runs: Study) -> None:
+    numbers = FIGURE.data(runs)
+    name = "MY-WHITENED-NETWORKS-OF-NOVEMBER"
+    frame = numbers.frame.replace({"study": {"tiny32-cpu": name}})
+    with theme(dark=False):
+        figure = FIGURE.draw(dataclasses.replace(numbers, frame=frame))
+        figure.canvas.draw()
+        titles = [axes._left_title for axes in figure.axes]
+    assert any(name in title.get_text().replace("\n", "") for title in titles)
+    for title in titles:
+        box = title.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
 def test_without_runs_the_command_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,6 +20,7 @@ from orthocond.report.style import COLUMN, SMALL, label, line_style, short_label
 METHODS = (
     "svd+sn", "svd+ol", "svd+ow", "svd+nog", "svd+olr", "svd+nog+ow+olr", "svd+slow",
 )  # fmt: skip
+TITLE = 18  # characters above a panel, also where they are wide ones
 SEEDS = 3  # from which an interval determines the range of the axis
 REMARK = (
     "Slow is a control: plain SVD with a tenth of the learning rate for the treated layer. "
@@ -65,7 +68,7 @@ def draw(numbers: Numbers) -> Figure:
         own = frame[(frame["task"] == task) & (frame["study"] == name)]
         _panel(panel, own)
         gap = own["gap"].iloc[0]
-        title = f"{row_name(task, name)}\ngap {gap:.1f} points"
+        title = f"{textwrap.fill(row_name(task, name), TITLE)}\ngap {gap:.1f} points"
         panel.set_title(title, loc="left", fontsize=SMALL)
         panel.set_xlim(-limit, limit)
         panel.set_yticks(range(len(METHODS)), [short_label(m) for m in METHODS])
