@@ -66,7 +66,6 @@ def test_the_runs_support_each_sentence_on_the_findings() -> None:
         '{few["gap"].max():.0f}': f"{few['gap'].max():.0f}",
         '{few.at[nog, "n"]:.0f}': f"{few.at['svd+nog', 'n']:.0f}",
         '{classes["gap"].max():.0f}': f"{classes['gap'].max():.0f}",
-        '{classes.at[nog, "n"]:.0f}': f"{classes.at['svd+nog', 'n']:.0f}",
     }
     for name, text in second.items():
         for expression, number in computed.items():
