@@ -49,7 +49,9 @@ def test_every_run_of_every_study_has_its_recorded_curves(
     write_study(tmp_path / "runs/mine", ("svd", "gap"), "gcp", seeds=1)
     write_run(tmp_path / "runs/mine", "dbn", "svd", 0, stem_kernel=11)
     page = explorer.show().data
-    data = written_chart(tmp_path)["data"]["values"]
+    chart = written_chart(tmp_path)
+    data = chart["data"]["values"]
+    (shared,) = (param["value"] for param in chart["params"] if param["name"] == "steps")
     assert [(run["study"], run["method"], run["seed"]) for run in data] == [
         *(("mine (decorrelated BN)", "SVD", seed) for seed in range(3)),
         *(("mine (decorrelated BN)", "BN", seed) for seed in range(3)),
@@ -58,11 +60,11 @@ def test_every_run_of_every_study_has_its_recorded_curves(
         ("mine (GCP)", "GAP", 0),
     ]
     (run,) = Study(tmp_path / "runs").select("gcp").runs["svd"]
-    steps, losses = data[-2]["curves"]["train_loss"]
-    assert steps == list(run.metrics["step"])
+    place, losses = data[-2]["curves"]["train_loss"]
+    assert shared[place] == list(run.metrics["step"])
     assert losses == pytest.approx(list(run.metrics["train_loss"]), rel=1e-3)
-    steps, _ = data[-2]["curves"]["kappa_support"]
-    assert len(steps) == 20 and steps[0] == 0
+    place, _ = data[-2]["curves"]["kappa_support"]
+    assert len(shared[place]) == 20 and shared[place][0] == 0
     assert "recalibrated_top1" not in data[-2]["curves"] and "eta" not in data[-2]["curves"]
     assert page.count("<tr data-study=") == len(data) and "<td>–</td>" in page
     assert "commit 0123456" in page and "config " in page
