@@ -26,7 +26,7 @@ HEADINGS = {
 
 HOW = (
     "Paired differences of error over equal seeds; primary: p adjusted by Holm over {count} "
-    "contrasts; exploratory: unadjusted 95% t intervals"
+    "contrasts, also those without runs; exploratory: unadjusted 95% t intervals"
 )
 
 REMARK = (
@@ -55,7 +55,7 @@ def of_task(study: Study, task: str, data: str | None = None, name: str | None =
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
     frame.index.name = "method"
     selections = shown_together(own, study.beside(own, stem_kernel=WIDE))
-    source = Provenance.of(*selections, how=HOW.format(count=found["p"].notna().sum()))
+    source = Provenance.of(*selections, how=HOW.format(count=(found["family"] == "primary").sum()))
     return Table(
         title=f"Differences in error of {TASKS[task].label} on {own.title}",
         frame=frame,

@@ -52,6 +52,7 @@ def test_signs_p_values_and_missing_contrasts_are_shown_in_markdown(study: Study
     assert [cell.strip() for cell in olr[2:6]] == ["not run here", "0", "", ""]
     family = "SVD + NOG against SVD; SVD + OLR against SVD; SVD + OW against SVD (11×11 stem); "
     assert f"named before the runs: {family}" in text
+    assert "Holm over 4 contrasts" in text  # some have no p-value
     assert "best" not in text  # of differences none is
 
 
