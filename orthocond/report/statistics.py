@@ -82,7 +82,8 @@ CONTROLS = (
     Contrast("bn", "bn", control=WIDE),
 )
 """Exploratory contrasts that separate the effect of orthogonality from that of the stem's width,
-the effect of the direction from that of the step size, and NOG from later uses of its factor."""
+and the effect of the direction from that of the step size. Two compare NOG with later methods that
+use its polar factor."""
 
 
 @dataclass(frozen=True)
