@@ -7,14 +7,16 @@ import pandas as pd
 from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.provenance import Source
 from orthocond.report.regimes import PLAIN, regimes
-from orthocond.report.statistics import of_summary, paired
+from orthocond.report.statistics import final_error, paired
 from orthocond.report.study import Study
 
 HOW = (
-    "Error with the treatment minus error of plain SVD at equal seeds, in points, with a 95% t "
-    "interval: a negative number means that the treatment is better. Gap: training minus test "
-    "accuracy of plain SVD, in points"
+    "Error (with recalibrated statistics) with the treatment minus that of plain SVD at equal "
+    "seeds, in points, with a 95% t interval, not adjusted for several comparisons: a negative "
+    "number means that the treatment is better. Gap: training minus test accuracy of plain SVD, in "
+    "points"
 )
+WHILE_TRAINING = "; in {studies}, training accuracy was measured while training"
 
 
 def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
@@ -26,8 +28,9 @@ def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
 
     Returns:
         One row per study and method with a common seed, in the order of the tasks, studies and
-        methods. Columns task, study, gap, method, mean, low, high (difference in error to plain
-        SVD, 95% t interval) and n (seeds). The interval of one seed is NaN.
+        methods. Columns task, study, gap, evaluated (the training accuracy in the gap was measured
+        in evaluation mode), method, mean, low, high (difference of ``final_error`` to plain SVD,
+        95% t interval) and n (seeds). The interval of one seed is NaN.
 
     Raises:
         MissingRuns: no study has one of the methods and plain SVD at one seed.
@@ -37,14 +40,21 @@ def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
         for name, own in regimes(study, task).items():
             runs = study.select(task, name=name).runs
             for method in methods if own.method == PLAIN else ():
-                found = paired(runs.get(method, ()), runs[PLAIN], of_summary("error"))
+                found = paired(runs.get(method, ()), runs[PLAIN], final_error)
                 if found.n:
-                    row = {"task": task, "study": name, "gap": own.gap, "method": method}
+                    row = {"task": task, "study": name, "gap": own.gap}
+                    row |= {"evaluated": own.evaluated, "method": method}
                     values = {key: getattr(found, key) for key in ("mean", "low", "high", "n")}
                     rows.append(row | values)
     if not rows:
         raise study.missing(DBN.name, (PLAIN, *methods))
     return pd.DataFrame(rows)
+
+
+def how(frame: pd.DataFrame) -> str:
+    """Return how the effects and the gaps were computed, in words."""
+    studies = list(dict.fromkeys(frame.loc[~frame["evaluated"], "study"]))
+    return HOW + (WHILE_TRAINING.format(studies=", ".join(studies)) if studies else "")
 
 
 def sources(study: Study, frame: pd.DataFrame) -> tuple[Source, ...]:

@@ -180,6 +180,16 @@ def of_summary(key: str) -> Reading:
     return lambda run: run.summary[key]
 
 
+def final_error(run: Run) -> float:
+    """Return the error by which runs are compared: the one at the end of training, in percent.
+
+    It is measured with recalibrated statistics where the task has any. Stale moving averages are
+    an effect of their own.
+    """
+    recalibrated = run.summary["recalibrated_error"]
+    return float(run.summary["error"] if recalibrated is None else recalibrated)
+
+
 def paired(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> Difference:
     """Return the difference of one number, over the seeds at which both methods have it."""
     first, second = ({int(r.summary["seed"]): reading(r) for r in runs} for runs in (a, b))
@@ -204,8 +214,8 @@ def contrasts(
     study: Study,
     task: str = DBN.name,
     data: str | None = None,
-    key: str = "error",
     name: str | None = None,
+    reading: Reading = final_error,
 ) -> pd.DataFrame:
     """Compare every method of a study with its baselines.
 
@@ -215,8 +225,8 @@ def contrasts(
         study: the runs.
         task: ``dbn`` or ``gcp``.
         data: name of the data set, or None for the study's.
-        key: key of the summaries: ``error``, ``recalibrated_error``, ``top1`` and so on.
         name: name of the study, or None for the largest one of the data set.
+        reading: the number of a run that is compared.
 
     Returns:
         One row per contrast. Columns family (primary, exploratory), name, contrast, method,
@@ -234,7 +244,7 @@ def contrasts(
     rows = []
     for contrast in (*family, *CONTROLS, *others):
         base = baseline_runs(study, own, contrast)
-        found = paired(own.runs.get(contrast.method, ()), base, of_summary(key))
+        found = paired(own.runs.get(contrast.method, ()), base, reading)
         primary = contrast in family
         if found.n == 0 and not primary:
             continue

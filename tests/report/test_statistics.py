@@ -17,7 +17,9 @@ from orthocond.report.statistics import (
     contrasts,
     detectable_remark,
     difference,
+    final_error,
     holm,
+    of_summary,
     smallest_detectable,
 )
 from orthocond.report.study import Study
@@ -102,7 +104,7 @@ def test_only_the_primary_family_has_p_values_and_it_comes_first(study: Study) -
 
 
 def test_a_contrast_pairs_equal_seeds_of_the_method_and_its_control(study: Study) -> None:
-    table = contrasts(study, key="recalibrated_error").set_index("contrast")
+    table = contrasts(study).set_index("contrast")
     runs = study.select("dbn").runs
     expected = [
         a.summary["recalibrated_error"] - b.summary["recalibrated_error"]
@@ -112,6 +114,20 @@ def test_a_contrast_pairs_equal_seeds_of_the_method_and_its_control(study: Study
     assert table.at["SVD + NOG against SVD", "n"] == 3
     assert table.at["SVD + OW against SVD (11×11 stem)", "n"] == 2
     assert table.at["SVD + OLR against SVD", "n"] == 0
+
+
+def test_errors_are_recalibrated_where_the_task_has_statistics_and_another_number_can_be_named(
+    study: Study,
+) -> None:
+    plain = study.select("dbn").runs["svd"][0]
+    assert final_error(plain) == plain.summary["recalibrated_error"] != plain.summary["error"]
+    averaged = contrasts(study, reading=of_summary("error")).set_index("contrast")
+    runs = study.select("dbn").runs
+    expected = [
+        a.summary["error"] - b.summary["error"]
+        for a, b in zip(runs["svd+nog"], runs["svd"], strict=True)
+    ]
+    assert averaged.at["SVD + NOG against SVD", "mean"] == pytest.approx(np.mean(expected))
 
 
 def test_runs_that_differ_in_more_than_the_stem_are_no_control(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from orthocond.report.figures.panel_grid import panel_grid, rows_of
 from orthocond.report.figures.study_figure import StudyFigure
-from orthocond.report.findings import HOW, effects, row_name, sources
+from orthocond.report.findings import effects, how, row_name, sources
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, SMALL, label, line_style, short_label
@@ -35,7 +35,7 @@ def data(study: Study) -> Numbers:
         MissingRuns: no study has one of the treatments and plain SVD at one seed.
     """
     found = effects(study, METHODS)
-    return Numbers(found, Provenance(HOW, (REMARK,), runs=sources(study, found)))
+    return Numbers(found, Provenance(how(found), (REMARK,), runs=sources(study, found)))
 
 
 def _limit(frame: pd.DataFrame) -> float:

@@ -172,6 +172,42 @@ CHANGES = (
         "of NOG in cifar10-few gave p = 0.032; with all four comparisons, p = 0.13.",
         (4, 27, 36, 37, 52, 54, 60, 61, 62, 63, 64, 69, 71, 72),
     ),
+    Change(
+        "2026-11-27",
+        "The error is the one with recalibrated statistics",
+        "A claim about the error of decorrelated batch norm was judged by the error with moving "
+        "averages. Now it is judged by the error with recalibrated statistics. Only the last claim "
+        "of the ledger moved when this changed: OLR was worse than a tenth of the learning rate "
+        "with moving averages, and with recalibrated statistics this is not decided.",
+        "The plan of the studies of few images, written before their runs, named the recalibrated "
+        "error, and the ledger did not follow it. The studies on all images follow the same rule.",
+        (
+            *(3, 4, 5, 19, 20, 32, 47),
+            *range(24, 28),
+            *range(36, 44),
+            *range(52, 59),
+            *range(60, 65),
+        ),
+    ),
+    Change(
+        "2026-11-27",
+        "A claimed size does not hold if the interval ends before it",
+        "Such a claim did not hold only if, in addition, the interval contained zero. An effect "
+        "that is there but smaller stayed undecided. Now the claim does not hold, whether or not "
+        "there is a smaller effect. No verdict moved when this changed.",
+        "The former rule let a study with two seeds, whose interval contains zero, refute a size "
+        "that studies with more seeds left open.",
+        (34, 37, 41, 52, 55, 56, 63, 64, 67, 69, 70, 72),
+    ),
+    Change(
+        "2026-11-27",
+        "The cause of spikes is not decidable without spikes",
+        "The claim that evaluation causes the periodic spikes of κ did not hold, because κ has no "
+        "spikes here. Now it is not decidable.",
+        "It is an explanation, and the rule for explanations had left it out.",
+        (73,),
+        {73: Verdict.FAILS},
+    ),
 )
 """Every rule and every reading that changed after the runs were seen, in the order of time."""
 

@@ -32,6 +32,7 @@ class RunCriterion(ABC):
     method: str
     measure: str
     task: str
+    data: str | None = None
 
     @property
     @abstractmethod
@@ -209,7 +210,7 @@ class Given:
     """
 
     premise: RunCriterion
-    explanation: Compared
+    explanation: RunCriterion
 
     @property
     def task(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
-from orthocond.report.statistics import Reading, of_summary
+from orthocond.report.statistics import Reading, final_error, of_summary
 from orthocond.report.style import label
 
 # Above this ratio of kappa to kappa_support the covariance is rank-deficient: kappa is noise.
@@ -52,6 +52,11 @@ def wander(key: str) -> Reading:
     return lambda run: float(_records(run, "train", 0.5, key).map(_log).std())
 
 
+def averaged_error(run: Run) -> float:
+    """Return the final error with moving averages in percent; NaN where the task has none."""
+    return math.nan if run.summary["recalibrated_error"] is None else run.summary["error"]
+
+
 def off_orthogonal(run: Run) -> float:
     """Return the largest distance from 1 of a singular value of the Pre-SVD weight at the end."""
     last = run.metrics.iloc[-1]
@@ -83,8 +88,8 @@ class Measure:
 
 
 MEASURES = {
-    "error": Measure("error", "points", of_summary("error"), "recalibrated"),
-    "recalibrated": Measure("error, recalibrated", "points", of_summary("recalibrated_error")),
+    "error": Measure("error", "points", final_error, "averaged"),
+    "averaged": Measure("error with moving averages", "points", averaged_error),
     "support": Measure(
         "log10 κ on the support", "", log_kappa("kappa_support"), "kappa", ("common", "eps")
     ),

@@ -25,8 +25,8 @@ HEADINGS = {
 """Names in the table, by column of ``contrasts``."""
 
 HOW = (
-    "Paired differences of error over equal seeds; primary: p adjusted by Holm over {count} "
-    "contrasts, also those without runs; exploratory: unadjusted 95% t intervals"
+    "Paired differences of error{statistics} over equal seeds; primary: p adjusted by Holm over "
+    "{count} contrasts, also those without runs; exploratory: unadjusted 95% t intervals"
 )
 
 REMARK = (
@@ -55,7 +55,9 @@ def of_task(study: Study, task: str, data: str | None = None, name: str | None =
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns], names=["source", "statistic"])
     frame.index.name = "method"
     selections = shown_together(own, study.beside(own, stem_kernel=WIDE))
-    source = Provenance.of(*selections, how=HOW.format(count=(found["family"] == "primary").sum()))
+    statistics = " with recalibrated statistics" if TASKS[task].running_statistics else ""
+    how = HOW.format(statistics=statistics, count=(found["family"] == "primary").sum())
+    source = Provenance.of(*selections, how=how)
     return Table(
         title=f"Differences in error of {TASKS[task].label} on {own.title}",
         frame=frame,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from orthocond.report.findings import HOW, effects, row_name, sources
+from orthocond.report.findings import effects, how, row_name, sources
 from orthocond.report.provenance import Provenance
 from orthocond.report.study import Study
 from orthocond.report.tables.comparison import NOT_RUN
@@ -39,5 +39,7 @@ def build(study: Study) -> Table:
         frame=frame,
         labels={row: row for row in rows},
         cells={"": dict.fromkeys(rows, NOT_RUN)},
-        provenance=Provenance(f"{HOW}. Seeds: {', '.join(seeds)}", runs=sources(study, found)),
+        provenance=Provenance(
+            f"{how(found)}. Seeds: {', '.join(seeds)}", runs=sources(study, found)
+        ),
     )

@@ -43,7 +43,7 @@ def _regime(gap: float, method: str = "svd") -> Regime:
     return Regime("a", "leaves", method, 60 + gap, 60.0, None, 10, 2, True)
 
 
-@pytest.mark.parametrize("measure", ["error", "recalibrated", "support"])
+@pytest.mark.parametrize("measure", ["error", "averaged", "support"])
 @pytest.mark.parametrize("verdict", [HOLDS, FAILS, OPEN, ABSENT])
 def test_only_errors_need_a_gap_and_a_missing_run_stays_missing(
     measure: str, verdict: Verdict

@@ -40,13 +40,17 @@ Written = Callable[..., Bench]
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
-    """Writes runs that end with given errors, a method and list of seeds at a time."""
+    """Writes runs that end with given errors, a method and list of seeds at a time.
+
+    The errors are those that are judged; with moving averages plain SVD is worse by the seed.
+    """
     usual = study_factory.metrics
 
     def write(errors: Errors, task: str = "dbn", **more: object) -> Bench:
         for method, values in errors.items():
             for seed, error in enumerate(values):
-                ends = {"eval_top1": 100 - error, "recalibrated_top1": 101 - error}
+                stale = seed * (task == "dbn" and method == "svd")
+                ends = {"eval_top1": 100 - error - stale, "recalibrated_top1": 100 - error}
                 row = usual(task, method, np.random.default_rng(seed))[-1]
                 keys = {key: value for key, value in ends.items() if key in row}
                 rows = [row | keys]
@@ -73,7 +77,7 @@ def test_an_effect_holds_fails_or_stays_undecided_as_simulated(
     of_four = min(1, 4 * reference.pvalue)  # the other three have no runs, and count
     assert (found.n, found.p) == (5, pytest.approx(of_four))
     assert "5" in found.found and "seeds 0-4" in found.source and len(found.runs) == 10
-    assert "recalibrated" in found.beside
+    assert "error with moving averages" in found.beside
 
 
 def test_undecided_claims_state_the_smallest_detectable_difference(written: Written) -> None:
