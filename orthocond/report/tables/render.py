@@ -119,6 +119,7 @@ def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
         return text
     if len(spread) == 1:
         return f"{text} {plus_minus} {spread[0]:.2f}"
+    form = form.replace("z", "")  # an end that is rounded to -0.0 tells the side of 0
     return f"{text} [{spread[0]:{form}}, {spread[1]:{form}}]"
 
 
