@@ -77,6 +77,8 @@ def treat(
             - The list of layers is empty, or it names a layer twice.
             - The layer is of another kind, has groups (its weight is several matrices), has no
               shape yet (lazy), is quantised or complex, or is an embedding with sparse gradients.
+            - An earlier handle treats the layer's gradient or step, and so would this one; or this
+              one treats the weight. Name all treatments in one call, or ``remove`` the first.
             - The weight is frozen, made of several parameters, or computed elsewhere.
             - A treatment would parametrize or replace the weight, but the weight is parametrized
               already or another module holds it, too.

@@ -107,7 +107,7 @@ class Treated:
         Returns:
             The plain layer. Its parameters may be new: build a new optimizer to continue training.
         """
-        self._hooks.unbind()
+        self._hooks.end()
         trains, layer = self.parameter.requires_grad, self.layer
         for part in self._parts:
             layer = part.restore(layer)

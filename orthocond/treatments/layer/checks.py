@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from orthocond.errors import UserError, unknown
+from orthocond.treatments.layer.claims import check_claims
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import KINDS
 from orthocond.treatments.layer.place import weight_parameters
@@ -52,7 +53,7 @@ def names_of(model: nn.Module, module: nn.Module) -> list[str]:
     return [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
 
 
-def check_layer(model: nn.Module, name: str, module: nn.Module, parts: Iterable[Treatment]) -> None:
+def check_layer(model: nn.Module, name: str, module: nn.Module, parts: list[Treatment]) -> None:
     """Raise UserError if these treatments can't treat a layer.
 
     Neither the model nor the state of the random numbers changes.
@@ -62,6 +63,7 @@ def check_layer(model: nn.Module, name: str, module: nn.Module, parts: Iterable[
     reshaping = next((part.name for part in parts if part.acts_on == "weight"), None)
     if reshaping is not None:
         _check_reshaping(model, name, module, reshaping)
+    check_claims(name, module, parts)
     for part in parts:
         part.check(module)
 

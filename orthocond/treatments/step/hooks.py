@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from orthocond.errors import UserError
+from orthocond.treatments.layer.claims import Claim
 from orthocond.treatments.layer.effective import weight_and_derivative
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
 from orthocond.treatments.layer.place import Place
@@ -74,6 +75,8 @@ class StepHooks:
         self._rule = next((part.name for part in parts if part.acts_on == "step"), None)
         self._needed = any(part.acts_on in ("gradient", "step") for part in parts)
         self._handles: list[Any] = []
+        self._claim = Claim(place, parts)
+        self._claim.make()
         self._watch = Watch(place.name)
         if self._needed:
             self._watch.follow(place.parameter)
@@ -82,6 +85,7 @@ class StepHooks:
 
     def check(self, optimizer: Optimizer) -> None:
         """Raise UserError if the treatments can't act on this optimizer's steps."""
+        self._claim.check()
         parameter = self._place.parameter
         group = group_of(optimizer, parameter)
         if group is None and parameter.requires_grad:
@@ -101,6 +105,7 @@ class StepHooks:
     def bind(self, optimizer: Optimizer) -> None:
         """Hook the treatments on an optimizer's step, and remove the hooks on any other."""
         self.unbind()
+        self._claim.make()
         if self._needed:
             self._watch.follow(self._place.parameter)
             self._watch.bound_to = type(optimizer).__name__
@@ -116,6 +121,11 @@ class StepHooks:
         self._handles = []
         self._watch.stop()
         self._watch.stepped()
+
+    def end(self) -> None:
+        """Remove the hooks, and let another handle treat the layer."""
+        self.unbind()
+        self._claim.end()
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
