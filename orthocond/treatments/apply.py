@@ -82,6 +82,8 @@ def treat(
             - The weight is frozen, made of several parameters, or computed elsewhere.
             - A treatment would parametrize or replace the weight, but the weight is parametrized
               already or another module holds it, too.
+            - ``ow``, which replaces the layer, would lose its hooks (a probe's, too) or a forward
+              of its own. Attach a ``ConditioningProbe`` after ``treat``.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))

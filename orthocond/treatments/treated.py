@@ -106,12 +106,17 @@ class Treated:
 
         Returns:
             The plain layer. Its parameters may be new: build a new optimizer to continue training.
+
+        Raises:
+            UserError: the layer of ``ow`` has hooks, which the plain layer would lose. The layer is
+                then still treated.
         """
-        self._hooks.end()
-        trains, layer = self.parameter.requires_grad, self.layer
+        reshaped = any(part.acts_on == "weight" for part in self._parts)
+        trains, layer = reshaped and self.parameter.requires_grad, self.layer
         for part in self._parts:
             layer = part.restore(layer)
-        if any(part.acts_on == "weight" for part in self._parts):
+        self._hooks.end()
+        if reshaped:
             layer.get_parameter("weight").requires_grad_(True)
             self._place.put(layer)
             self.parameter.requires_grad_(trains)

@@ -15,6 +15,9 @@ from orthocond.treatments.layer.matrix import KINDS
 from orthocond.treatments.layer.place import weight_parameters
 from orthocond.treatments.protocol import Treatment
 
+FORWARDS = ("__call__", "forward", "_conv_forward")
+"""Methods that define what a layer computes; ``_conv_forward`` is that of torch's convolutions."""
+
 
 def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     """Return the modules with these names, by name.
@@ -66,6 +69,27 @@ def check_layer(model: nn.Module, name: str, module: nn.Module, parts: list[Trea
     check_claims(name, module, parts)
     for part in parts:
         part.check(module)
+
+
+def require_lossless(layer: nn.Module, action: str, kind: type[nn.Module]) -> None:
+    """Raise UserError if another module in the layer's place would not do all that the layer does.
+
+    Args:
+        layer: the layer to be replaced.
+        action: what replaces it, for messages.
+        kind: the class whose forward the other module stands for.
+    """
+    own = any(getattr(type(layer), n, None) is not getattr(kind, n, None) for n in FORWARDS)
+    if own or "forward" in vars(layer):
+        raise UserError(
+            f"{action} replaces the layer, and the forward of this {type(layer).__name__} is its "
+            "own, which the new layer would lose: use ow-stiefel or ow-conv, which keep the layer"
+        )
+    if any("hooks" in name and bool(value) for name, value in vars(layer).items()):
+        raise UserError(
+            f"{action} replaces the layer, and this {type(layer).__name__} has hooks, which the "
+            "new layer would lose: remove them, or close the probe, and attach them again after it"
+        )
 
 
 def _check_kind(name: str, module: nn.Module) -> None:
