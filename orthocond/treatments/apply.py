@@ -74,6 +74,8 @@ def treat(
         UserError: the model is left unchanged, and one of these holds.
 
             - The layer, treatment or target is unknown, or two treatments exclude each other.
+            - The layer is inside DistributedDataParallel, DataParallel or FSDP: treat it before the
+              model is wrapped. It may be inside the module that torch.compile returns.
             - The list of layers is empty, or it names a layer twice.
             - The layer is of another kind, has groups (its weight is several matrices), has no
               shape yet (lazy), is quantised or complex, or is an embedding with sparse gradients.

@@ -18,6 +18,9 @@ from orthocond.treatments.protocol import Treatment
 FORWARDS = ("__call__", "forward", "_conv_forward")
 """Methods that define what a layer computes; ``_conv_forward`` is that of torch's convolutions."""
 
+WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule")
+"""Names of torch's wrappers, whose modules are slow to import."""
+
 
 def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     """Return the modules with these names, by name.
@@ -61,6 +64,7 @@ def check_layer(model: nn.Module, name: str, module: nn.Module, parts: list[Trea
 
     Neither the model nor the state of the random numbers changes.
     """
+    _check_wrappers(model, name, module)
     _check_kind(name, module)
     _check_parameter(name, module)
     reshaping = next((part.name for part in parts if part.acts_on == "weight"), None)
@@ -90,6 +94,21 @@ def require_lossless(layer: nn.Module, action: str, kind: type[nn.Module]) -> No
             f"{action} replaces the layer, and this {type(layer).__name__} has hooks, which the "
             "new layer would lose: remove them, or close the probe, and attach them again after it"
         )
+
+
+def _check_wrappers(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Raise UserError if a wrapper for several processes or devices holds the layer already.
+
+    torch.compile's wrapper is no obstacle: it compiles a changed layer again.
+    """
+    for wrapper in model.modules():
+        kinds = {kind.__name__ for kind in type(wrapper).__mro__}
+        found = next((kind for kind in WRAPPERS if kind in kinds), None)
+        if found is not None and any(inner is module for inner in wrapper.modules()):
+            raise UserError(
+                f"layer {name!r} is inside {found}, which knows the untreated layer, so the "
+                "processes would train different weights: treat the model before it is wrapped"
+            )
 
 
 def _check_kind(name: str, module: nn.Module) -> None:
