@@ -181,7 +181,9 @@ class StepHooks:
         eta = used = None
         if self._rule is not None:
             start = parameter.detach() if old is None else old
-            step = self._choose_rate(start, after, learning_rate(group, self._rule))
+            # An optimizer that maximizes steps along the gradient, so it descends along -G.
+            downhill = -after if group.get("maximize") else after
+            step = self._choose_rate(start, downhill, learning_rate(group, self._rule))
             eta, used = step.eta, None if step.eta is None else step.rate is not None
             changes = step.rate is not None or step.move is not None
             self._old = (start.clone() if old is None else old) if changes else None
