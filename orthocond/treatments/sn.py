@@ -20,6 +20,7 @@ from orthocond.host import double
 from orthocond.spectral.eigh import lower_eigh
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import to_matrix, wide
+from orthocond.treatments.layer.parametrized import remove_parametrization
 from orthocond.treatments.protocol import Treatment
 
 EPS = 1e-12
@@ -108,4 +109,4 @@ class SpectralNorm(Treatment):
     def restore(self, layer: nn.Module) -> nn.Module:
         """Remove the parametrization, and keep its present weight as a plain parameter."""
         with evaluation(layer):  # in training, a power iteration would change the weight
-            return parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            return remove_parametrization(layer)
