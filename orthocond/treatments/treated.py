@@ -88,6 +88,10 @@ class Treated:
         Lightning, if the optimizer calls it once. The parameter of a frozen layer may be added to
         the optimizer later (``add_param_group``).
 
+        Copies (``copy.deepcopy((model, optimizer, treated))``) are not bound, since torch copies no
+        hooks of an optimizer: bind the copied handle to the copied optimizer. If that is forgotten,
+        a warning says that the layer is not treated.
+
         Args:
             optimizer: an optimizer of torch, or a wrapper of one by accelerate or Lightning.
 

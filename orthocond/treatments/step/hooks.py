@@ -83,6 +83,10 @@ class StepHooks:
         self._step: Step | None = None
         self._old: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which is not bound: torch copies no hooks of an optimizer."""
+        return {**vars(self), "_handles": [], "_step": None, "_old": None}
+
     def check(self, optimizer: Optimizer) -> None:
         """Raise UserError if the treatments can't act on this optimizer's steps."""
         self._claim.check()
