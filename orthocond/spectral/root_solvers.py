@@ -46,7 +46,7 @@ def _by_eigh(P: Tensor, power: Power, eps: float, method: Method, strict: bool) 
     """Return the root by eigendecomposition; its factors are the eigenvalues and eigenvectors."""
     l, U, outcome = eigh(P, strict=strict)
     l = l + eps
-    if strict and power == "inv_sqrt":
+    if strict and power == "inv_sqrt" and l.numel():
         l = refuse(l, Refusal((l <= 0).any(), UserError, NO_INVERSE, l.min()))
     # Rounding can make zero eigenvalues of P negative. In a layer, eigenvalues of P below -eps / 2
     # count as -eps / 2, which bounds the amplification.

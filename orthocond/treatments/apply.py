@@ -74,12 +74,18 @@ def treat(
         UserError: the model is left unchanged, and one of these holds.
 
             - The layer, treatment or target is unknown, or two treatments exclude each other.
+            - The layer is inside DistributedDataParallel, DataParallel or FSDP: treat it before the
+              model is wrapped. It may be inside the module that torch.compile returns.
             - The list of layers is empty, or it names a layer twice.
             - The layer is of another kind, has groups (its weight is several matrices), has no
               shape yet (lazy), is quantised or complex, or is an embedding with sparse gradients.
+            - An earlier handle treats the layer's gradient or step, and so would this one; or this
+              one treats the weight. Name all treatments in one call, or ``remove`` the first.
             - The weight is frozen, made of several parameters, or computed elsewhere.
             - A treatment would parametrize or replace the weight, but the weight is parametrized
               already or another module holds it, too.
+            - ``ow``, which replaces the layer, would lose its hooks (a probe's, too) or a forward
+              of its own. Attach a ``ConditioningProbe`` after ``treat``.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from orthocond.errors import UserError
 from orthocond.layers.skew import SkewOrthogonalConv2d, check_kernel
+from orthocond.treatments.layer.checks import require_lossless
 from orthocond.treatments.protocol import Treatment
 
 
@@ -41,17 +43,29 @@ class OrthogonalWeight(Treatment):
                 f"got {layer}"
             )
         check_kernel(**_arguments(layer))
+        require_lossless(layer, "ow", nn.Conv2d)
 
     def replace(self, layer: nn.Module) -> nn.Module:
-        """Return a skew orthogonal convolution of the same shape."""
+        """Return a skew orthogonal convolution of the same shape; it keeps a frozen bias."""
         self.check(layer)
         assert isinstance(layer, nn.Conv2d)
         skew = SkewOrthogonalConv2d(
             layer.in_channels, layer.out_channels, bias=layer.bias is not None, **_arguments(layer)
         )
-        return skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
+        skew = skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
+        if layer.bias is not None and not layer.bias.requires_grad:
+            assert skew.bias is not None
+            with torch.no_grad():
+                skew.bias.copy_(layer.bias)
+            skew.bias.requires_grad_(False)
+        return skew
 
     def restore(self, layer: nn.Module) -> nn.Module:
-        """Return a plain convolution with the kernel that the layer uses in evaluation."""
+        """Return a plain convolution with the kernel that the layer uses in evaluation.
+
+        Raises:
+            UserError: the layer has hooks, which the plain convolution would lose.
+        """
         assert isinstance(layer, SkewOrthogonalConv2d)
+        require_lossless(layer, "remove", SkewOrthogonalConv2d)
         return layer.to_conv2d()

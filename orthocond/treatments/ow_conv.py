@@ -34,6 +34,7 @@ from torch.nn.utils import parametrize
 from orthocond.errors import DecompositionError, UserError
 from orthocond.host import Refusal, double, refuse
 from orthocond.spectral.roots import root
+from orthocond.treatments.layer.parametrized import remove_parametrization
 from orthocond.treatments.protocol import Treatment
 
 LIMIT = 1e-5
@@ -185,4 +186,4 @@ class OrthogonalConvolution(Treatment):
         blocks = layer.get_submodule("parametrizations.weight")
         blocks.original = nn.Parameter(blocks.get_parameter("original").detach().clone())
         with torch.no_grad():
-            return parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            return remove_parametrization(layer)

@@ -29,6 +29,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from orthocond.spectral.polar import polar_factor
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
+from orthocond.treatments.layer.parametrized import remove_parametrization
 from orthocond.treatments.protocol import Treatment
 
 
@@ -126,6 +127,6 @@ class StiefelWeight(Treatment):
     def restore(self, layer: nn.Module) -> nn.Module:
         """Remove the parametrization, and keep its present weight as a plain parameter."""
         with torch.no_grad():
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            remove_parametrization(layer)
         layer.get_parameter("weight").requires_grad_(True)
         return layer

@@ -29,7 +29,8 @@ class Step:
     Args:
         W: the parameter before the step, or the effective weight, as a matrix (out, in k k).
         G: the gradient after the gradient treatments, or the derivative of the effective weight
-            along this gradient, as a matrix (out, in k k).
+            along this gradient, as a matrix (out, in k k). It has the other sign if the optimizer
+            maximizes, so a plain step is W - lr G in any case.
         lr: learning rate of the parameter's group.
         eta: learning rate that a rule found, before its check against 0 and lr.
         rate: learning rate to take the step with; None takes the learning rate of the group.

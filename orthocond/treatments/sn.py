@@ -7,6 +7,11 @@ Note [Evaluation]
     shorter; a moving average of the weights alone leaves u and v of another W. With such vectors
     the averaged weight had norm 2.3 and 1.1 after 300 steps; divided by its exact norm it has
     norm 1.
+
+Note [Recomputation in the backward pass]
+    A training forward advances the power iteration. A forward that torch.utils.checkpoint repeats
+    in the backward must take u and v as the first left them: otherwise the gradient is that of
+    another weight. Compiled code must ask at run time, so there the iteration is an operator.
 """
 
 from __future__ import annotations
@@ -15,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from torch.utils.module_tracker import ModuleTracker
 
 from orthocond.host import double
 from orthocond.spectral.eigh import lower_eigh
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import to_matrix, wide
+from orthocond.treatments.layer.parametrized import remove_parametrization
 from orthocond.treatments.protocol import Treatment
 
 EPS = 1e-12
@@ -42,6 +49,30 @@ def largest_singular_value(A: Tensor) -> Tensor:
         B = double(A).nan_to_num(0, 0, 0)  # a decomposition of NaN would raise
         u = lower_eigh(B @ B.mT, strict=True).vectors[:, -1].to(A)
     return torch.linalg.vector_norm(A.mT @ u)
+
+
+def _iterate(W: Tensor, u_buffer: Tensor, v_buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """Update u and v by one power iteration, and return them in W's dtype.
+
+    In a backward pass they are not updated (Note [Recomputation in the backward pass]).
+    """
+    if ModuleTracker().is_bw:
+        return u_buffer.to(W.dtype, copy=True), v_buffer.to(W.dtype, copy=True)
+    u = F.normalize(torch.mv(W, v_buffer.to(W.dtype)), dim=0, eps=EPS).to(W.dtype)
+    v = F.normalize(torch.mv(W.mT, u), dim=0, eps=EPS).to(W.dtype)
+    u_buffer.copy_(u)
+    v_buffer.copy_(v)
+    return u, v
+
+
+_iterate_operator = torch.library.custom_op(
+    "orthocond::iterate", _iterate, mutates_args={"u_buffer", "v_buffer"}
+)
+
+
+@_iterate_operator.register_fake
+def _(W: Tensor, u_buffer: Tensor, v_buffer: Tensor) -> tuple[Tensor, Tensor]:
+    return W.new_empty(u_buffer.shape), W.new_empty(v_buffer.shape)
 
 
 class _OverNorm(nn.Module):
@@ -68,11 +99,8 @@ class _OverNorm(nn.Module):
     @torch.no_grad()
     def _iterate(self, W: Tensor) -> tuple[Tensor, Tensor]:
         """Update u and v by one power iteration, and return them."""
-        u = F.normalize(torch.mv(W, self._v.to(W.dtype)), dim=0, eps=EPS).to(W.dtype)
-        v = F.normalize(torch.mv(W.mT, u), dim=0, eps=EPS).to(W.dtype)
-        self._u.copy_(u)
-        self._v.copy_(v)
-        return u, v
+        iterate = _iterate_operator if torch.compiler.is_compiling() else _iterate
+        return iterate(W, self._u, self._v)
 
     def forward(self, weight: Tensor) -> Tensor:
         W = to_matrix(weight, self._kind)
@@ -108,4 +136,4 @@ class SpectralNorm(Treatment):
     def restore(self, layer: nn.Module) -> nn.Module:
         """Remove the parametrization, and keep its present weight as a plain parameter."""
         with evaluation(layer):  # in training, a power iteration would change the weight
-            return parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            return remove_parametrization(layer)

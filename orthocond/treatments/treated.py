@@ -88,6 +88,10 @@ class Treated:
         Lightning, if the optimizer calls it once. The parameter of a frozen layer may be added to
         the optimizer later (``add_param_group``).
 
+        Copies (``copy.deepcopy((model, optimizer, treated))``) are not bound, since torch copies no
+        hooks of an optimizer: bind the copied handle to the copied optimizer. If that is forgotten,
+        a warning says that the layer is not treated.
+
         Args:
             optimizer: an optimizer of torch, or a wrapper of one by accelerate or Lightning.
 
@@ -106,12 +110,17 @@ class Treated:
 
         Returns:
             The plain layer. Its parameters may be new: build a new optimizer to continue training.
+
+        Raises:
+            UserError: the layer of ``ow`` has hooks, which the plain layer would lose. The layer is
+                then still treated.
         """
-        self._hooks.unbind()
-        trains, layer = self.parameter.requires_grad, self.layer
+        reshaped = any(part.acts_on == "weight" for part in self._parts)
+        trains, layer = reshaped and self.parameter.requires_grad, self.layer
         for part in self._parts:
             layer = part.restore(layer)
-        if any(part.acts_on == "weight" for part in self._parts):
+        self._hooks.end()
+        if reshaped:
             layer.get_parameter("weight").requires_grad_(True)
             self._place.put(layer)
             self.parameter.requires_grad_(trains)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mpmath
@@ -150,3 +152,21 @@ def test_failures_and_a_bad_eps() -> None:
     with pytest.raises(oc.UserError, match="eps must be 0 or more and finite, got -1"):
         oc.matrix_power(S, 2.0, eps=-1.0)
     assert oc.matrix_log(S, eps=1.0).diagonal().tolist() == pytest.approx([math.log(5), 0.0])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 3), (2, 0, 3, 3)])
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "function",
+    [oc.matrix_sqrt, oc.matrix_inv_sqrt, oc.matrix_log]
+    + [partial(oc.matrix_power, p=p) for p in (-1.0, 0.5, 2.5)],
+)
+def test_an_empty_batch_has_an_empty_result_and_gradients(
+    function: Callable[..., Tensor], eps: float, shape: tuple[int, ...]
+) -> None:
+    P = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    F = function(P, eps=eps)
+    assert F.shape == shape and F.dtype == P.dtype
+    (g,) = torch.autograd.grad(F.sum(), P, create_graph=True)
+    (second,) = torch.autograd.grad(g.sum(), P)
+    assert g.shape == second.shape == shape

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrize
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -69,3 +72,24 @@ def test_averaged_weights_keep_the_property_of_the_treatment(treatments: str) ->
         assert all(torch.equal(t, state[n]) for n, t in layer.state_dict().items())  # unchanged
     weight = treated.weight()
     assert torch.equal(treated.remove().weight.detach().flatten(1), weight)
+
+
+@pytest.mark.parametrize("treatment", ["sn", "ow-stiefel", "ow-conv"])
+@pytest.mark.parametrize("others", [False, True])
+def test_remove_leaves_copies_as_they_were(treatment: str, others: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
+    treated = oc.treat(model, "0", treatment)
+    if others:  # the layer keeps another parametrization
+        parametrize.register_parametrization(model[0], "bias", nn.Tanh())
+    copies = [copy.deepcopy(model).eval(), AveragedModel(model).eval()]
+    x = torch.randn(2, 3, 6, 6)
+    expected = [other(x) for other in copies]
+    keys = [list(other.state_dict()) for other in copies]
+    plain = treated.remove()
+    assert isinstance(plain.weight, nn.Parameter)
+    assert others or type(plain) is nn.Conv2d
+    for other, y, names in zip(copies, expected, keys, strict=True):
+        assert torch.equal(other(x), y) and list(other.state_dict()) == names
+    torch.testing.assert_close(model.eval()(x), expected[0])
+    if not others:
+        oc.treat(model, "0", "sn")  # the layer can be treated again

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch.optim import SGD, Optimizer
-from toys import Toy, assert_same
+from toys import OPTIMIZERS, Toy, assert_same, every
 
 from orthocond.errors import UserError
 from orthocond.treatments.step.optimizers import unwrapped
@@ -74,3 +74,39 @@ def test_a_rate_may_be_a_tensor(treatment: str) -> None:
         number.step(), tensor.step()
         assert tensor.treated.last.eta == pytest.approx(number.treated.last.eta, nan_ok=True)
     assert_same(number.state(), tensor.state(), 1e-7)  # the tensor is float32
+
+
+@every
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("target", "closure"), [("parameter", False), ("weight", True)])
+def test_to_maximize_the_negative_loss_is_to_minimize_the_loss(
+    treatments: str, name: str, target: str, closure: bool
+) -> None:
+    down = Toy(treatments, OPTIMIZERS[name], target=target)
+    up = Toy(treatments, partial(OPTIMIZERS[name], maximize=True), target=target)
+    used = []
+
+    def negative() -> torch.Tensor:
+        up.optimizer.zero_grad()
+        loss = -(up.loss() + up.treated.penalty())
+        loss.backward()
+        return loss
+
+    for _ in range(4):
+        down.step()
+        if closure:
+            up.optimizer.step(negative)
+        else:
+            negative()
+            up.optimizer.step()
+        ours, expected = up.treated.last, down.treated.last
+        assert (ours is None) == (expected is None)
+        if expected is not None:
+            assert (ours.eta is None) == (expected.eta is None)
+            if expected.eta is not None:
+                assert ours.eta == pytest.approx(expected.eta, rel=1e-6, abs=1e-9, nan_ok=True)
+            assert ours.eta_used == expected.eta_used
+            used.append(expected.eta_used)
+    assert_same(up.state(), down.state(), 1e-10)
+    if treatments in ("olr-exact", "slow"):
+        assert any(used)  # the rule changes the step, so its sign matters

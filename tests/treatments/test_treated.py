@@ -12,6 +12,7 @@ from forked import in_forks
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.utils import prune
 from torch.nn.utils.parametrize import register_parametrization
 from torch.optim import SGD
 from torch.testing import assert_close
@@ -148,6 +149,39 @@ SHARDED = (
     "the parameter of layer '0' is sharded, and one process can't compute the singular values of "
     "a part: treat layers that are whole on every process"
 )
+
+
+@pytest.mark.parametrize(
+    ("change", "now"),
+    [
+        (lambda layer: prune.l1_unstructured(layer, "weight", 0.5), "weight_orig"),
+        (lambda layer: prune.random_structured(layer, "weight", 0.5, dim=0), "weight_orig"),
+        (nn.utils.parametrizations.weight_norm, "{0}original0 and {0}original1"),
+        (nn.utils.parametrizations.spectral_norm, "{0}original"),
+    ],
+)
+def test_a_weight_that_is_parametrized_later_is_named(
+    change: Callable[[nn.Module], nn.Module], now: str
+) -> None:
+    toy = Toy("nog")
+    change(toy.model[0])
+    toy.loss().backward()
+    now = now.format("parametrizations.weight.")
+    line = f"^layer '0' has the parameter {now} in the place of weight: change the parametrization"
+    for use in (toy.optimizer.step, toy.treated.penalty, lambda: toy.treated.bind(toy.optimizer)):
+        with pytest.raises(UserError, match=line):
+            use()
+    toy.treated.remove()  # lets the layer be treated again, if its weight is one parameter
+    toy.optimizer.step()
+    assert toy.treated.treatments == ()
+
+
+def test_a_parametrization_that_is_removed_later_is_named() -> None:
+    model = network()
+    first, second = oc.treat(model, "0", "sn"), oc.treat(model, "0", "nog")
+    first.remove()
+    with pytest.raises(UserError, match=r"the parameter weight in the place of parametrizations\."):
+        second.bind(SGD(model.parameters(), lr=0.1))
 
 
 def _refusal_of_a_shard(rank: int) -> str:

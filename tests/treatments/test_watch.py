@@ -174,3 +174,23 @@ def test_a_watched_model_is_copied_and_saved(treatments: str) -> None:
     buffer.seek(0)
     for other in (copy.deepcopy(toy.model), torch.load(buffer, weights_only=False)):
         assert_same(toy.state(), dict(other.state_dict()))
+
+
+@pytest.mark.parametrize("treatments", ["nog", "slow", "sn+rescale"])
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_copy_of_model_optimizer_and_handle_is_not_bound(treatments: str, bound: bool) -> None:
+    toy, plain = Toy(treatments), Toy(treatments)
+    toy.step(), plain.step()
+    toy.model, toy.optimizer, treated = copy.deepcopy((toy.model, toy.optimizer, toy.treated))
+    old, toy.treated = toy.treated, treated
+    if bound:
+        toy.treated.bind(toy.optimizer)
+        last = old.last
+        for _ in range(3):
+            assert toy.step() == plain.step()
+        assert_same(toy.state(), plain.state())
+        assert old.last is last  # the original is not treated by steps of the copy
+    else:
+        with pytest.warns(UserWarning, match="layer '0' is not treated: .* bind was never called"):
+            for _ in range(3):
+                toy.step()

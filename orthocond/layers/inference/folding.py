@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from orthocond.errors import DecompositionError, UserError
 from orthocond.host import double
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
-from orthocond.layers.inference.preceding import KINDS, layers_before, traces
+from orthocond.layers.inference.preceding import KINDS, computes_as, layers_before, traces
 from orthocond.layers.recalibration import unwrapped
 from orthocond.layers.skew import SkewOrthogonalConv2d
 
@@ -103,8 +103,13 @@ def _pointwise(norm: DecorrelatedBatchNorm, A: Tensor, mean: Tensor, bias: Tenso
     weight = rounded.reshape(new.weight.shape)  # (C, d, 1, ...)
     new.weight = nn.Parameter(weight, trains)
     new.bias = nn.Parameter((bias - _apply(double(rounded), mean)).to(rounded), trains)
-    vars(new).update({name: v for name, v in vars(norm).items() if name.startswith("_forward_")})
-    return new  # with the hooks of the whitening layer, which see what they saw before
+    return _with_hooks_of(norm, new)
+
+
+def _with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
+    """Return the new module with the forward hooks of the old, which see what they saw before."""
+    vars(new).update({name: v for name, v in vars(old).items() if name.startswith("_forward_")})
+    return new
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
@@ -143,10 +148,12 @@ def _with_plain_layers(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             _remove_parametrizations(module)
-        if isinstance(module, SkewOrthogonalConv2d) and not (
-            module.mode == "series" and module.kernel_size > 1
+        if (
+            isinstance(module, SkewOrthogonalConv2d)
+            and computes_as(module, SkewOrthogonalConv2d)
+            and not (module.mode == "series" and module.kernel_size > 1)
         ):
-            model = _replace(model, module, module.to_conv2d())
+            model = _replace(model, module, _with_hooks_of(module, module.to_conv2d()))
     return model
 
 
@@ -178,6 +185,8 @@ def _folded(model: nn.Module, merge: bool) -> nn.Module | None:
     for name, norm in list(model.named_modules()):
         if not isinstance(norm, DecorrelatedBatchNorm) or not norm.track_running_stats:
             continue
+        if not computes_as(norm, DecorrelatedBatchNorm):
+            continue
         layers = {id(pair.get(norm)): pair.get(norm) for pair in pairs}
         layer = next(iter(layers.values())) if len(layers) == 1 else None
         if layer is not None:
@@ -202,7 +211,11 @@ def fold(model: nn.Module) -> nn.Module:
     particular after a layer that is used twice or has hooks, after a grouped convolution whose
     groups it mixes, and in a model that ``torch.fx`` can't trace. ``SkewOrthogonalConv2d`` and
     layers with parametrizations (of this library or of torch) become plain layers with their
-    evaluation weights. Pooling stays.
+    evaluation weights. Pooling stays, and so does a subclass with a forward of its own.
+
+    Only calls of the copy equal those of the model. If other code uses the output of the layer
+    before whitening, it gets the whitened output: another method of the model, or a forward that
+    leaves whitening out after an attribute was changed. Set such attributes before ``fold``.
 
     The copy is in evaluation mode, whatever mode the model is in, and uses the running statistics.
     Its outputs equal those of ``model.eval()``, in float32 to about 1e-5. In half precision the

@@ -4,7 +4,8 @@ Note [Which layer comes before]
     torch.fx traces the forward. A layer is merged if it is called once, its output is the input of
     the whitening layer and of nothing else, and the forward does not read its tensors. A network
     that can't be traced keeps all its layers, and each whitening layer becomes a 1x1 convolution.
-    Arguments with a default value are traced as given and as left out.
+    Arguments with a default value are traced as given and as left out. Other calls are not seen:
+    another method of the model, or the forward after an attribute was changed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = type(m).__module__.startswith("orthocond.layers.")
+        own = own or (isinstance(m, DecorrelatedBatchNorm) and not m._modules)
         return own or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -53,6 +55,12 @@ def traces(model: nn.Module) -> list[tuple[fx.Graph, set[int]]]:
         except Exception:  # the forward of a stranger runs on proxies: anything may be raised
             return []
     return found
+
+
+def computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a module is of a kind, and its class has the forward of this kind."""
+    own = any(getattr(type(module), n) is not getattr(kind, n) for n in ("forward", "__call__"))
+    return isinstance(module, kind) and not own
 
 
 def _is_hooked(module: nn.Module) -> bool:

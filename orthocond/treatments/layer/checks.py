@@ -9,10 +9,17 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from orthocond.errors import UserError, unknown
+from orthocond.treatments.layer.claims import check_claims
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import KINDS
 from orthocond.treatments.layer.place import weight_parameters
 from orthocond.treatments.protocol import Treatment
+
+FORWARDS = ("__call__", "forward", "_conv_forward")
+"""Methods that define what a layer computes; ``_conv_forward`` is that of torch's convolutions."""
+
+WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule")
+"""Names of torch's wrappers, whose modules are slow to import."""
 
 
 def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
@@ -52,18 +59,56 @@ def names_of(model: nn.Module, module: nn.Module) -> list[str]:
     return [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
 
 
-def check_layer(model: nn.Module, name: str, module: nn.Module, parts: Iterable[Treatment]) -> None:
+def check_layer(model: nn.Module, name: str, module: nn.Module, parts: list[Treatment]) -> None:
     """Raise UserError if these treatments can't treat a layer.
 
     Neither the model nor the state of the random numbers changes.
     """
+    _check_wrappers(model, name, module)
     _check_kind(name, module)
     _check_parameter(name, module)
     reshaping = next((part.name for part in parts if part.acts_on == "weight"), None)
     if reshaping is not None:
         _check_reshaping(model, name, module, reshaping)
+    check_claims(name, module, parts)
     for part in parts:
         part.check(module)
+
+
+def require_lossless(layer: nn.Module, action: str, kind: type[nn.Module]) -> None:
+    """Raise UserError if another module in the layer's place would not do all that the layer does.
+
+    Args:
+        layer: the layer to be replaced.
+        action: what replaces it, for messages.
+        kind: the class whose forward the other module stands for.
+    """
+    own = any(getattr(type(layer), n, None) is not getattr(kind, n, None) for n in FORWARDS)
+    if own or "forward" in vars(layer):
+        raise UserError(
+            f"{action} replaces the layer, and the forward of this {type(layer).__name__} is its "
+            "own, which the new layer would lose: use ow-stiefel or ow-conv, which keep the layer"
+        )
+    if any("hooks" in name and bool(value) for name, value in vars(layer).items()):
+        raise UserError(
+            f"{action} replaces the layer, and this {type(layer).__name__} has hooks, which the "
+            "new layer would lose: remove them, or close the probe, and attach them again after it"
+        )
+
+
+def _check_wrappers(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Raise UserError if a wrapper for several processes or devices holds the layer already.
+
+    torch.compile's wrapper is no obstacle: it compiles a changed layer again.
+    """
+    for wrapper in model.modules():
+        kinds = {kind.__name__ for kind in type(wrapper).__mro__}
+        found = next((kind for kind in WRAPPERS if kind in kinds), None)
+        if found is not None and any(inner is module for inner in wrapper.modules()):
+            raise UserError(
+                f"layer {name!r} is inside {found}, which knows the untreated layer, so the "
+                "processes would train different weights: treat the model before it is wrapped"
+            )
 
 
 def _check_kind(name: str, module: nn.Module) -> None:

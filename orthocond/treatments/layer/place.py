@@ -50,10 +50,19 @@ class Place:
 
         Raises:
             UserError: the parameter is sharded. FSDP leaves a DTensor or a flat piece in its place,
-                or removes the parameter from its layer.
+                or removes the parameter from its layer. Or the weight was parametrized, pruned or
+                normalized after ``treat``, or an earlier parametrization was removed.
         """
         module, _, leaf = self._parameter.rpartition(".")
-        parameter = self.layer.get_submodule(module)._parameters.get(leaf)
+        owner = dict(self.layer.named_modules()).get(module)
+        parameter = None if owner is None else owner._parameters.get(leaf)
+        others = [n for n, _ in self.layer.named_parameters() if "bias" not in n.split(".")]
+        if parameter is None and others:
+            raise UserError(
+                f"layer {self.name!r} has the parameter {' and '.join(others)} in the place of "
+                f"{self._parameter}: change the parametrization of the weight (pruning and weight "
+                "norm, too) before treat, not afterwards"
+            )
         sharded = parameter is None or type(parameter).__name__ == "DTensor"
         if parameter is None or sharded or parameter.shape != self._shape:
             raise UserError(

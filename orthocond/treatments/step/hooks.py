@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from orthocond.errors import UserError
+from orthocond.treatments.layer.claims import Claim
 from orthocond.treatments.layer.effective import weight_and_derivative
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
 from orthocond.treatments.layer.place import Place
@@ -74,14 +75,21 @@ class StepHooks:
         self._rule = next((part.name for part in parts if part.acts_on == "step"), None)
         self._needed = any(part.acts_on in ("gradient", "step") for part in parts)
         self._handles: list[Any] = []
+        self._claim = Claim(place, parts)
+        self._claim.make()
         self._watch = Watch(place.name)
         if self._needed:
             self._watch.follow(place.parameter)
         self._step: Step | None = None
         self._old: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which is not bound: torch copies no hooks of an optimizer."""
+        return {**vars(self), "_handles": [], "_step": None, "_old": None}
+
     def check(self, optimizer: Optimizer) -> None:
         """Raise UserError if the treatments can't act on this optimizer's steps."""
+        self._claim.check()
         parameter = self._place.parameter
         group = group_of(optimizer, parameter)
         if group is None and parameter.requires_grad:
@@ -101,6 +109,7 @@ class StepHooks:
     def bind(self, optimizer: Optimizer) -> None:
         """Hook the treatments on an optimizer's step, and remove the hooks on any other."""
         self.unbind()
+        self._claim.make()
         if self._needed:
             self._watch.follow(self._place.parameter)
             self._watch.bound_to = type(optimizer).__name__
@@ -116,6 +125,11 @@ class StepHooks:
         self._handles = []
         self._watch.stop()
         self._watch.stepped()
+
+    def end(self) -> None:
+        """Remove the hooks, and let another handle treat the layer."""
+        self.unbind()
+        self._claim.end()
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -171,7 +185,9 @@ class StepHooks:
         eta = used = None
         if self._rule is not None:
             start = parameter.detach() if old is None else old
-            step = self._choose_rate(start, after, learning_rate(group, self._rule))
+            # An optimizer that maximizes steps along the gradient, so it descends along -G.
+            downhill = -after if group.get("maximize") else after
+            step = self._choose_rate(start, downhill, learning_rate(group, self._rule))
             eta, used = step.eta, None if step.eta is None else step.rate is not None
             changes = step.rate is not None or step.move is not None
             self._old = (start.clone() if old is None else old) if changes else None

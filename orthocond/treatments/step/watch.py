@@ -44,6 +44,17 @@ class Watch:
             self._parameter = parameter
             self._handle = parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, whose parameter has no hook and which no optimizer calls."""
+        return {**vars(self), "_handle": None, "bound_to": None, "_seen": None, "_missed": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Let a copy watch the copied parameter."""
+        parameter = state["_parameter"]
+        vars(self).update(state, _parameter=None)
+        if parameter is not None:
+            self.follow(parameter)
+
     def stop(self) -> None:
         """Stop watching the parameter."""
         if self._handle is not None:
