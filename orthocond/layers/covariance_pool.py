@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orthocond.errors import UserError, require_floating, unknown
-from orthocond.host import double
+from orthocond.host import double, full_precision
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.covariance.functions import covariance_function
@@ -286,7 +286,7 @@ class GlobalCovariancePool2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, in, H, W) to (B, d (d + 1) / 2), or to (B, d) for ``average``."""
         _check(x, self.root.solver)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             x = x.to(self.norm.weight.dtype)
             Q = self.root(self.relu(self.norm(self.reduction(x))))
             if Q.dim() == 2:
