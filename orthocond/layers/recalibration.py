@@ -21,6 +21,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
+from orthocond.host import full_precision
 from orthocond.layers.batch_norms import spatial_of
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
 from orthocond.layers.moments import Moments, moments, no_moments
@@ -137,7 +138,8 @@ def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> 
         require_floating(x, f"an input of layer {name!r}")
         _require_shape(x, name, layer)
         x = as_images(x if x.dtype == torch.float64 else x.float())
-        total = total.plus(moments(x, groups))
+        with full_precision(x):  # the model, or the caller, may run it under autocast
+            total = total.plus(moments(x, groups))
         raise _Reached
 
     hook = layer.register_forward_pre_hook(take)

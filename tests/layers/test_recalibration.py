@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import orthocond as oc
 from orthocond.errors import UserError
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.layers.moments import CHUNK
 from orthocond.layers.recalibration import recalibrate
 from orthocond.spectral.eigh import DecompositionError
 
@@ -389,3 +390,19 @@ def test_synchronised_batch_norm_is_recalibrated_as_plain_batch_norm_is():
     recalibrate(synchronised, [images], layers=["1"])
     for name, value in synchronised.state_dict().items():
         assert torch.equal(value, expected[name])
+
+
+@pytest.mark.parametrize("norm", [DecorrelatedBatchNorm2d, nn.BatchNorm2d])
+def test_autocast_does_not_round_the_statistics(norm):
+    """Batches above CHUNK elements are not converted to float64 before the products."""
+    torch.manual_seed(0)
+    images = torch.randn(9, 8, 128, 128) * torch.logspace(0, -2, 8).view(8, 1, 1) + 1
+    assert images.numel() > CHUNK
+    model = nn.Sequential(norm(8))
+    with torch.autocast("cpu", torch.bfloat16):
+        recalibrate(model, [images], ["0"])
+    P = images.double().transpose(0, 1).flatten(1).cov()
+    if norm is nn.BatchNorm2d:
+        assert torch.allclose(model[0].running_var.double(), P.diag(), rtol=1e-5, atol=0)
+    else:
+        assert torch.allclose(model[0].running_covariance[0].double(), P, rtol=1e-5, atol=1e-7)
