@@ -112,8 +112,13 @@ class RunningStatistics(nn.Module):
             return exported_root(double(P), "inv_sqrt", self.eps, self.method)
         if is_traced():
             return self._root(double(P))[0].value
-        by_host = self._host_may_wait
-        return self._roots.get(lambda P, _: self._root(double(P))[0].value, (P,), P.dtype, by_host)
+        return self._roots.get(
+            lambda P, _: self._root(double(P))[0].value,
+            (P,),
+            P.dtype,
+            self._host_may_wait,
+            (self.eps, self.method),
+        )
 
     def _running_map(self, dtype: torch.dtype) -> Tensor:
         """Return diag(gamma) times the root (groups, d, d), differentiable in gamma."""
@@ -128,7 +133,8 @@ class RunningStatistics(nn.Module):
         if is_traced() or (weight is not None and is_derived(weight)):
             return scaled()
         sources = (P,) if weight is None else (P, weight)
-        return self._maps.get(scaled, sources, dtype, self._host_may_wait)
+        settings = (self.eps, self.method)
+        return self._maps.get(scaled, sources, dtype, self._host_may_wait, settings)
 
     def _evaluate(self, x: Tensor) -> Tensor:
         """Return the whitened images x (B, C, H, W), float32 or float64."""

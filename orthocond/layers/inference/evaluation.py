@@ -60,6 +60,7 @@ def exported_root(P: Tensor, power: Power, eps: float, method: Method) -> Tensor
 class _Entry(NamedTuple):
     copies: tuple[Tensor, ...]
     dtype: torch.dtype
+    settings: tuple[object, ...]
     value: Tensor
     sources: tuple[weakref.ReferenceType[Tensor], ...]  # to the tensors that were copied
     versions: tuple[int | None, ...]  # of these tensors; None if they can't be relied on
@@ -114,6 +115,7 @@ class Cache:
         sources: tuple[Tensor, ...],
         dtype: torch.dtype,
         by_host: bool,
+        settings: tuple[object, ...] = (),
     ) -> Tensor:
         """Return ``compute(*sources, dtype)``, from the cache if possible, without a gradient.
 
@@ -122,12 +124,14 @@ class Cache:
             sources: the tensors that it takes.
             dtype: of the result.
             by_host: True if the host may wait for the comparison of the sources with their copies.
+            settings: what else the result depends on; a value of other settings is not returned.
         """
         if not all(map(_has_entries, sources)):
             with torch.no_grad():
                 return compute(*sources, dtype)
         entry = self._entry
-        if entry and entry.dtype == dtype and all(map(_alike, sources, entry.copies)):
+        fits = entry and entry.dtype == dtype and entry.settings == settings
+        if entry and fits and all(map(_alike, sources, entry.copies)):
             if by_host:
                 if all(map(torch.equal, sources, entry.copies)):
                     return entry.value
@@ -139,7 +143,9 @@ class Cache:
         with torch.inference_mode(False), torch.no_grad():  # gradients can't use what it makes
             copies = tuple(t.detach().clone() for t in sources)
             value = compute(*copies, dtype)
-        self._entry = _Entry(copies, dtype, value, tuple(map(weakref.ref, sources)), versions)
+        self._entry = _Entry(
+            copies, dtype, settings, value, tuple(map(weakref.ref, sources)), versions
+        )
         return value
 
     @staticmethod

@@ -363,7 +363,21 @@ def test_the_cached_path_is_the_uncached_one_to_the_bit(
     found()  # fills the caches
     cached = found()
     monkeypatch.setattr(
-        Cache, "get", lambda self, compute, sources, dtype, by_host: compute(*sources, dtype)
+        Cache, "get", lambda self, compute, sources, dtype, *_: compute(*sources, dtype)
     )
     for a, b in zip(cached, found(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("by_host", [True, False])
+def test_a_change_of_eps_or_of_the_solver_is_noticed(by_host: bool, monkeypatch) -> None:
+    if not by_host:
+        as_on_a_gpu(monkeypatch)
+    layer, x = trained(eps=1e-5), images(3)
+    large = torch.cat([x] * (CHUNK // x.numel() + 1))
+    layer(x), layer(large)
+    layer.eps = 0.5
+    for batch in (x, large):  # one path has a cache of the map, the other of the root
+        torch.testing.assert_close(layer(batch), plain(layer, batch))
+    layer.method = trained(solver="newton-schulz", steps=1).method
+    assert (layer(x) - plain(layer, x)).norm() > 0.01 * plain(layer, x).norm()
