@@ -160,6 +160,12 @@ class RunningStatistics(nn.Module):
                 setattr(self, name, statistics.to(after.device, torch.float32))
         return self
 
+    def _widen_running_stats(self) -> None:
+        """Convert running statistics of half precision to float32."""
+        for name, statistics in list(self.named_buffers()):
+            if statistics.is_floating_point() and statistics.dtype.itemsize < 4:
+                setattr(self, name, statistics.float())
+
     @torch.no_grad()
     def _move_running_stats(
         self, mean: Tensor, matrix: Tensor, momentum: float | Tensor = 1.0
@@ -195,6 +201,8 @@ class RunningStatistics(nn.Module):
     ) -> None:
         """Load the layer's tensors; convert a running covariance to a root, or a root to it.
 
+        The running statistics are at least float32, also with ``assign`` and a state in half
+        precision.
         The tensors of a batch norm are an error with or without ``strict``: without it, torch would
         load the mean and ignore the variance.
         """
@@ -216,6 +224,7 @@ class RunningStatistics(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        self._widen_running_stats()  # ``assign`` puts the tensors of the state in their place
 
     def _converted(self, matrix: Tensor) -> Tensor:
         """Return the root of a running covariance (groups, d, d), or the covariance of a root."""
