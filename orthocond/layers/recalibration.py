@@ -191,6 +191,24 @@ def _recalibrate_layer(run: Run, name: str, layer: Norm, batches: Iterator[Any])
         buffers["running_var"].copy_(covariance[0].diagonal())
 
 
+def _restore(module: nn.Module, flags: Mapping[nn.Module, bool]) -> None:
+    """Give all modules inside of a module their own training flags, by calls of ``train``.
+
+    A module may do more than set its flag there, as a LoRA layer that merges its weights does.
+    """
+    flag, inside = flags[module], list(module.modules())
+    if all(m.training == flags[m] for m in inside):
+        return
+    if all(flags[m] == flag for m in inside):
+        module.train(flag)
+        return
+    if type(module).train is not nn.Module.train:
+        module.train(flag)
+    module.training = flag
+    for child in module.children():
+        _restore(child, flags)
+
+
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     flags = {module: module.training for module in model.modules()}
@@ -202,8 +220,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         with torch.no_grad(), eager:
             yield
     finally:
-        for module, training in flags.items():
-            module.training = training
+        _restore(model, flags)
 
 
 def recalibrate(

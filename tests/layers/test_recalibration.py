@@ -146,6 +146,35 @@ def test_only_the_layers_before_run_and_in_evaluation_mode():
     assert model[1].num_batches_tracked == 0
 
 
+class Merging(nn.Linear):
+    """A layer that does more in ``train`` than set a flag, as those of loralib do."""
+
+    def __init__(self, width):
+        super().__init__(width, width)
+        self.merged = False
+
+    def train(self, mode=True):
+        self.merged = not mode
+        return super().train(mode)
+
+
+@pytest.mark.parametrize("frozen", [[], ["0"], ["1.0"], ["1"], ["", "1.0"], ["1", "2"]])
+def test_modules_that_override_train_are_told(frozen):
+    inner = nn.Sequential(Merging(3), Merging(3))
+    model = nn.Sequential(Merging(3), inner, nn.Sequential(inner[1], nn.BatchNorm1d(3)))
+    model.append(oc.DecorrelatedBatchNorm1d(3))
+    for name in frozen:
+        model.get_submodule(name).eval()
+    if "" in frozen:
+        inner[1].train()
+    flags = [m.training for m in model.modules()]
+    recalibrate(model, [torch.randn(20, 3)])
+    assert [m.training for m in model.modules()] == flags
+    for module in model.modules():
+        if isinstance(module, Merging):
+            assert module.merged is not module.training
+
+
 def test_bad_input_is_named():
     images = [torch.randn(4, 3, 2, 2)]
     whitened = nn.Sequential(DecorrelatedBatchNorm2d(3))
