@@ -128,25 +128,34 @@ def _in_forward_order(run: Run, targets: dict[str, Norm], batches: Iterator[Any]
 
 
 def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> Moments:
-    """Return the moments of the layer's input over all batches of all processes."""
+    """Return the moments of the layer's input over all batches of all processes.
+
+    The first batch runs through the whole model, to count the calls of the layer. With a single
+    one, the other passes end at the layer.
+    """
     groups = layer.groups if isinstance(layer, DecorrelatedBatchNorm) else 1
     total = no_moments(layer.num_features, groups, next(layer.buffers()).device)
+    calls = most = 0  # of the layer: in this forward pass, and in any so far
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal total
+        nonlocal total, calls
         x = inputs[0]
         require_floating(x, f"an input of layer {name!r}")
         _require_shape(x, name, layer)
         x = as_images(x if x.dtype == torch.float64 else x.float())
         with full_precision(x):  # the model, or the caller, may run it under autocast
             total = total.plus(moments(x, groups))
-        raise _Reached
+        calls += 1
+        if most == 1:
+            raise _Reached
 
     hook = layer.register_forward_pre_hook(take)
     try:
         for batch in batches:
+            calls = 0
             with contextlib.suppress(_Reached):
                 run(batch)
+            most = max(most, calls)
     finally:
         hook.remove()
     return total.reduced()
@@ -231,9 +240,11 @@ def recalibrate(
 ) -> None:
     """Replace the running statistics of layers by the exact statistics of the given batches.
 
-    The model runs in evaluation mode, and each pass ends at the layer to recalibrate. Several
-    layers are processed in forward order, so that a layer sees the new statistics of the layers
-    before it. The training flags of all modules are restored.
+    The model runs in evaluation mode. After the first batch each pass ends at the layer to
+    recalibrate, unless the model calls the layer more than once in a pass (branches that share it,
+    for example): then all of its calls count. Several layers are processed in forward order, so
+    that a layer sees the new statistics of the layers before it. The training flags of all modules
+    are restored, by calls of ``train``.
 
     Args:
         model: a model on any device. It may be inside AveragedModel, DistributedDataParallel,

@@ -136,14 +136,41 @@ def test_only_the_layers_before_run_and_in_evaluation_mode():
             return x
 
     seen: list[tuple[bool, bool]] = []
-    head = nn.Linear(1, 1)  # would refuse the features
-    model = nn.Sequential(Watch(), DecorrelatedBatchNorm2d(3), head)
+    model = nn.Sequential(Watch(), DecorrelatedBatchNorm2d(3), Watch())
     model.train()
     model[2].eval()
     recalibrate(model, torch.randn(12, 3, 2, 2).split(4))
-    assert seen == [(False, False)] * 3
+    assert seen == [(False, False)] * 4  # the first batch shows that the layer is called once
     assert [m.training for m in model.modules()] == [True, True, True, False]
     assert model[1].num_batches_tracked == 0
+
+
+class Siamese(nn.Module):
+    """Branches that share a convolution and a norm; the second is there for a part of the calls."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), norm(4)
+
+    def forward(self, *images):
+        return sum(self.norm(self.conv(x)) for x in images)
+
+
+@pytest.mark.parametrize("norm", [DecorrelatedBatchNorm2d, nn.BatchNorm2d])
+@pytest.mark.parametrize("counts", [(2, 2, 2), (2, 1, 2), (3, 2, 1, 1, 3)])
+def test_all_calls_of_a_shared_layer_count(norm, counts):
+    torch.manual_seed(0)
+    model = Siamese(norm)
+    batches = [[(i + 1) * torch.randn(5, 3, 4, 4) + i for i in range(n)] for n in counts]
+    recalibrate(model, batches, ["norm"], forward=lambda model, batch: model(*batch))
+    with torch.no_grad():
+        x = model.conv(torch.cat([part for batch in batches for part in batch]))
+    x = x.transpose(0, 1).flatten(1)
+    assert torch.allclose(model.norm.running_mean, x.mean(1), atol=1e-5)
+    if norm is nn.BatchNorm2d:
+        assert torch.allclose(model.norm.running_var, x.var(1), rtol=1e-5)
+    else:
+        assert torch.allclose(model.norm.running_covariance[0], x.cov(), rtol=1e-5, atol=1e-5)
 
 
 class Merging(nn.Linear):
