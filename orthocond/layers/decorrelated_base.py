@@ -192,8 +192,9 @@ class DecorrelatedBatchNorm(RunningStatistics):
             matrix = root.value
         self._move_running_stats(mean, matrix)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Whiten x (B, C, ...)."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Whiten the input (B, C, ...), which has the name that it has in a batch norm."""
+        x = input
         require_floating(x, "an input")
         require_shape(x, self.spatial, self.num_features)
         if torch.is_autocast_enabled(x.device.type):

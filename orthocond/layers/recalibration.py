@@ -137,9 +137,9 @@ def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> 
     total = no_moments(layer.num_features, groups, next(layer.buffers()).device)
     calls = most = 0  # of the layer: in this forward pass, and in any so far
 
-    def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def take(module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         nonlocal total, calls
-        x = inputs[0]
+        x = next(iter((*args, *named.values())))
         require_floating(x, f"an input of layer {name!r}")
         _require_shape(x, name, layer)
         x = as_images(x if x.dtype == torch.float64 else x.float())
@@ -149,7 +149,7 @@ def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> 
         if most == 1:
             raise _Reached
 
-    hook = layer.register_forward_pre_hook(take)
+    hook = layer.register_forward_pre_hook(take, with_kwargs=True)
     try:
         for batch in batches:
             calls = 0

@@ -173,6 +173,29 @@ def test_all_calls_of_a_shared_layer_count(norm, counts):
         assert torch.allclose(model.norm.running_covariance[0], x.cov(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("norm", [*WHITENING.values(), nn.BatchNorm2d])
+def test_a_layer_may_be_called_with_a_keyword(norm):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = norm(4)
+
+        def forward(self, x):
+            return self.norm(input=x)
+
+    torch.manual_seed(0)
+    x, model = torch.randn(6, 4, 3, 3), Named()
+    x = x if norm is nn.BatchNorm2d else shaped(model.norm, x)
+    other = copy.deepcopy(model)
+    recalibrate(model, [x], ["norm"])
+    recalibrate(nn.Sequential(other.norm), [x], ["0"])
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+    expected = other.eval().norm(x)
+    assert torch.equal(model.eval()(x), expected)
+    if norm is not nn.BatchNorm2d:
+        assert torch.allclose(oc.fold(model)(x), expected, atol=1e-5)
+
+
 class Merging(nn.Linear):
     """A layer that does more in ``train`` than set a flag, as those of loralib do."""
 
