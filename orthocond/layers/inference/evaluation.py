@@ -23,7 +23,8 @@ Note [Exported root]
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -47,6 +48,29 @@ def is_traced() -> bool:
 def is_exported() -> bool:
     """Return whether the operations of this moment become part of a graph for another runtime."""
     return is_exporting() or torch.jit.is_tracing()
+
+
+def in_transform() -> bool:
+    """Return whether a transform of torch.func, or torch.vmap, runs. Not for traced code."""
+    return torch._C._are_functorch_transforms_active()
+
+
+@contextmanager
+def outside_transforms(t: Tensor) -> Iterator[Tensor]:
+    """Yield the plain tensor inside of t, in a context where no transform of torch.func runs.
+
+    Within a transform every result is wrapped, even that of plain tensors. A wrapped tensor is
+    useless after the transform, and can't be added to a plain one in place.
+    """
+    if not in_transform():
+        yield t
+        return
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    with temporarily_clear_interpreter_stack():
+        yield t
 
 
 def exported_root(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
@@ -143,6 +167,8 @@ class Cache:
         with torch.inference_mode(False), torch.no_grad():  # gradients can't use what it makes
             copies = tuple(t.detach().clone() for t in sources)
             value = compute(*copies, dtype)
+        if in_transform() or type(value) is not Tensor:  # a wrapped or a fake value
+            return value
         self._entry = _Entry(
             copies, dtype, settings, value, tuple(map(weakref.ref, sources)), versions
         )
