@@ -15,11 +15,13 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from orthocond.host import double, has_float64
 from orthocond.layers.inference.evaluation import (
     Cache,
     exported_root,
+    in_transform,
     is_derived,
     is_exported,
     is_traced,
@@ -140,7 +142,8 @@ class RunningStatistics(nn.Module):
         """Return the whitened images x (B, C, H, W), float32 or float64."""
         mean = self.running_mean
         bias = self.bias if self.affine else torch.zeros_like(mean)
-        if is_traced() or x.numel() <= CHUNK or x.device.type != "cpu":
+        small = x.numel() <= CHUNK or x.device.type != "cpu"
+        if is_traced() or small or in_transform() or forward_ad._current_level >= 0:
             return whiten_by_constants(x, self._running_map(x.dtype), bias, mean)
         weight = self.weight if self.affine else torch.ones_like(mean)
         # Copy: a later step changes the running mean, and this step's gradient needs the old one.

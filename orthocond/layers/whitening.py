@@ -28,7 +28,9 @@ import torch
 from torch import Tensor
 
 from orthocond.distributed import reduced
+from orthocond.errors import UserError
 from orthocond.host import double, double_sum, full_precision
+from orthocond.layers.inference.evaluation import in_transform
 from orthocond.layers.moments import by_group, centred
 from orthocond.spectral.lyapunov import builds_graph, first_only
 from orthocond.spectral.root_solvers import (
@@ -188,5 +190,14 @@ def whiten(x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
         weight: gamma (C,).
         bias: beta (C,).
         by: the statistics. If they are those of x, the gradient goes through them.
+
+    Raises:
+        UserError: it is called inside of a transform of torch.func.
     """
-    return _Whiten.apply(x, weight, bias, by)
+    if not torch.compiler.is_compiling() and in_transform():
+        raise UserError(
+            "whitening by the statistics of the batch works with torch.autograd, and not inside of "
+            "torch.func or torch.vmap: call eval(), or use torch.autograd.grad"
+        )
+    y: Tensor = _Whiten.apply(x, weight, bias, by)
+    return y

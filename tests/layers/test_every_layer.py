@@ -139,6 +139,16 @@ def test_emptied_and_reset_it_is_as_new(name: str) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_are_inferred_on_the_meta_device(name: str, training: bool) -> None:
+    layer, x = on_meta(name).train(training), inputs(name).to("meta").requires_grad_()
+    y = layer(x)
+    assert y.is_meta and y.shape == trained(name)(inputs(name)).shape
+    y.sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape
+
+
+@EVERY
 def test_copies(name: str) -> None:
     expected = trained(name)
     for ours in (copy.deepcopy(expected), pickle.loads(pickle.dumps(expected))):

@@ -55,6 +55,11 @@ def in_transform() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def is_wrapped(t: Tensor) -> bool:
+    """Return whether t is a tensor of a transform of torch.func, outside of traced code."""
+    return not is_traced() and torch._C._functorch.is_functorch_wrapped_tensor(t)
+
+
 @contextmanager
 def outside_transforms(t: Tensor) -> Iterator[Tensor]:
     """Yield the plain tensor inside of t, in a context where no transform of torch.func runs.
