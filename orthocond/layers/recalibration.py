@@ -240,11 +240,9 @@ def recalibrate(
 ) -> None:
     """Replace the running statistics of layers by the exact statistics of the given batches.
 
-    The model runs in evaluation mode. After the first batch each pass ends at the layer to
-    recalibrate, unless the model calls the layer more than once in a pass (branches that share it,
-    for example): then all of its calls count. Several layers are processed in forward order, so
-    that a layer sees the new statistics of the layers before it. The training flags of all modules
-    are restored, by calls of ``train``.
+    The model runs in evaluation mode. After the first batch each pass ends at the layer, unless
+    the model calls it more than once: then all calls count. Several layers are processed in forward
+    order, so that each sees the new statistics of those before it. Training flags are restored.
 
     Args:
         model: a model on any device. It may be inside AveragedModel, DistributedDataParallel,
