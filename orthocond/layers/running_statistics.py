@@ -35,6 +35,13 @@ from orthocond.spectral.root_solvers import Method, Root, Solver
 Running = Literal["covariance", "root"]
 
 
+def _widen_buffers(layer: nn.Module) -> None:
+    """Convert running statistics of half precision to float32."""
+    for name, statistics in list(layer.named_buffers()):
+        if statistics.is_floating_point() and statistics.dtype.itemsize < 4:
+            setattr(layer, name, statistics.float())
+
+
 class RunningStatistics(nn.Module):
     """Base of a whitening layer: its running statistics."""
 
@@ -163,12 +170,6 @@ class RunningStatistics(nn.Module):
                 setattr(self, name, statistics.to(after.device, torch.float32))
         return self
 
-    def _widen_running_stats(self) -> None:
-        """Convert running statistics of half precision to float32."""
-        for name, statistics in list(self.named_buffers()):
-            if statistics.is_floating_point() and statistics.dtype.itemsize < 4:
-                setattr(self, name, statistics.float())
-
     @torch.no_grad()
     def _move_running_stats(
         self, mean: Tensor, matrix: Tensor, momentum: float | Tensor = 1.0
@@ -227,7 +228,7 @@ class RunningStatistics(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self._widen_running_stats()  # ``assign`` puts the tensors of the state in their place
+        _widen_buffers(self)  # ``assign`` puts the tensors of the state in their place
 
     def _converted(self, matrix: Tensor) -> Tensor:
         """Return the root of a running covariance (groups, d, d), or the covariance of a root."""
