@@ -17,6 +17,7 @@ Note [No float64]
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,23 @@ def has_float64(device: torch.device) -> bool:
 def wide_device(device: torch.device) -> torch.device:
     """Return the device, or the CPU if it has no float64 (Note [No float64])."""
     return device if has_float64(device) else CPU
+
+
+def full_precision(t: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which autocast does not round products on t's device.
+
+    A backward pass needs it even if its forward pass ran in one: autograd has the autocast of the
+    caller of ``backward``, and torch.compile that of the caller of the model.
+
+    Example:
+        >>> x = torch.ones(2, 2)
+        >>> with torch.autocast("cpu"), full_precision(x):
+        ...     (x @ x).dtype
+        torch.float32
+    """
+    if t.device.type == "meta":  # torch.autocast refuses it
+        return nullcontext()
+    return torch.autocast(t.device.type, enabled=False)
 
 
 def with_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -112,6 +130,8 @@ def refuse(value: Tensor, *refusals: Refusal) -> Tensor:
             value = _operator(value, flag, number, error is UserError, line)
         return value
     flags = [refusal.flag for refusal in refusals]
+    if flags[0].is_meta:  # there is nothing to check
+        return value
     if flags[0] if len(flags) == 1 else torch.stack(flags).any():
         for refusal in refusals:
             if refusal.flag:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orthocond.errors import UserError, require_floating, unknown
-from orthocond.host import double
+from orthocond.host import double, full_precision
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.covariance.functions import covariance_function
@@ -201,9 +201,8 @@ class GlobalCovariancePool2d(nn.Module):
 
     A 1x1 convolution (the Pre-SVD layer), batch norm and ReLU reduce the channels to d. Then
     Q = (X J X^T)^(1/2) is computed per sample, with an exact gradient (eqs. 2 and 44), or another
-    power or the logarithm. The layer is
-    a drop-in replacement for global average pooling, with d (d + 1) / 2 output features instead of
-    one per channel.
+    power or the logarithm. The layer is a drop-in replacement for global average pooling, with
+    d (d + 1) / 2 output features instead of one per channel.
 
     Under autocast the layer computes in float32, and the spectral part always uses float64, on the
     CPU if the device has none (MPS). A sample that can't be decomposed gives zeros, passes no
@@ -283,12 +282,18 @@ class GlobalCovariancePool2d(nn.Module):
         """Counters of failed decompositions, one count per sample."""
         return self.root.outcomes
 
+    def _reduction_dtype(self) -> torch.dtype:
+        # A parametrized weight is computed anew at each access, so take its parameter.
+        dtypes = [p.dtype for p in self.reduction.parameters() if p.is_floating_point()]
+        return dtypes[0] if dtypes else self.norm.weight.dtype
+
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, in, H, W) to (B, d (d + 1) / 2), or to (B, d) for ``average``."""
         _check(x, self.root.solver)
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.norm.weight.dtype)
-            Q = self.root(self.relu(self.norm(self.reduction(x))))
+        with full_precision(x):
+            dtype = self._reduction_dtype()  # a batch norm may stay in float32 in a half network
+            x = self.reduction(x.to(dtype)).to(self.norm.weight.dtype)
+            Q = self.root(self.relu(self.norm(x))).to(dtype)
             if Q.dim() == 2:
                 return Q
             # index_select has a four times faster backward pass than Q[:, rows, columns].

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from orthocond.distributed import is_distributed
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.host import double
+from orthocond.host import double, full_precision
 from orthocond.layers.batch_norms import require_plain_forward, require_replaceable
+from orthocond.layers.inference.evaluation import is_wrapped
 from orthocond.layers.moments import moments
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.layers.running_statistics import Running, RunningStatistics, adopt
@@ -192,17 +193,19 @@ class DecorrelatedBatchNorm(RunningStatistics):
             matrix = root.value
         self._move_running_stats(mean, matrix)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Whiten x (B, C, ...)."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Whiten the input (B, C, ...), which has the name that it has in a batch norm."""
+        x = input
         require_floating(x, "an input")
         require_shape(x, self.spatial, self.num_features)
-        if torch.is_autocast_enabled(x.device.type):
-            with torch.autocast(x.device.type, enabled=False):
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+            with full_precision(x):
                 return self.forward(x)
         dtype, shape = x.dtype, x.shape
         x = as_images(x)
         x = x if dtype in (torch.float32, torch.float64) else x.float()
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        # vmap does not know the memory format.
+        channels_last = not is_wrapped(x) and x.is_contiguous(memory_format=torch.channels_last)
         x = x if channels_last else x.contiguous()
         if self.track_running_stats and not self.training:
             return from_images(self._evaluate(x).to(dtype), shape)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orthocond.layers.inference.evaluation import is_exported
+from orthocond.layers.inference.evaluation import is_exported, outside_transforms
 from orthocond.spectral.eigh import Outcome
+
+
+def _count(outcome: Tensor) -> Tensor:
+    """Return the numbers (2,) of matrices that failed at first, and that have no result."""
+    failed = outcome == int(Outcome.FAILED)
+    return torch.stack([(outcome != int(Outcome.OK)).sum(), failed.sum()])
 
 
 class SpectralOutcomes:
     """Counters of the matrices whose decomposition failed at the first attempt.
 
     They are kept on the device of the matrices. Counting does not wait for the device; reading an
-    attribute does. An exported graph does not count.
+    attribute does. An exported graph does not count, nor does a pass over shapes only (meta and
+    fake tensors). Inside of torch.func and torch.vmap all matrices of a batch count.
 
     Attributes:
         failures: number of matrices that held NaN or Inf, or whose first attempt did not converge,
@@ -37,8 +44,14 @@ class SpectralOutcomes:
         """Count the outcomes (...) of a batch of matrices, int8 values of ``Outcome``."""
         if is_exported():
             return
-        failed = outcome == int(Outcome.FAILED)
-        found = torch.stack([(outcome != int(Outcome.OK)).sum(), failed.sum()])
+        if torch.compiler.is_compiling():
+            self._add(outcome)
+        elif type(outcome) is Tensor and not outcome.is_meta:  # a fake count would be kept
+            with outside_transforms(outcome) as plain:
+                self._add(plain)
+
+    def _add(self, outcome: Tensor) -> None:
+        found = _count(outcome)
         if outcome.device not in self._counts:
             with torch.inference_mode(False):  # a counter made in it could not change outside it
                 self._counts[outcome.device] = torch.zeros_like(found)

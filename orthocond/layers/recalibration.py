@@ -21,6 +21,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
+from orthocond.host import full_precision
 from orthocond.layers.batch_norms import spatial_of
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
 from orthocond.layers.moments import Moments, moments, no_moments
@@ -127,24 +128,34 @@ def _in_forward_order(run: Run, targets: dict[str, Norm], batches: Iterator[Any]
 
 
 def _input_moments(run: Run, name: str, layer: Norm, batches: Iterator[Any]) -> Moments:
-    """Return the moments of the layer's input over all batches of all processes."""
+    """Return the moments of the layer's input over all batches of all processes.
+
+    The first batch runs through the whole model, to count the calls of the layer. With a single
+    one, the other passes end at the layer.
+    """
     groups = layer.groups if isinstance(layer, DecorrelatedBatchNorm) else 1
     total = no_moments(layer.num_features, groups, next(layer.buffers()).device)
+    calls = most = 0  # of the layer: in this forward pass, and in any so far
 
-    def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal total
-        x = inputs[0]
+    def take(module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        nonlocal total, calls
+        x = next(iter((*args, *named.values())))
         require_floating(x, f"an input of layer {name!r}")
         _require_shape(x, name, layer)
         x = as_images(x if x.dtype == torch.float64 else x.float())
-        total = total.plus(moments(x, groups))
-        raise _Reached
+        with full_precision(x):  # the model, or the caller, may run it under autocast
+            total = total.plus(moments(x, groups))
+        calls += 1
+        if most == 1:
+            raise _Reached
 
-    hook = layer.register_forward_pre_hook(take)
+    hook = layer.register_forward_pre_hook(take, with_kwargs=True)
     try:
         for batch in batches:
+            calls = 0
             with contextlib.suppress(_Reached):
                 run(batch)
+            most = max(most, calls)
     finally:
         hook.remove()
     return total.reduced()
@@ -189,6 +200,24 @@ def _recalibrate_layer(run: Run, name: str, layer: Norm, batches: Iterator[Any])
         buffers["running_var"].copy_(covariance[0].diagonal())
 
 
+def _restore(module: nn.Module, flags: Mapping[nn.Module, bool]) -> None:
+    """Give all modules inside of a module their own training flags, by calls of ``train``.
+
+    A module may do more than set its flag there, as a LoRA layer that merges its weights does.
+    """
+    flag, inside = flags[module], list(module.modules())
+    if all(m.training == flags[m] for m in inside):
+        return
+    if all(flags[m] == flag for m in inside):
+        module.train(flag)
+        return
+    if type(module).train is not nn.Module.train:
+        module.train(flag)
+    module.training = flag
+    for child in module.children():
+        _restore(child, flags)
+
+
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     flags = {module: module.training for module in model.modules()}
@@ -200,8 +229,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         with torch.no_grad(), eager:
             yield
     finally:
-        for module, training in flags.items():
-            module.training = training
+        _restore(model, flags)
 
 
 def recalibrate(
@@ -212,9 +240,9 @@ def recalibrate(
 ) -> None:
     """Replace the running statistics of layers by the exact statistics of the given batches.
 
-    The model runs in evaluation mode, and each pass ends at the layer to recalibrate. Several
-    layers are processed in forward order, so that a layer sees the new statistics of the layers
-    before it. The training flags of all modules are restored.
+    The model runs in evaluation mode. After the first batch each pass ends at the layer, unless
+    the model calls it more than once: then all calls count. Several layers are processed in forward
+    order, so that each sees the new statistics of those before it. Training flags are restored.
 
     Args:
         model: a model on any device. It may be inside AveragedModel, DistributedDataParallel,

@@ -15,11 +15,13 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from orthocond.host import double, has_float64
 from orthocond.layers.inference.evaluation import (
     Cache,
     exported_root,
+    in_transform,
     is_derived,
     is_exported,
     is_traced,
@@ -31,6 +33,13 @@ from orthocond.spectral.eigh import eigh
 from orthocond.spectral.root_solvers import Method, Root, Solver
 
 Running = Literal["covariance", "root"]
+
+
+def _widen_buffers(layer: nn.Module) -> None:
+    """Convert running statistics of half precision to float32."""
+    for name, statistics in list(layer.named_buffers()):
+        if statistics.is_floating_point() and statistics.dtype.itemsize < 4:
+            setattr(layer, name, statistics.float())
 
 
 class RunningStatistics(nn.Module):
@@ -112,8 +121,13 @@ class RunningStatistics(nn.Module):
             return exported_root(double(P), "inv_sqrt", self.eps, self.method)
         if is_traced():
             return self._root(double(P))[0].value
-        by_host = self._host_may_wait
-        return self._roots.get(lambda P, _: self._root(double(P))[0].value, (P,), P.dtype, by_host)
+        return self._roots.get(
+            lambda P, _: self._root(double(P))[0].value,
+            (P,),
+            P.dtype,
+            self._host_may_wait,
+            (self.eps, self.method),
+        )
 
     def _running_map(self, dtype: torch.dtype) -> Tensor:
         """Return diag(gamma) times the root (groups, d, d), differentiable in gamma."""
@@ -128,13 +142,15 @@ class RunningStatistics(nn.Module):
         if is_traced() or (weight is not None and is_derived(weight)):
             return scaled()
         sources = (P,) if weight is None else (P, weight)
-        return self._maps.get(scaled, sources, dtype, self._host_may_wait)
+        settings = (self.eps, self.method)
+        return self._maps.get(scaled, sources, dtype, self._host_may_wait, settings)
 
     def _evaluate(self, x: Tensor) -> Tensor:
         """Return the whitened images x (B, C, H, W), float32 or float64."""
         mean = self.running_mean
         bias = self.bias if self.affine else torch.zeros_like(mean)
-        if is_traced() or x.numel() <= CHUNK or x.device.type != "cpu":
+        small = x.numel() <= CHUNK or x.device.type != "cpu"
+        if is_traced() or small or in_transform() or forward_ad._current_level >= 0:
             return whiten_by_constants(x, self._running_map(x.dtype), bias, mean)
         weight = self.weight if self.affine else torch.ones_like(mean)
         # Copy: a later step changes the running mean, and this step's gradient needs the old one.
@@ -189,6 +205,8 @@ class RunningStatistics(nn.Module):
     ) -> None:
         """Load the layer's tensors; convert a running covariance to a root, or a root to it.
 
+        The running statistics are at least float32, also with ``assign`` and a state in half
+        precision.
         The tensors of a batch norm are an error with or without ``strict``: without it, torch would
         load the mean and ignore the variance.
         """
@@ -210,6 +228,7 @@ class RunningStatistics(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        _widen_buffers(self)  # ``assign`` puts the tensors of the state in their place
 
     def _converted(self, matrix: Tensor) -> Tensor:
         """Return the root of a running covariance (groups, d, d), or the covariance of a root."""

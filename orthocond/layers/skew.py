@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from torch.utils.module_tracker import ModuleTracker
 
 from orthocond.errors import UserError, require_floating, unknown
+from orthocond.host import full_precision
 from orthocond.layers.skew_kernel import (
     compose,
     exponential,
@@ -232,7 +233,7 @@ class SkewOrthogonalConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, in, H, W) to (B, out, H, W)."""
         require_floating(x, "an input")
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             if self.mode == "series" and self.kernel_size > 1:
                 return self._series(_wide(x.to(self.filter.dtype))).to(self.filter.dtype)
             kernel = self.kernel()

@@ -28,7 +28,9 @@ import torch
 from torch import Tensor
 
 from orthocond.distributed import reduced
-from orthocond.host import double, double_sum
+from orthocond.errors import UserError
+from orthocond.host import double, double_sum, full_precision
+from orthocond.layers.inference.evaluation import in_transform
 from orthocond.layers.moments import by_group, centred
 from orthocond.spectral.lyapunov import builds_graph, first_only
 from orthocond.spectral.root_solvers import (
@@ -58,19 +60,12 @@ class Whitening(NamedTuple):
 
 class _Whiten(torch.autograd.Function):
     # Note [Checkpointing]: save_for_backward saves every tensor; none is an attribute of ctx.
+    # Autocast would compute float32 products in half precision, so both passes disable it.
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
-        groups, d, _ = by.root.shape
-        shift = by.mean.to(x)
-        r = (by.mean - double(shift)).view(groups, d, 1)  # rounding error of the shift
-        A = double(weight).view(groups, d, 1) * by.root
-        b = double(bias).view(groups, d, 1) - A @ r
-        A, b = A.to(x), b.to(x)
-        y = torch.empty_like(x)
-        for part, chunk in centred(x, shift):
-            for j, (X, Y) in enumerate(by_group(groups, chunk, y[part])):
-                Y.copy_(b[j]).baddbmm_(A[j].expand(len(X), d, d), X)
+        with full_precision(x):
+            y = _mapped(x, weight, bias, by)
         through_batch = by.n is not None and ctx.needs_input_grad[0]
         of_batch = (by.n, *by.factors) if through_batch else ()
         ctx.save_for_backward(x, weight, by.mean, by.root, *of_batch)
@@ -79,18 +74,36 @@ class _Whiten(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
-        if not builds_graph():
-            return *_gradients(ctx, G), None
-        x, weight, mean, F, *of_batch = ctx.saved_tensors
-        if of_batch and not is_smooth(ctx.method):
-            gradients = _gradients(ctx, G)
-            refused = (
-                None if g is None else first_only(g, FIRST_ONLY, x, weight, G) for g in gradients
-            )
-            return *refused, None
-        n, *factors = of_batch or (None,)
-        by = Whitening(mean, F, n, tuple(factors), ctx.method, ctx.is_reduced)
-        return *_differentiable_gradients(x, weight, G, by), None
+        with full_precision(G):
+            return *(_with_graph if builds_graph() else _gradients)(ctx, G), None
+
+
+def _mapped(x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
+    """Return gamma F (x - mean) + beta, without an autograd graph."""
+    groups, d, _ = by.root.shape
+    shift = by.mean.to(x)
+    r = (by.mean - double(shift)).view(groups, d, 1)  # rounding error of the shift
+    A = double(weight).view(groups, d, 1) * by.root
+    b = double(bias).view(groups, d, 1) - A @ r
+    A, b = A.to(x), b.to(x)
+    y = torch.empty_like(x)
+    for part, chunk in centred(x, shift):
+        for j, (X, Y) in enumerate(by_group(groups, chunk, y[part])):
+            Y.copy_(b[j]).baddbmm_(A[j].expand(len(X), d, d), X)
+    return y
+
+
+def _with_graph(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+    """Return what ``_gradients`` does, with a graph or a refusal of its derivative."""
+    x, weight, mean, F, *of_batch = ctx.saved_tensors
+    if of_batch and not is_smooth(ctx.method):
+        return tuple(
+            None if g is None else first_only(g, FIRST_ONLY, x, weight, G)
+            for g in _gradients(ctx, G)
+        )
+    n, *factors = of_batch or (None,)
+    by = Whitening(mean, F, n, tuple(factors), ctx.method, ctx.is_reduced)
+    return _differentiable_gradients(x, weight, G, by)
 
 
 @torch.no_grad()
@@ -177,5 +190,14 @@ def whiten(x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
         weight: gamma (C,).
         bias: beta (C,).
         by: the statistics. If they are those of x, the gradient goes through them.
+
+    Raises:
+        UserError: it is called inside of a transform of torch.func.
     """
-    return _Whiten.apply(x, weight, bias, by)
+    if not torch.compiler.is_compiling() and in_transform():
+        raise UserError(
+            "whitening by the statistics of the batch works with torch.autograd, and not inside of "
+            "torch.func or torch.vmap: call eval(), or use torch.autograd.grad"
+        )
+    y: Tensor = _Whiten.apply(x, weight, bias, by)
+    return y

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError
+from orthocond.host import full_precision
 from orthocond.spectral import minimax
 
 Quintics = tuple[minimax.Quintic, ...]
@@ -78,7 +79,8 @@ def solve(C: Tensor, quintics: Quintics, factors: tuple[Tensor, ...]) -> Tensor:
 class _Lyapunov(torch.autograd.Function):
     @staticmethod
     def forward(Q: Tensor, C: Tensor, quintics: Quintics, *factors: Tensor) -> Tensor:
-        return solve(C, quintics, factors)
+        with full_precision(C):
+            return solve(C, quintics, factors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -90,13 +92,15 @@ class _Lyapunov(torch.autograd.Function):
     def backward(ctx: Any, gX: Tensor) -> tuple[Tensor | None, ...]:
         Q, X, *factors = ctx.saved_tensors
         Y = lyapunov(Q, gX, ctx.quintics, *factors)
-        gQ = -symmetric(Y @ X.mT + X.mT @ Y) if ctx.needs_input_grad[0] else None
+        with full_precision(gX):
+            gQ = -symmetric(Y @ X.mT + X.mT @ Y) if ctx.needs_input_grad[0] else None
         return gQ, Y, *[None] * (1 + len(factors))
 
     @staticmethod
     def jvp(ctx: Any, dQ: Tensor, dC: Tensor, *_: Any) -> Tensor:
         Q, X, *factors = ctx.saved_tensors
-        return lyapunov(Q, dC - dQ @ X - X @ dQ, ctx.quintics, *factors)
+        with full_precision(dC):
+            return lyapunov(Q, dC - dQ @ X - X @ dQ, ctx.quintics, *factors)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
@@ -166,12 +170,14 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (S,) = ctx.saved_tensors
-        return -(S @ symmetric(g) @ S), None
+        with full_precision(g):
+            return -(S @ symmetric(g) @ S), None
 
     @staticmethod
     def jvp(ctx: Any, dQ: Tensor, _: Any) -> Tensor:
         (S,) = ctx.saved_tensors
-        return -(S @ dQ @ S)
+        with full_precision(dQ):
+            return -(S @ dQ @ S)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthocond.errors import UserError, require_floating
+from orthocond.host import full_precision
 
 ITERATIONS = 5  # as in iSQRT-COV and IterNorm
 
@@ -74,16 +75,20 @@ def iterate_backward(factors: tuple[Tensor, ...], g_sqrt: Tensor, g_inv: Tensor)
 
 
 class _NewtonSchulz(torch.autograd.Function):
+    # Autocast would compute float32 products in half precision, so both passes disable it.
+
     @staticmethod
     def forward(ctx: Any, P: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-        sqrt, inv_sqrt, factors = iterate(P, iterations)
+        with full_precision(P):
+            sqrt, inv_sqrt, factors = iterate(P, iterations)
         ctx.save_for_backward(*factors)
         return sqrt, inv_sqrt
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_sqrt: Tensor, g_inv: Tensor) -> tuple[Tensor, None]:
-        return iterate_backward(ctx.saved_tensors, g_sqrt, g_inv), None
+        with full_precision(g_sqrt):
+            return iterate_backward(ctx.saved_tensors, g_sqrt, g_inv), None
 
 
 def newton_schulz(P: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ import orthocond as oc
 class _OfImages:
     """Pass images (B, C, H, W) through a layer in the shape that it takes; other inputs as is."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
         if x.dim() != 4:
             return super().forward(x)  # type: ignore[misc]
         y = super().forward(self.shaped(x))  # type: ignore[misc, attr-defined]

@@ -478,3 +478,16 @@ def test_normalizations_that_are_not_allowed_are_named(settings, message) -> Non
     for build in (CovarianceRoot, lambda **kw: GlobalCovariancePool2d(4, 3, **kw)):
         with pytest.raises(UserError, match=message):
             build(**settings)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_batch_norm_in_float32_inside_of_a_half_network(half: torch.dtype) -> None:
+    torch.manual_seed(0)
+    pool, x = GlobalCovariancePool2d(6, 4).to(half), torch.randn(3, 6, 5, 5).to(half)
+    expected = copy.deepcopy(pool).float()(x.float())
+    pool.norm.float()
+    y = pool(x)
+    assert y.dtype == half
+    assert (y.float() - expected).norm() < 4 * torch.finfo(half).eps * expected.norm()
+    y.sum().backward()
+    assert all(p.grad.isfinite().all() for p in pool.parameters())

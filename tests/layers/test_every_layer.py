@@ -139,6 +139,16 @@ def test_emptied_and_reset_it_is_as_new(name: str) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_are_inferred_on_the_meta_device(name: str, training: bool) -> None:
+    layer, x = on_meta(name).train(training), inputs(name).to("meta").requires_grad_()
+    y = layer(x)
+    assert y.is_meta and y.shape == trained(name)(inputs(name)).shape
+    y.sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape
+
+
+@EVERY
 def test_copies(name: str) -> None:
     expected = trained(name)
     for ours in (copy.deepcopy(expected), pickle.loads(pickle.dumps(expected))):
@@ -182,6 +192,42 @@ def test_running_statistics_are_as_precise_in_half_precision(form: str, half: to
     assert ours.double().running_covariance.dtype == torch.float64
     assert ours.to(half).running_covariance.dtype == torch.float32
     assert ours.to("meta", half).running_covariance.device.type == "meta"
+
+
+def gradients(layer: nn.Module, model: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+    """Of x and all parameters, for a loss that weighs every output by another number."""
+    x = x.clone().requires_grad_()
+    y = model(x)
+    by = torch.randn(y.shape, generator=torch.Generator().manual_seed(3))
+    return list(torch.autograd.grad(y, (x, *layer.parameters()), by))
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "skew" not in name])
+def test_a_backward_pass_inside_autocast_is_not_rounded(name: str) -> None:
+    layer, x = trained(name), inputs(name)
+    other = copy.deepcopy(layer)
+    expected = gradients(other, other, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = gradients(layer, layer, x)
+    assert all(map(torch.equal, ours, expected))
+
+
+@pytest.mark.parametrize("name", ["whitening", "whitening, newton-schulz", "pooling, low-rank"])
+def test_compiled_under_autocast_the_backward_pass_is_not_rounded(name: str) -> None:
+    """AOTAutograd traces it under the autocast of the caller."""
+    layer = trained(name)
+    other = copy.deepcopy(layer)
+    expected = gradients(other, other, inputs(name))
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend="aot_eager")
+
+    def model(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return compiled(x)
+
+    ours = gradients(layer, model, inputs(name))
+    for a, b in zip(ours, expected, strict=True):
+        assert distance(a, b) < 1e-5
 
 
 @EVERY

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import orthocond as oc
 from orthocond.errors import UserError
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
+from orthocond.layers.moments import CHUNK
 from orthocond.layers.recalibration import recalibrate
 from orthocond.spectral.eigh import DecompositionError
 
@@ -135,14 +136,93 @@ def test_only_the_layers_before_run_and_in_evaluation_mode():
             return x
 
     seen: list[tuple[bool, bool]] = []
-    head = nn.Linear(1, 1)  # would refuse the features
-    model = nn.Sequential(Watch(), DecorrelatedBatchNorm2d(3), head)
+    model = nn.Sequential(Watch(), DecorrelatedBatchNorm2d(3), Watch())
     model.train()
     model[2].eval()
     recalibrate(model, torch.randn(12, 3, 2, 2).split(4))
-    assert seen == [(False, False)] * 3
+    assert seen == [(False, False)] * 4  # the first batch shows that the layer is called once
     assert [m.training for m in model.modules()] == [True, True, True, False]
     assert model[1].num_batches_tracked == 0
+
+
+class Siamese(nn.Module):
+    """Branches that share a convolution and a norm; the second is there for a part of the calls."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), norm(4)
+
+    def forward(self, *images):
+        return sum(self.norm(self.conv(x)) for x in images)
+
+
+@pytest.mark.parametrize("norm", [DecorrelatedBatchNorm2d, nn.BatchNorm2d])
+@pytest.mark.parametrize("counts", [(2, 2, 2), (2, 1, 2), (3, 2, 1, 1, 3)])
+def test_all_calls_of_a_shared_layer_count(norm, counts):
+    torch.manual_seed(0)
+    model = Siamese(norm)
+    batches = [[(i + 1) * torch.randn(5, 3, 4, 4) + i for i in range(n)] for n in counts]
+    recalibrate(model, batches, ["norm"], forward=lambda model, batch: model(*batch))
+    with torch.no_grad():
+        x = model.conv(torch.cat([part for batch in batches for part in batch]))
+    x = x.transpose(0, 1).flatten(1)
+    assert torch.allclose(model.norm.running_mean, x.mean(1), atol=1e-5)
+    if norm is nn.BatchNorm2d:
+        assert torch.allclose(model.norm.running_var, x.var(1), rtol=1e-5)
+    else:
+        assert torch.allclose(model.norm.running_covariance[0], x.cov(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [*WHITENING.values(), nn.BatchNorm2d])
+def test_a_layer_may_be_called_with_a_keyword(norm):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = norm(4)
+
+        def forward(self, x):
+            return self.norm(input=x)
+
+    torch.manual_seed(0)
+    x, model = torch.randn(6, 4, 3, 3), Named()
+    x = x if norm is nn.BatchNorm2d else shaped(model.norm, x)
+    other = copy.deepcopy(model)
+    recalibrate(model, [x], ["norm"])
+    recalibrate(nn.Sequential(other.norm), [x], ["0"])
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+    expected = other.eval().norm(x)
+    assert torch.equal(model.eval()(x), expected)
+    if norm is not nn.BatchNorm2d:
+        assert torch.allclose(oc.fold(model)(x), expected, atol=1e-5)
+
+
+class Merging(nn.Linear):
+    """A layer that does more in ``train`` than set a flag, as those of loralib do."""
+
+    def __init__(self, width):
+        super().__init__(width, width)
+        self.merged = False
+
+    def train(self, mode=True):
+        self.merged = not mode
+        return super().train(mode)
+
+
+@pytest.mark.parametrize("frozen", [[], ["0"], ["1.0"], ["1"], ["", "1.0"], ["1", "2"]])
+def test_modules_that_override_train_are_told(frozen):
+    inner = nn.Sequential(Merging(3), Merging(3))
+    model = nn.Sequential(Merging(3), inner, nn.Sequential(inner[1], nn.BatchNorm1d(3)))
+    model.append(oc.DecorrelatedBatchNorm1d(3))
+    for name in frozen:
+        model.get_submodule(name).eval()
+    if "" in frozen:
+        inner[1].train()
+    flags = [m.training for m in model.modules()]
+    recalibrate(model, [torch.randn(20, 3)])
+    assert [m.training for m in model.modules()] == flags
+    for module in model.modules():
+        if isinstance(module, Merging):
+            assert module.merged is not module.training
 
 
 def test_bad_input_is_named():
@@ -389,3 +469,19 @@ def test_synchronised_batch_norm_is_recalibrated_as_plain_batch_norm_is():
     recalibrate(synchronised, [images], layers=["1"])
     for name, value in synchronised.state_dict().items():
         assert torch.equal(value, expected[name])
+
+
+@pytest.mark.parametrize("norm", [DecorrelatedBatchNorm2d, nn.BatchNorm2d])
+def test_autocast_does_not_round_the_statistics(norm):
+    """Batches above CHUNK elements are not converted to float64 before the products."""
+    torch.manual_seed(0)
+    images = torch.randn(9, 8, 128, 128) * torch.logspace(0, -2, 8).view(8, 1, 1) + 1
+    assert images.numel() > CHUNK
+    model = nn.Sequential(norm(8))
+    with torch.autocast("cpu", torch.bfloat16):
+        recalibrate(model, [images], ["0"])
+    P = images.double().transpose(0, 1).flatten(1).cov()
+    if norm is nn.BatchNorm2d:
+        assert torch.allclose(model[0].running_var.double(), P.diag(), rtol=1e-5, atol=0)
+    else:
+        assert torch.allclose(model[0].running_covariance[0].double(), P, rtol=1e-5, atol=1e-7)

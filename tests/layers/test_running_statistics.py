@@ -121,6 +121,24 @@ def test_the_running_root_is_at_least_in_float32(DBN, half) -> None:
         assert layer.running_root.dtype == torch.float32 and layer.weight.dtype == half
 
 
+@BOTH
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("assign", [True, False])
+def test_a_state_in_half_precision_is_loaded_as_float32(DBN, running, half, assign) -> None:
+    """Buffers that torch's own loading would assign; as after torch.device("meta")."""
+    layer = DBN(4, running=running)
+    for x in batches(dtype=torch.float32):
+        layer(x)
+    state = {k: v.to(half) if v.is_floating_point() else v for k, v in layer.state_dict().items()}
+    ours = DBN(4, running=running, device="meta" if assign else None)
+    ours.load_state_dict(copy.deepcopy(state), assign=assign)
+    for name in ("running_mean", f"running_{running}"):
+        assert ours.get_buffer(name).dtype == torch.float32
+        assert torch.equal(ours.get_buffer(name), state[name].float())
+    assert ours.weight.dtype == (half if assign else torch.float32)
+    assert state["running_mean"].dtype == half
+
+
 def test_averaged_roots_go_stale_sooner(DBN) -> None:
     """The eigenvectors rotate from batch to batch, and the averages lag behind them."""
     l = torch.tensor([100.0, 1e-3], dtype=torch.float64)

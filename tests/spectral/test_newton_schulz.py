@@ -46,6 +46,16 @@ def test_value_and_gradient_are_those_of_the_plain_iteration(d, kappa, scale, st
     assert torch.dist(both, expected) <= 1e-10 * expected.norm() + 1e-14 * ours[1].norm() / scale
 
 
+def test_autocast_changes_neither_pass():
+    P = by_condition(6, 10.0).float().requires_grad_()
+    expected = newton_schulz(P)
+    (grad,) = torch.autograd.grad(sum(F.square().sum() for F in expected), P)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = newton_schulz(P)
+        (ours_grad,) = torch.autograd.grad(sum(F.square().sum() for F in ours), P)
+    assert all(map(torch.equal, (*ours, ours_grad), (*expected, grad)))
+
+
 def test_gradcheck():
     P = spectrum([3.0, 2.0, 0.5]).requires_grad_()
     assert torch.autograd.gradcheck(lambda P: newton_schulz((P + P.mT) / 2), P)

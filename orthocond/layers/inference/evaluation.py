@@ -23,7 +23,8 @@ Note [Exported root]
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -49,6 +50,34 @@ def is_exported() -> bool:
     return is_exporting() or torch.jit.is_tracing()
 
 
+def in_transform() -> bool:
+    """Return whether a transform of torch.func, or torch.vmap, runs. Not for traced code."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def is_wrapped(t: Tensor) -> bool:
+    """Return whether t is a tensor of a transform of torch.func, outside of traced code."""
+    return not is_traced() and torch._C._functorch.is_functorch_wrapped_tensor(t)
+
+
+@contextmanager
+def outside_transforms(t: Tensor) -> Iterator[Tensor]:
+    """Yield the plain tensor inside of t, in a context where no transform of torch.func runs.
+
+    Within a transform every result is wrapped, even that of plain tensors. A wrapped tensor is
+    useless after the transform, and can't be added to a plain one in place.
+    """
+    if not in_transform():
+        yield t
+        return
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    with temporarily_clear_interpreter_stack():
+        yield t
+
+
 def exported_root(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
     """Return the root of P (n, d, d) by matrix products only (Note [Exported root])."""
     by_eigh = method.solver == "eigh"
@@ -60,6 +89,7 @@ def exported_root(P: Tensor, power: Power, eps: float, method: Method) -> Tensor
 class _Entry(NamedTuple):
     copies: tuple[Tensor, ...]
     dtype: torch.dtype
+    settings: tuple[object, ...]
     value: Tensor
     sources: tuple[weakref.ReferenceType[Tensor], ...]  # to the tensors that were copied
     versions: tuple[int | None, ...]  # of these tensors; None if they can't be relied on
@@ -114,6 +144,7 @@ class Cache:
         sources: tuple[Tensor, ...],
         dtype: torch.dtype,
         by_host: bool,
+        settings: tuple[object, ...] = (),
     ) -> Tensor:
         """Return ``compute(*sources, dtype)``, from the cache if possible, without a gradient.
 
@@ -122,12 +153,14 @@ class Cache:
             sources: the tensors that it takes.
             dtype: of the result.
             by_host: True if the host may wait for the comparison of the sources with their copies.
+            settings: what else the result depends on; a value of other settings is not returned.
         """
         if not all(map(_has_entries, sources)):
             with torch.no_grad():
                 return compute(*sources, dtype)
         entry = self._entry
-        if entry and entry.dtype == dtype and all(map(_alike, sources, entry.copies)):
+        fits = entry and entry.dtype == dtype and entry.settings == settings
+        if entry and fits and all(map(_alike, sources, entry.copies)):
             if by_host:
                 if all(map(torch.equal, sources, entry.copies)):
                     return entry.value
@@ -139,7 +172,11 @@ class Cache:
         with torch.inference_mode(False), torch.no_grad():  # gradients can't use what it makes
             copies = tuple(t.detach().clone() for t in sources)
             value = compute(*copies, dtype)
-        self._entry = _Entry(copies, dtype, value, tuple(map(weakref.ref, sources)), versions)
+        if in_transform() or type(value) is not Tensor:  # a wrapped or a fake value
+            return value
+        self._entry = _Entry(
+            copies, dtype, settings, value, tuple(map(weakref.ref, sources)), versions
+        )
         return value
 
     @staticmethod

@@ -41,13 +41,13 @@ class Folded(nn.Module):
         super().__init__()
         self.dimensions = dimensions
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != self.dimensions:
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != self.dimensions:
             raise UserError(
                 f"whitening was merged into a layer with outputs of {self.dimensions} dimensions, "
-                f"got {tuple(x.shape)}: give inputs of another shape to the model before fold"
+                f"got {tuple(input.shape)}: give inputs of another shape to the model before fold"
             )
-        return x
+        return input
 
     def extra_repr(self) -> str:
         return f"dimensions={self.dimensions}"
@@ -56,8 +56,10 @@ class Folded(nn.Module):
 class _Pointwise1d(nn.Conv1d):
     """A 1x1 convolution that takes vectors (B, C), too."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if x.dim() == 3 else super().forward(x.unsqueeze(-1)).squeeze(-1)
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() == 3:
+            return super().forward(input)
+        return super().forward(input.unsqueeze(-1)).squeeze(-1)
 
 
 def _map_of(name: str, norm: DecorrelatedBatchNorm) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import DecompositionError, UserError, require_floating
-from orthocond.host import Refusal, like, refuse
+from orthocond.host import Refusal, full_precision, like, refuse
 from orthocond.spectral.covariance.derivatives import scaled, smooth_gradient, smooth_tangent
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
@@ -110,7 +110,7 @@ class _CovarianceRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(X: Tensor, eps: float, dtype: torch.dtype, strict: bool) -> tuple[Tensor, ...]:
-        with torch.autocast(X.device.type, enabled=False):
+        with full_precision(X):
             work = torch.promote_types(X.dtype, torch.float32)
             Y, scale, finite = scaled(X, dtype)
             U, s, Vt, rank, outcome = thin_svd(Y, by_positions(*Y.shape[-2:]))
@@ -140,7 +140,7 @@ class _CovarianceRoot(torch.autograd.Function):
         if g is None:
             return None, None, None, None
         X, is_kink, *factors = ctx.saved_tensors
-        with torch.autocast(g.device.type, enabled=False):
+        with full_precision(g):
             if builds_graph() and not is_kink:
                 dX = smooth_gradient(X, ctx.eps, ctx.dtype, g)
             else:
@@ -160,7 +160,7 @@ class _CovarianceRootForward(_CovarianceRoot):
     @staticmethod
     def jvp(ctx: Any, dX: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         X, is_kink, *factors = ctx.saved_tensors
-        with torch.autocast(dX.device.type, enabled=False):
+        with full_precision(dX):
             if is_kink:
                 dQ = tangent_on_support(*_of_root(factors, ctx.eps**0.5), dX)
                 dQ = first_only(dQ, KINK, X, dX)

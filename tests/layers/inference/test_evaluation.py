@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
 import orthocond as oc
+from orthocond.errors import UserError
 from orthocond.layers import running_statistics
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
 from orthocond.layers.inference.evaluation import Cache
@@ -363,7 +364,48 @@ def test_the_cached_path_is_the_uncached_one_to_the_bit(
     found()  # fills the caches
     cached = found()
     monkeypatch.setattr(
-        Cache, "get", lambda self, compute, sources, dtype, by_host: compute(*sources, dtype)
+        Cache, "get", lambda self, compute, sources, dtype, *_: compute(*sources, dtype)
     )
     for a, b in zip(cached, found(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("by_host", [True, False])
+def test_a_change_of_eps_or_of_the_solver_is_noticed(by_host: bool, monkeypatch) -> None:
+    if not by_host:
+        as_on_a_gpu(monkeypatch)
+    layer, x = trained(eps=1e-5), images(3)
+    large = torch.cat([x] * (CHUNK // x.numel() + 1))
+    layer(x), layer(large)
+    layer.eps = 0.5
+    for batch in (x, large):  # one path has a cache of the map, the other of the root
+        torch.testing.assert_close(layer(batch), plain(layer, batch))
+    layer.method = trained(solver="newton-schulz", steps=1).method
+    assert (layer(x) - plain(layer, x)).norm() > 0.01 * plain(layer, x).norm()
+
+
+@pytest.mark.parametrize("chunk", [8, CHUNK])
+@pytest.mark.parametrize("cached", [True, False])
+def test_transforms_work_on_inputs_of_any_size(chunk: int, cached: bool, monkeypatch) -> None:
+    monkeypatch.setattr(running_statistics, "CHUNK", chunk)
+    layer, x = trained(), images(3)
+    if cached:
+        layer(x)
+    pair = torch.stack([x, x + 1])
+    torch.testing.assert_close(vmap(layer)(pair), torch.stack([plain(layer, x) for x in pair]))
+
+    def loss(x: Tensor) -> Tensor:
+        return layer(x).pow(3).sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(plain(layer, leaf).pow(3).sum(), leaf)
+    torch.testing.assert_close(grad(loss)(x), expected)
+    torch.testing.assert_close(vmap(grad(loss))(pair)[0], expected)
+    torch.testing.assert_close(jvp(loss, (x,), (pair[1],))[1], (expected * pair[1]).sum())
+    torch.testing.assert_close(layer(x), plain(layer, x))  # no wrapped tensor was cached
+
+
+def test_the_statistics_of_a_batch_are_refused_inside_of_a_transform() -> None:
+    layer = Layer(4, track_running_stats=False)
+    with pytest.raises(UserError, match=r"not inside of torch\.func or torch\.vmap: call eval\(\)"):
+        grad(lambda x: layer(x).sum())(images(dtype=torch.float32))
