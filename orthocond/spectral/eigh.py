@@ -187,9 +187,8 @@ def lower_eigh(P: Tensor, strict: bool = False) -> Eigh:
     P = P.detach()
     if not has_float64(P.device):  # Note [No float64] of host.py
         return Eigh(*(t.to(P.device) for t in lower_eigh(P.cpu(), strict)))
-    if (
-        torch.compiler.is_compiling() or type(P) is not Tensor or P.is_meta
-    ):  # Note [One opaque operator]
+    opaque = torch.compiler.is_compiling() or type(P) is not Tensor or P.is_meta
+    if opaque:  # Note [One opaque operator]
         return Eigh(*_operator(P, strict))
     return Eigh(*_Eager.apply(P, strict))
 

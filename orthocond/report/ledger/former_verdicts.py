@@ -6,6 +6,8 @@ the runs were made (with one exception, which ``changes`` names).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from orthocond.report.ledger.verdicts import Verdict
@@ -112,3 +114,12 @@ FORMER = (
     Former(84, Verdict.FAILS, "the overall time costs are marginally increased by 10%"),
     Former(85, Verdict.HOLDS, "NOG and OLR have no impact on the inference speed"),
 )
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^\w≪≈σηκ]", "", text)
+
+
+def present(former: Former, quotes: Iterable[str]) -> list[int]:
+    """Return the places of the present quotes that contain the words of a former claim."""
+    return [i for i, quote in enumerate(quotes) if _letters(former.words) in _letters(quote)]

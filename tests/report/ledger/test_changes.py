@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from orthocond.report.ledger import changes, ledger
-from orthocond.report.ledger.changes import CHANGES, Change, present
+from orthocond.report.ledger.changes import CHANGES, Change
 from orthocond.report.ledger.claims import CLAIMS
-from orthocond.report.ledger.former_verdicts import FORMER
+from orthocond.report.ledger.former_verdicts import FORMER, present
 from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.study import Study
 
