@@ -153,8 +153,8 @@ def _in_domain(l: Tensor, p: Exponent, precision: float) -> Tensor:
     Raises:
         UserError: f is not finite at an eigenvalue, or has no real value.
     """
-    if not l.numel():  # an empty batch has no smallest eigenvalue
-        return l
+    if not l.numel():
+        return l  # an empty batch has no smallest eigenvalue
     nowhere = (
         f"the matrix has no {_name(p)}: smallest eigenvalue {{:.3g}}; pass eps > 0, which is added "
         "to the diagonal"

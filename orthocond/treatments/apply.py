@@ -51,9 +51,8 @@ def treat(
 
     A layer is an ``nn.Linear``, ``nn.Conv1d`` to ``nn.Conv3d``, ``nn.ConvTranspose1d`` to
     ``nn.ConvTranspose3d``, or a subclass of one; its weight is read as the matrix (out, in k k).
-    The weight of an ``nn.Embedding`` is read as (dimension, tokens). Treatments of a weight in half
-    precision compute in float32 and round the result. If a layer is frozen later, it is not treated
-    until it is trained again.
+    The weight of an ``nn.Embedding`` is read as (dimension, tokens). Treatments of half precision
+    compute in float32 and round. A layer that is frozen later is not treated until it is trained.
 
     Args:
         model: any model.
@@ -74,18 +73,15 @@ def treat(
         UserError: the model is left unchanged, and one of these holds.
 
             - The layer, treatment or target is unknown, or two treatments exclude each other.
-            - The layer is inside DistributedDataParallel, DataParallel or FSDP: treat it before the
-              model is wrapped. It may be inside the module that torch.compile returns.
+            - The layer is inside DistributedDataParallel, DataParallel or FSDP already.
             - The list of layers is empty, or it names a layer twice.
             - The layer is of another kind, has groups (its weight is several matrices), has no
               shape yet (lazy), is quantised or complex, or is an embedding with sparse gradients.
-            - An earlier handle treats the layer's gradient or step, and so would this one; or this
-              one treats the weight. Name all treatments in one call, or ``remove`` the first.
+            - An earlier handle treats the gradient or the step, and this one does, or the weight.
             - The weight is frozen, made of several parameters, or computed elsewhere.
             - A treatment would parametrize or replace the weight, but the weight is parametrized
               already or another module holds it, too.
-            - ``ow``, which replaces the layer, would lose its hooks (a probe's, too) or a forward
-              of its own. Attach a ``ConditioningProbe`` after ``treat``.
+            - ``ow`` would lose hooks of the layer (a probe's, too) or a forward of its own.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))
@@ -94,8 +90,8 @@ def treat(
         >>> treated.bind(optimizer)
         >>> model(torch.rand(4, 3, 8, 8)).square().sum().backward()
         >>> optimizer.step()
-        >>> treated.treatments, round(treated.last.gradient_kappa_after, 3)
-        (('nog', 'olr'), 1.0)
+        >>> round(treated.last.gradient_kappa_after, 3)
+        1.0
     """
     if target not in get_args(Target):
         raise unknown("target", target, get_args(Target))
