@@ -153,8 +153,8 @@ def _in_domain(l: Tensor, p: Exponent, precision: float) -> Tensor:
     Raises:
         UserError: f is not finite at an eigenvalue, or has no real value.
     """
-    if not l.numel():
-        return l  # an empty batch has no smallest eigenvalue
+    if not l.numel():  # an empty batch has no smallest eigenvalue
+        return l
     nowhere = (
         f"the matrix has no {_name(p)}: smallest eigenvalue {{:.3g}}; pass eps > 0, which is added "
         "to the diagonal"
@@ -163,13 +163,12 @@ def _in_domain(l: Tensor, p: Exponent, precision: float) -> Tensor:
         f"expected a positive semi-definite matrix for its {_name(p)}, got the eigenvalue {{:.3g}}:"
         " pass a larger eps, or torch.linalg.matrix_power for a whole power"
     )
-    overflow = f"the {_name(p)} of the matrix overflows: largest eigenvalue {{:.3g}}"
+    large = f"the {_name(p)} of the matrix overflows: largest eigenvalue {{:.3g}}"
     least, rounding = l.min(), 8 * l.shape[-1] * precision * l.abs().amax(-1)
     refusals = [Refusal((l[..., 0] < -rounding).any(), UserError, negative, least)]
     if p is None or p < 0:
         refusals.insert(0, Refusal((l <= 0).any(), UserError, nowhere, least))
-    F = value(l.clamp_min(0), p)
-    refusals.append(Refusal(~F.isfinite().all(), UserError, overflow, l.max()))
+    refusals.append(Refusal(~value(l.clamp_min(0), p).isfinite().all(), UserError, large, l.max()))
     return refuse(l, *refusals).clamp_min(0)
 
 

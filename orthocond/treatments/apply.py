@@ -58,16 +58,16 @@ def treat(
         model: any model.
         layer: name of a layer, as listed by ``model.named_modules()``, or a list of such names. A
             module that the model uses under several names is replaced under each of them.
-        treatments: a sum such as 'nog+ow+olr', or a sequence of names. The order does not matter.
-            Without any name, the handle does nothing.
+        treatments: a sum such as 'nog+ow+olr', or a sequence of names, in any order. Without any
+            name, the handle does nothing.
         ol_weight: factor of the orthogonal loss.
         target: tensor that OLR reads when the weight is treated, too: the underlying ``parameter``,
             as in the released code, or the effective ``weight`` (Note [Two readings of OLR] in
             ``treatments/step/hooks.py``). Without a weight treatment both are the same tensor.
 
     Returns:
-        The handle: ``bind`` the optimizer, add ``penalty()`` to the loss, read ``last``. For a list
-        of names it is a ``TreatedLayers``, and ``handle[name]`` is the handle of one layer.
+        The handle: ``bind`` the optimizer, add ``penalty()`` to the loss, read ``last``. A list of
+        names gives a ``TreatedLayers``, and ``handle[name]`` is the handle of one layer.
 
     Raises:
         UserError: the model is left unchanged, and one of these holds.
@@ -75,12 +75,10 @@ def treat(
             - The layer, treatment or target is unknown, or two treatments exclude each other.
             - The layer is inside DistributedDataParallel, DataParallel or FSDP already.
             - The list of layers is empty, or it names a layer twice.
-            - The layer is of another kind, has groups (its weight is several matrices), has no
-              shape yet (lazy), is quantised or complex, or is an embedding with sparse gradients.
+            - The layer is of another kind, grouped, lazy, quantised, complex or sparse.
             - An earlier handle treats the gradient or the step, and this one does, or the weight.
             - The weight is frozen, made of several parameters, or computed elsewhere.
-            - A treatment would parametrize or replace the weight, but the weight is parametrized
-              already or another module holds it, too.
+            - A treatment would reshape a weight that is parametrized already or is shared.
             - ``ow`` would lose hooks of the layer (a probe's, too) or a forward of its own.
 
     Example:
