@@ -149,8 +149,9 @@ class RunningStatistics(nn.Module):
         """Return the whitened images x (B, C, H, W), float32 or float64."""
         mean = self.running_mean
         bias = self.bias if self.affine else torch.zeros_like(mean)
-        small = x.numel() <= CHUNK or x.device.type != "cpu"
-        if is_traced() or small or in_transform() or forward_ad._current_level >= 0:
+        # A trace comes first: reading the size would guard the graph of an export by it.
+        plain = is_traced() or x.numel() <= CHUNK or x.device.type != "cpu"
+        if plain or in_transform() or forward_ad._current_level >= 0:
             return whiten_by_constants(x, self._running_map(x.dtype), bias, mean)
         weight = self.weight if self.affine else torch.ones_like(mean)
         # Copy: a later step changes the running mean, and this step's gradient needs the old one.
