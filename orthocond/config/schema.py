@@ -126,7 +126,8 @@ def checked(model: type[Model], settings: Mapping[str, Any]) -> Model:
         first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        raise unknown("setting", key, _keys(model))
+        allowed = [name for name in _keys(model) if name not in ("method", "seed")]
+        raise unknown("setting", key, allowed)  # a Grid sets the two for each run
     reason = first["msg"].removeprefix("Value error, ")
     if not key:  # keys contradict each other: the reason names them
         raise UserError(reason)

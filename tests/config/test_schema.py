@@ -81,6 +81,20 @@ def test_unknown_names_are_refused_with_the_nearest_known_one(tmp_path: Path) ->
         resolve(file=tmp_path / "missing.toml")
 
 
+@pytest.mark.parametrize("text", ['method = "bn"', "seed = 3"])
+def test_a_file_has_no_method_and_no_seed_of_one_run(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text(text)
+    key = text.split()[0]
+    with pytest.raises(
+        UserError, match=rf"^setting '{key}' belongs to one run: use {key}s, such as"
+    ):
+        resolve(file=file)
+    with pytest.raises(UserError, match="unknown setting 'epoch': allowed are ") as error:
+        resolve(settings=["epoch=3"])
+    assert f" {key}," not in str(error.value)
+
+
 def test_an_absurdly_nested_file_is_refused(tmp_path: Path) -> None:
     deep = tmp_path / "deep.toml"
     deep.write_text("a = " + "[" * 100_000 + "]" * 100_000)
