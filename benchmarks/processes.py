@@ -32,8 +32,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from orthocond.config.schema import Config, DataConfig
 from orthocond.measure.timer import WARMUP, median_seconds
+from orthocond.training.accelerator import make_accelerator
 from orthocond.training.allocator import keep_memory
-from orthocond.training.session import make_accelerator
 from orthocond.training.signals import StopSignal
 from orthocond.training.stepper import Stepper
 

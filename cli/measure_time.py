@@ -15,8 +15,8 @@ from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, memory_short
 from orthocond.measure.step_time import case_name, time_cases, timed_cases
 from orthocond.report.paper import PAPER_TABLES
+from orthocond.training.accelerator import make_accelerator
 from orthocond.training.environment import describe
-from orthocond.training.session import make_accelerator
 
 from .printing import print_json, progress
 

@@ -57,7 +57,8 @@ Rendezvous = Annotated[
     ),
 ]
 Timeout = Annotated[
-    float, typer.Option(min=1, help="Seconds to wait for a process that does not answer.")
+    float,
+    typer.Option(min=1, max=31_536_000, help="Seconds to wait for a process that does not answer."),
 ]
 Track = Annotated[
     str | None, typer.Option(help="tensorboard: also log there, under OUT/tensorboard.")

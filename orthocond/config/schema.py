@@ -6,17 +6,34 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from orthocond.config.methods import Method
 from orthocond.config.tasks import TASKS
 from orthocond.errors import UserError, unknown
 
-Positive = Annotated[int, Field(ge=1)]
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic would take true as 1
+        raise ValueError("Input should be a number, not a boolean")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_no_boolean)]
+Float = Annotated[float, BeforeValidator(_no_boolean)]
+Positive = Annotated[Int, Field(ge=1)]
 Model = TypeVar("Model", bound=BaseModel)
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[Float, Field(ge=0, lt=1)]
+Rate = Annotated[Float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[Float, Field(ge=0, allow_inf_nan=False)]
 
 MAX_SEEDS = 1000
 
@@ -30,7 +47,7 @@ class DataConfig(_Strict):
 
     name: str = "leaves"  # leaves, cifar10, cifar100, fashion-mnist, folder:PATH or imagenet:PATH
     size: Positive | None = None  # side of the square images in pixels; None: as in the data set
-    classes: Annotated[int, Field(ge=2)] | None = None  # the first N of the sorted class names
+    classes: Annotated[Int, Field(ge=2)] | None = None  # the first N of the sorted class names
     train_images: Positive | None = None
     test_images: Positive | None = None
     holdout: Fraction = 0.0  # fraction of the training set to evaluate on, instead of the test set
@@ -44,14 +61,14 @@ class Config(_Strict):
     model: str = "small"
     stem_kernel: Literal[3, 11] = 3  # 11: the receptive field of the skew orthogonal convolution
     method: str = "svd"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
     epochs: Positive = 2
     batch_size: Positive = 128  # images in one optimizer step, over all processes
     accumulate: Positive = 1  # micro-batches that each process splits its part of a batch into
     lr: Rate = 0.1
     warmup_epochs: Weight = 0.0  # in which the rate rises linearly from 0
     lr_milestones: tuple[Rate, ...] = ()  # epochs, may be fractions, at which the rate is lowered
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # factor of the rate at each milestone
+    lr_decay: Annotated[Float, Field(gt=0, le=1)] = 0.1  # factor of the rate at each milestone
     momentum: Fraction = 0.9
     weight_decay: Weight = 5e-4
     precision: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
@@ -106,6 +123,13 @@ class Grid(_Strict):
     seeds: str = "0"
     config: Config = Config()
 
+    @field_validator("methods")
+    @classmethod
+    def _some(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if not methods:
+            raise ValueError("at least one method is needed, such as svd")
+        return methods
+
     def __iter__(self) -> Iterator[Config]:  # type: ignore[override]
         """Yield the configuration of each run: all methods with one seed, then with the next."""
         seen = dict.fromkeys(str(Method.parse(m)) for m in self.methods)
@@ -126,7 +150,8 @@ def checked(model: type[Model], settings: Mapping[str, Any]) -> Model:
         first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        raise unknown("setting", key, _keys(model))
+        allowed = [name for name in _keys(model) if name not in ("method", "seed")]
+        raise unknown("setting", key, allowed)  # a Grid sets the two for each run
     reason = first["msg"].removeprefix("Value error, ")
     if not key:  # keys contradict each other: the reason names them
         raise UserError(reason)

@@ -16,6 +16,7 @@ from orthocond.config.methods import Method
 from orthocond.config.schema import Config, Grid, checked, shortened
 from orthocond.errors import UserError, unknown
 
+USE = {"method": 'methods = ["svd"]', "seed": 'seeds = "0-2"'}
 MAX_FILE = 1 << 16  # bytes of a configuration file, far more than any real one has
 MAX_DOTS = 100  # in a line of TOML: tomllib's memory grows with the square of a key's depth
 
@@ -134,6 +135,11 @@ def resolve(
         read_config_file(file) if file else {},
         flags or {},
     ):
+        for key in ("method", "seed"):  # a Grid sets these for each run
+            if key in layer:
+                raise UserError(
+                    f"setting {key!r} belongs to one run: use {key}s, such as {USE[key]}"
+                )
         merged = _merge(merged, layer)
     for text in settings:
         path, value = parse_setting(text)

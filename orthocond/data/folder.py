@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,20 @@ def _class_names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
+def _images(folder: Path) -> list[Path]:
+    """Return the images in a folder and the folders in it, sorted; links are followed."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read the image folder {str(folder)!r}: {error}")
+
+    return sorted(
+        path
+        for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True)
+        for path in map(Path(parent).joinpath, names)
+        if path.suffix.lower() in ENDINGS
+    )
+
+
 def list_folder(root: Path, count: int | None) -> tuple[list[str], list[Sample], list[Sample]]:
     """Return the class names, the training files and the evaluation files, each sorted.
 
@@ -36,8 +51,9 @@ def list_folder(root: Path, count: int | None) -> tuple[list[str], list[Sample],
         count: number of classes to keep, the first ones by name; None keeps all.
 
     Raises:
-        UserError: ``train/`` or both other folders are missing; one has no images; their classes
-            differ; or there are fewer than 2 classes, or fewer than ``count``.
+        UserError: ``train/`` or both other folders are missing; one of them, or a class in it, has
+            no images; their classes differ; or there are fewer than 2 classes, or fewer than
+            ``count``.
     """
     if not root.is_dir():
         raise UserError(f"no such image folder: {str(root)!r}")
@@ -61,16 +77,13 @@ def list_folder(root: Path, count: int | None) -> tuple[list[str], list[Sample],
         )
     samples = []
     for part in (train, tests[0]):
-        files = [
-            (path, label)
-            for label, name in enumerate(classes)
-            for path in sorted((part / name).iterdir())
-            if path.suffix.lower() in ENDINGS
-        ]
-        if not files:
+        found = [_images(part / name) for name in classes]
+        if empty := [name for name, paths in zip(classes, found, strict=True) if not paths]:
+            folder = part if len(empty) == len(classes) else part / empty[0]
             raise UserError(
-                f"there are no images in {str(part)!r}: allowed are {', '.join(ENDINGS)}"
+                f"there are no images in {str(folder)!r}: allowed are {', '.join(ENDINGS)}"
             )
+        files = [(path, label) for label, paths in enumerate(found) for path in paths]
         samples.append(files)
     return classes, samples[0], samples[1]
 
@@ -79,8 +92,8 @@ def open_image(path: Path) -> Image.Image:
     """Open an image as RGB.
 
     Raises:
-        UserError: the file is not an image or is truncated, or its header gives more than 50
-            million pixels.
+        UserError: the file is not an image or is truncated, its header gives more than 50 million
+            pixels, or it has grey values of more than 8 bits.
     """
     try:
         with Image.open(path) as image:
@@ -89,6 +102,11 @@ def open_image(path: Path) -> Image.Image:
                 raise UserError(
                     f"image {str(path)!r} has {width} x {height} pixels according to its header: "
                     f"at most {MAX_PIXELS:,} pixels are allowed"
+                )
+            if image.mode.startswith(("I", "F")):  # values above 255 would all become white
+                raise UserError(
+                    f"image {str(path)!r} has more than 8 bits per channel (mode {image.mode}): "
+                    "convert it to 8 bits"
                 )
             return image.convert("RGB")
     except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError) as error:

@@ -45,8 +45,15 @@ def split_holdout(labels: Sequence[int], holdout: float) -> tuple[list[int], lis
     """Return the positions of the training samples and of the held-out samples.
 
     The held-out samples are the last ones of each class.
+
+    Raises:
+        UserError: the fraction is of no image.
     """
     held = len(labels) - round(holdout * len(labels))
+    if holdout and held == len(labels):
+        raise UserError(
+            f"data.holdout {holdout:g} of {len(labels)} training images is 0 images: raise it"
+        )
     stay = balanced(labels, held)
     return stay, sorted(set(range(len(labels))) - set(stay))
 

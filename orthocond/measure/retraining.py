@@ -18,8 +18,9 @@ from orthocond.config.schema import Config, checked
 from orthocond.data import ImageData, load_data
 from orthocond.data.load import DATA_SETS
 from orthocond.errors import UserError, memory_short
+from orthocond.training.accelerator import make_accelerator
 from orthocond.training.environment import describe
-from orthocond.training.session import make_accelerator, train_and_summarize
+from orthocond.training.session import train_and_summarize
 from orthocond.training.signals import StopSignal
 from orthocond.training.trainer import Trainer
 

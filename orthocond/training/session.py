@@ -6,14 +6,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
 from orthocond.artifacts.checkpoints import Checkpoint
 from orthocond.artifacts.run_writer import CorruptRun, Run, RunLocked, RunWriter, run_name
@@ -21,8 +17,9 @@ from orthocond.config.schema import Config, Grid
 from orthocond.data import ImageData, load_data
 from orthocond.distributed import lost_processes_named
 from orthocond.errors import UserError, memory_short
+from orthocond.training.accelerator import make_accelerator
 from orthocond.training.allocator import keep_memory
-from orthocond.training.environment import describe, has_bfloat16
+from orthocond.training.environment import describe
 from orthocond.training.signals import Interrupted, StopSignal
 from orthocond.training.stepper import Diverged
 from orthocond.training.summary import summarize
@@ -30,7 +27,6 @@ from orthocond.training.tracking import Log, epoch_log
 from orthocond.training.trainer import Save, Trainer
 
 T = TypeVar("T")
-AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -50,34 +46,6 @@ class Result:
     name: str
     status: str  # complete, diverged, interrupted, or locked: another process trains it
     summary: dict[str, Any] | None = None
-
-
-def make_accelerator(precision: str, timeout: float = 600) -> Accelerator:
-    """Return the available device and processes, with autocast if the precision needs it.
-
-    Args:
-        precision: as in a Config.
-        timeout: seconds that a process waits for another one that does not answer.
-
-    Raises:
-        UserError: precision float16 without a GPU.
-    """
-    gpu = torch.cuda.is_available()
-    if precision == "float16" and not gpu:
-        raise UserError("precision float16 needs a GPU: use bfloat16 or float32 here")
-    if precision == "bfloat16" and not gpu and not has_bfloat16():
-        warnings.warn(
-            "this CPU emulates bfloat16, which is tens of times slower than float32: "
-            "use --set precision=float32",
-            stacklevel=2,
-        )
-    # accelerate keeps one state per process, but a second session may have another precision.
-    AcceleratorState._reset_state()
-    return Accelerator(
-        mixed_precision=AUTOCAST.get(precision, "no"),
-        cpu=not gpu,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))],
-    )
 
 
 def resolved(config: Config, data: ImageData) -> dict[str, Any]:

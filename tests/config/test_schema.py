@@ -50,6 +50,10 @@ def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
         (["epochs=0"], "epochs: Input should be greater than or equal to 1, got 0"),
         (["epochs=many"], "epochs: Input should be a valid integer"),
         (["lr=nan"], "lr: "),
+        (["lr=true"], "lr: Input should be a number, not a boolean, got True"),
+        (["epochs=true"], "epochs: Input should be a number, not a boolean, got True"),
+        (["data.holdout=false"], "data.holdout: Input should be a number, not a boolean"),
+        (["lr_milestones=[true]"], "lr_milestones.0: Input should be a number, not a boolean"),
         (["precision=half"], "precision: Input should be 'float64'"),
         (["epochs"], "expected key=value"),
         (["method=nog"], "use --method"),
@@ -79,6 +83,34 @@ def test_unknown_names_are_refused_with_the_nearest_known_one(tmp_path: Path) ->
         resolve(file=tmp_path / "broken.toml")
     with pytest.raises(UserError, match="cannot read"):
         resolve(file=tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize("text", ['method = "bn"', "seed = 3"])
+def test_a_file_has_no_method_and_no_seed_of_one_run(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text(text)
+    key = text.split()[0]
+    with pytest.raises(
+        UserError, match=rf"^setting '{key}' belongs to one run: use {key}s, such as"
+    ):
+        resolve(file=file)
+    with pytest.raises(UserError, match="unknown setting 'epoch': allowed are ") as error:
+        resolve(settings=["epoch=3"])
+    assert f" {key}," not in str(error.value)
+
+
+def test_a_grid_without_methods_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^methods: at least one method is needed, such as svd"):
+        resolve(flags={"methods": []})
+
+
+def test_numbers_are_taken_as_before() -> None:
+    config = resolve(
+        settings=["lr=1", "epochs=3.0", "data.size=32", "lr_milestones=[1, 2.5]"]
+    ).config
+    assert (config.lr, config.epochs, config.data.size) == (1.0, 3, 32)
+    assert [type(config.lr), type(config.epochs)] == [float, int]
+    assert config.lr_milestones == (1.0, 2.5) and config.data.classes is None
 
 
 def test_an_absurdly_nested_file_is_refused(tmp_path: Path) -> None:

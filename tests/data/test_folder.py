@@ -35,6 +35,30 @@ def test_files_are_sorted_and_labelled_by_class_name(tree):
     assert list_folder(tree, 2)[0] == ["a", "b"]
 
 
+def test_images_in_nested_folders_belong_to_their_class(tree):
+    flat = list_folder(tree, None)[1]
+    (tree / "train" / "b" / "more").mkdir()
+    shutil.copy(tree / "train" / "b" / "0.png", tree / "train" / "b" / "more" / "9.png")
+    nested = list_folder(tree, None)[1]
+    assert [s for s in nested if s[0].parent.name != "more"] == flat
+    assert [label for path, label in nested if path.parent.name == "more"] == [1]
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_class_without_images_is_refused(tree, part):
+    for path in (tree / part / "b").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=rf"^there are no images in '.*{part}/b': allowed are"):
+        list_folder(tree, None)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("uint16", "a.png"), ("float32", "a.tiff")])
+def test_values_of_more_than_8_bits_are_refused(tmp_path, kind, name):
+    Image.fromarray(np.full((16, 16), 1000, kind)).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}' has more than 8 bits .*: convert it to 8 bits$"):
+        open_image(tmp_path / name)
+
+
 def test_pixels_equal_those_of_the_files(tree):
     data = load_data(f"folder:{tree}")
     expected = np.asarray(Image.open(tree / "val" / "b" / "2.png"))

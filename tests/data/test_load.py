@@ -49,6 +49,11 @@ def test_a_split_leaves_every_class_its_share():
     assert split_holdout(labels, 0.0) == (list(range(100)), [])
 
 
+def test_a_holdout_of_no_image_is_refused():
+    with pytest.raises(UserError, match=r"^data.holdout 0.01 of 20 training images is 0 images"):
+        load_data("leaves", size=16, train_images=20, holdout=0.01)
+
+
 def test_the_images_kept_are_of_all_classes():
     labels = torch.arange(300) // 100
     kept = torch.tensor(balanced(labels.tolist(), 31))

@@ -17,7 +17,7 @@ from orthocond.measure.step_time import (
     time_cases,
     timed_cases,
 )
-from orthocond.training.session import make_accelerator
+from orthocond.training.accelerator import make_accelerator
 from orthocond.training.signals import StopSignal
 from orthocond.training.stepper import Stepper
 

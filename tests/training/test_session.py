@@ -10,7 +10,8 @@ from orthocond.artifacts import checkpoints
 from orthocond.artifacts.run_writer import RunWriter
 from orthocond.config.sources import resolve
 from orthocond.data import load_data
-from orthocond.training.session import make_accelerator, plan, resolved, run_folder
+from orthocond.training.accelerator import make_accelerator
+from orthocond.training.session import plan, resolved, run_folder
 
 
 def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path) -> None:
