@@ -14,7 +14,7 @@ import small_run
 
 from orthocond.artifacts.csv_tables import COLUMNS_OF, from_csv, to_csv
 from orthocond.artifacts.manifests import MANIFEST, parse_hashed, seal
-from orthocond.training import session
+from orthocond.training import accelerator, session
 from orthocond_cli.main import run
 
 TINY = [
@@ -93,7 +93,7 @@ def test_a_stopped_retraining_is_told_in_one_line(kept, trained, tmp_path, monke
 
 
 def test_an_emulated_precision_is_warned_of(trained, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(session, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(accelerator, "has_bfloat16", lambda: False)
     monkeypatch.setattr(
         "orthocond.measure.retraining._config",
         lambda *_: session.Config(precision="bfloat16", data={"train_images": 16}),
