@@ -135,10 +135,10 @@ def resolve(
         read_config_file(file) if file else {},
         flags or {},
     ):
-        for key in ("method", "seed"):  # a Grid sets these for each run
+        for key, instead in USE.items():  # a Grid sets these for each run
             if key in layer:
                 raise UserError(
-                    f"setting {key!r} belongs to one run: use {key}s, such as {USE[key]}"
+                    f"setting {key!r} belongs to one run: use {key}s, such as {instead}"
                 )
         merged = _merge(merged, layer)
     for text in settings:

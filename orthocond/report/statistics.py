@@ -180,14 +180,14 @@ def of_summary(key: str) -> Reading:
     return lambda run: run.summary[key]
 
 
-def final_error(run: Run) -> float:
+def final_error(run: Run) -> float | None:
     """Return the error by which runs are compared: the one at the end of training, in percent.
 
     It is measured with recalibrated statistics where the task has any. Stale moving averages are
-    an effect of their own.
+    an effect of their own. None where training did not end with an evaluation.
     """
-    recalibrated = run.summary["recalibrated_error"]
-    return float(run.summary["error"] if recalibrated is None else recalibrated)
+    errors = (run.summary[key] for key in ("recalibrated_error", "error"))
+    return next((error for error in errors if error is not None), None)
 
 
 def paired(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> Difference:
