@@ -80,13 +80,13 @@ def directives(study: Path, tasks: int, resources: Iterable[str] = (), nodes: in
         '#SBATCH --mem=8G'
     """
     options = [
-        f"job-name=orthocond-{study.name}",
+        f"job-name={shlex.quote(f'orthocond-{study.name}')}",
         f"array=0-{tasks - 1}",
         f"nodes={nodes}",
         "ntasks-per-node=1",
         "requeue",
         "open-mode=append",
-        f"output={study / FOLDER}/%A_%a.log",
+        f"output={shlex.quote(f'{_literal(study / FOLDER)}/%A_%a.log')}",
         "signal=TERM@120",
     ]
     for resource in resources:
@@ -102,6 +102,11 @@ def directives(study: Path, tasks: int, resources: Iterable[str] = (), nodes: in
             )
         options.append(resource)
     return [f"#SBATCH --{option}" for option in options]
+
+
+def _literal(path: Path) -> str:
+    """Return a path for sbatch, which replaces the letters after a single % by numbers."""
+    return str(path).replace("%", "%%")
 
 
 def run_arguments(config: Config) -> list[str]:

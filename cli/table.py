@@ -10,7 +10,8 @@ import typer
 
 def table(
     tables: Annotated[
-        list[str], typer.Argument(help="overview, differences, tab1 to tab6, regimes, all.")
+        list[str],
+        typer.Argument(help="overview, differences, tab1 to tab6, regimes, findings, or all."),
     ],
     runs: Annotated[Path, typer.Option(help="A study, or a folder of studies.")] = Path("runs"),
     out: Annotated[
@@ -30,9 +31,10 @@ def table(
 
     The table overview has one row per method: errors, rank and condition numbers. The table
     differences has one row per contrast: the difference at equal seeds, with its interval. The
-    table regimes has one row per study: train and test accuracy, images and steps. The paper's
-    tables show the mean, standard deviation, minimum and count over the seeds, first with
-    moving averages and then with recalibrated statistics. The best value of each column is marked.
+    table regimes has one row per study: train and test accuracy, images and steps. The table
+    findings has one row per study: the effect of each treatment on the error. The paper's tables
+    show the mean, standard deviation, minimum and count over the seeds, first with moving averages
+    and then with recalibrated statistics. The best value of each column is marked.
 
     Examples: orthocond table overview --runs runs/cifar10-cpu --method svd --method nog;
     orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex; orthocond table tab4 --study
@@ -48,9 +50,9 @@ def table(
 
     names = chosen("table", tables, TABLES)
     own = Study(runs, data, study)
-    built, skipped = make_all(names, lambda name: TABLES[name](own), strict="all" not in tables)
-    if method:
-        built = {name: only(table, method) for name, table in built.items()}
+    built, skipped = make_all(
+        names, lambda name: only(TABLES[name](own), method or None), strict="all" not in tables
+    )
     texts = {name: write_table(table, name, out, format) for name, table in built.items()}
     if as_json:
         records = {name: to_records(table) for name, table in built.items()}

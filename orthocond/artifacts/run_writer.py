@@ -128,8 +128,22 @@ class RunWriter:
             raise RunLocked(f"run {str(self.path)!r} is being trained by another process")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is not None:
+                self._forget_if_empty()
+        finally:
+            self._lock.release()
+
+    def _forget_if_empty(self) -> None:
+        """Remove what a run that failed before its first checkpoint has written.
+
+        Otherwise a command with other settings would meet the settings that failed.
+        """
+        if checkpoints.folders(self.path / CHECKPOINTS) or os.path.lexists(self.path / MANIFEST):
+            return
+        for name in self._written:
+            (self.path / name).unlink(missing_ok=True)
 
     def begin(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Checkpoint | None:
         """Create the run, or resume it.

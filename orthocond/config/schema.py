@@ -32,8 +32,9 @@ Float = Annotated[float, BeforeValidator(_no_boolean)]
 Positive = Annotated[Int, Field(ge=1)]
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
-Rate = Annotated[Float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[Float, Field(ge=0, allow_inf_nan=False)]
+LARGEST = 1e9  # beyond any use; float32 ends at 3.4e38
+Rate = Annotated[Float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+Weight = Annotated[Float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 
 MAX_SEEDS = 1000
 

@@ -11,7 +11,7 @@ from orthocond.config.assignments import assignments
 from orthocond.config.sources import read_preset
 from orthocond.errors import UserError
 
-EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist", "imagenet")
+EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist")
 """Data sets that ``--data`` takes by name; any other data set is a folder of images."""
 
 

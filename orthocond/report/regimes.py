@@ -43,6 +43,16 @@ def final_accuracies(run: Run) -> tuple[float, float]:
     )
 
 
+def train_images(run: Run) -> int | None:
+    """Return the number of training images.
+
+    Runs of earlier versions did not record it; they have the number that their settings ask for,
+    or None, which stands for all images of the data set.
+    """
+    recorded: int | None = run.summary.get("train_images")
+    return recorded or run.settings["data"]["train_images"]
+
+
 def gap(run: Run) -> float:
     """Return the generalisation gap: training minus test accuracy at the end, in points."""
     train, test = final_accuracies(run)
@@ -113,7 +123,7 @@ def regime(selection: Selection) -> Regime | None:
         method,
         float(train),
         float(test),
-        selection.settings["data"]["train_images"],
+        train_images(runs[0]),
         max(int(run.summary["steps"]) for run in runs),
         len(runs),
         all(pd.notna(run.metrics["train_eval_top1"].iloc[-1]) for run in runs),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from orthocond.artifacts.csv_tables import METRICS, to_csv
 from orthocond.artifacts.run_writer import Run
-from orthocond.report.regimes import gap
+from orthocond.report.regimes import gap, train_images
 from orthocond.report.studies.study_names import study_names
 from orthocond.spectral.conditioning import MEASURED
 
@@ -30,7 +30,7 @@ def _row(run: Run, study: str) -> dict[str, Any]:
     row = {
         "study": study,
         "data": settings["data"]["name"],
-        "images": settings["data"]["train_images"],
+        "images": train_images(run),
         **{key: settings[key] for key in SETTINGS},
         **{key: summary[key] for key in OF_SUMMARY},
         **{key: last.get(key) for key in OF_LAST_ROW},

@@ -44,6 +44,7 @@ class Study:
         self._parts = with_studies([self.folder, *map(Path, also)])
         self.runs = [run for part in self._parts for run in find_runs(part)]
         self._all, self._names = self.runs, study_names(self.runs)
+        self._ended = {r.path for r in self.runs if r.summary["status"] == "complete"}
         self._hashes = {run.path: settings_hash(shared_settings(run)) for run in self.runs}
         refuse_copies(self.runs, self._names)
         if name is not None:
@@ -105,21 +106,31 @@ class Study:
         return runs
 
     def data_sets(self, task: str) -> list[str]:
-        """Return the names of a task's data sets, the one with the largest study first."""
-        sizes: dict[str, int] = {}
-        own = [run for run in self.runs if run.config["task"] == task]
-        of_study = Counter((run.config["data"]["name"], self._names[run.path]) for run in own)
-        for (data, _), size in of_study.items():
-            sizes[data] = max(size, sizes.get(data, 0))
-        return [n for n, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))]
+        """Return the names of a task's data sets, the one with the largest study first.
+
+        Runs that diverged count after all others: there is nothing to compare with them.
+        """
+        sizes: dict[str, tuple[int, int]] = {}
+        of_study: dict[tuple[str, str], list[Run]] = {}
+        for run in self.runs:
+            if run.config["task"] == task:
+                key = (run.config["data"]["name"], self._names[run.path])
+                of_study.setdefault(key, []).append(run)
+        for (data, _), own in of_study.items():
+            sizes[data] = max(self._size(own), sizes.get(data, (0, 0)))
+        return sorted(sorted(sizes), key=lambda data: sizes[data], reverse=True)
+
+    def _size(self, runs: list[Run]) -> tuple[int, int]:
+        """Return how many of the runs did not diverge, and how many there are."""
+        return sum(run.path in self._ended for run in runs), len(runs)
 
     def _alike(self, runs: Iterable[Run]) -> list[Run]:
-        """Return the largest group of runs of one study and one configuration."""
+        """Return the largest group of runs of one study and one configuration (see ``_size``)."""
         groups: dict[tuple[str, str], list[Run]] = {}
         for run in runs:
             key = (self._names[run.path], self._hashes[run.path])
             groups.setdefault(key, []).append(run)
-        return max(groups.values(), key=len, default=[])
+        return max(groups.values(), key=self._size, default=[])
 
     def main(self, task: str, data: str) -> str | None:
         """Return the name of the largest study of a data set in the folder; None without runs."""
@@ -167,7 +178,7 @@ class Study:
         shared, folders = shared_settings(chosen[0]), {run.path.parent for run in chosen}
         if not present.intersection(names):
             raise self.missing(task, names, beside=chosen)
-        ended = [run for run in chosen if run.summary["status"] == "complete"]
+        ended = [run for run in chosen if run.path in self._ended]
         if not any(run.config["method"] in names for run in ended):
             raise MissingRuns(
                 f"every run of task {task!r} for this in {str(self.folder)!r} diverged"

@@ -260,5 +260,6 @@ def train_and_summarize(
         status,
         trainer.step,
         trainer.parameters,
+        trainer.data.train_count,
         trainer.unfinished(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -39,6 +39,20 @@ def learning_rate(config: Config, epoch: float) -> float:
     """
     warmup = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs else 1.0
     return config.lr * warmup * config.lr_decay ** sum(epoch >= m for m in config.lr_milestones)
+
+
+@contextmanager
+def _batch_accepted(shape: Iterable[int]) -> Iterator[None]:
+    """Replace the error of a batch norm that gets one value per channel by a UserError."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"the network does not take batches of shape {tuple(shape)}: {error}; raise batch_size "
+            "or data.size, or lower accumulate (--set)"
+        ) from error
 
 
 def _require_fitting(config: Config, accelerator: Accelerator) -> None:
@@ -122,6 +136,7 @@ class Stepper:
             labels: (b,).
 
         Raises:
+            UserError: a batch norm gets one value per channel.
             Diverged: the gradient is not finite, or no solver decomposes the features; weights and
                 buffers are as before the call.
         """
@@ -136,7 +151,8 @@ class Stepper:
             for i, (x, y) in enumerate(micro_batches):
                 last = i + 1 == len(micro_batches)
                 with nullcontext() if last else accelerator.no_sync(self.network):
-                    logits = self.network(x)
+                    with _batch_accepted(x.shape):
+                        logits = self.network(x)
                     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
                     loss = cross_entropy(logits, y)
                     penalty = treated.penalty() if last else loss.new_zeros(())

@@ -30,6 +30,7 @@ def summarize(
     status: str,
     steps: int,
     parameters: int,
+    images: int | None = None,
     unfinished: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the content of summary.json.
@@ -40,6 +41,7 @@ def summarize(
         status: ``complete`` or ``diverged``.
         steps: number of optimizer steps taken.
         parameters: number of trained values in the network.
+        images: number of training images, which can be less than the settings ask for.
         unfinished: ``failures`` and ``unrecovered`` since the last row of the metrics.
 
     Returns:
@@ -57,6 +59,7 @@ def summarize(
         "model": config["model"],
         "seed": config["seed"],
         "status": status,
+        "train_images": images,
         "epochs": len(metrics),
         "steps": steps,
         "top1": top1,

@@ -50,6 +50,14 @@ def test_table_of_some_methods(runs: Path) -> None:
     assert [row["method"] for row in rows["tables"]["tab2"]["rows"]] == ["svd+nog"]
 
 
+def test_all_tables_of_a_method_leave_out_those_without_its_row(runs: Path) -> None:
+    told = json.loads(run("all", "--runs", runs, "--method", "bn", "--method", "svd", "--json"))
+    assert not told["tables"].keys() & {"overview", "tab2"}
+    told = json.loads(run("all", "--runs", runs, "--method", "ow", "--json"))
+    assert [row["method"] for row in told["tables"]["tab1"]["rows"]] == ["svd+ow"]
+    assert "unknown row 'svd+ow': allowed are svd, svd+nog" in told["skipped"]["overview"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -146,7 +146,7 @@ def assert_same_files(ours: Path, expected: Path) -> None:
 def test_a_preempted_grid_on_slurm_gives_the_same_runs_as_a_local_grid(
     cluster: dict[str, str], train: Callable[..., str], tmp_path: Path
 ) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
+    here, there = tmp_path / "here", tmp_path / "50% there, 'odd'"
     submit = [*SETTINGS, *GRID, "--out", there, "--cluster", "slurm", "--sbatch", "cpus-per-task=1"]
     assert "#SBATCH --array=0-3\n" in train(*submit, "--dry-run")
     assert not there.exists()
@@ -156,6 +156,8 @@ def test_a_preempted_grid_on_slurm_gives_the_same_runs_as_a_local_grid(
     preempt(cluster, "1_1", there / "dbn-leaves-small-svd+nog+olr-s0")
     wait_until_done(cluster, there)
     assert "nothing to submit" in train(*submit)
+    logs = sorted(path.name for path in there.glob("slurm/*.log"))
+    assert logs == [f"1_{task}.log" for task in range(4)]
 
     train_here(*SETTINGS, *GRID, "--out", here)
     runs = sorted(path.name for path in here.iterdir())

@@ -111,6 +111,8 @@ def test_without_an_existing_run_a_command_starts_from_a_preset() -> None:
 def test_a_command_names_a_folder_of_images_without_its_location() -> None:
     stored = Config().model_dump() | {"data": {"name": "cifar10-jpeg", "fingerprint": "f"}}
     assert "--data folder:PATH/cifar10-jpeg" in train_command("dbn", ["svd"], Path("r"), stored)
+    stored["data"]["name"] = "imagenet"  # as --data takes no such word alone
+    assert "--data folder:PATH/imagenet" in train_command("dbn", ["svd"], Path("r"), stored)
 
 
 @settings(max_examples=40, deadline=None)

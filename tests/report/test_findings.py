@@ -16,8 +16,9 @@ from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.findings import FIGURE
 from orthocond.report.study import Study
 from orthocond.report.style import theme
+from orthocond.report.tables.cells import EFFECTS
 from orthocond.report.tables.findings import build
-from orthocond.report.tables.render import EFFECTS, render
+from orthocond.report.tables.render import render
 
 matplotlib.use("agg")
 RUNS = Path(__file__).parents[2] / "runs"

@@ -34,6 +34,21 @@ def test_a_diverged_run_is_counted_and_left_out(study: Study) -> None:
     assert selection.diverged == {"svd+nog": 1}
 
 
+def test_runs_that_diverged_do_not_hide_the_complete_runs_of_another_configuration(
+    tmp_path: Path,
+) -> None:
+    write_study(tmp_path / "a", ("svd", "ns"), seeds=1)
+    for seed in range(3):
+        write_run(tmp_path / "a", "dbn", "svd+nog", seed, lr=9.0, status="diverged")
+        write_run(tmp_path / "b", "dbn", "svd", seed, data="other", status="diverged")
+    study = Study(tmp_path)
+    assert study.data_sets("dbn") == ["cifar10-jpeg", "other"]
+    selection = study.select("dbn")
+    assert sorted(selection.runs) == ["ns", "svd"] and selection.set_aside == 3
+    with pytest.raises(MissingRuns, match=r"every run of task 'dbn' .* diverged"):
+        study.select("dbn", data="other")
+
+
 def test_runs_of_another_configuration_are_set_aside(tmp_path: Path) -> None:
     write_study(tmp_path / "a", ("svd", "ns"), seeds=1)
     write_run(tmp_path / "a", "dbn", "bn", 0, lr=0.05)

@@ -28,8 +28,9 @@ def test_the_last_epoch_counts_and_failures_add_up() -> None:
     assert (summary["top1"], summary["error"], summary["recalibrated_error"]) == (60, 40, 39)
     assert (summary["failures"], summary["epochs"], summary["parameters"]) == (3, 2, 7)
     assert summary["conditioning"]["kappa"] == 20
-    more = summarize(CONFIG, tables, "diverged", 100, 7, {"failures": 5, "unrecovered": 4})
+    more = summarize(CONFIG, tables, "diverged", 100, 7, 64, {"failures": 5, "unrecovered": 4})
     assert (more["failures"], more["unrecovered"]) == (8, 4)
+    assert (summary["train_images"], more["train_images"]) == (None, 64)
 
 
 def test_a_run_that_ended_in_its_first_epoch_has_no_accuracy() -> None:

@@ -282,6 +282,17 @@ def test_covariance_pooling_trains_and_has_no_recalibrated_results(tmp_path: Pat
         assert set(conditioning["structural_rank"]) == {63}  # 8x8 positions, centred
 
 
+def test_a_run_that_fails_in_its_first_step_leaves_no_settings(tmp_path: Path) -> None:
+    one_value = ("batch_size=4", "accumulate=4", "data.size=8")
+    words = r"batches of shape \(1, 3, 8, 8\): Expected more than 1 value per .*raise batch_size"
+    with pytest.raises(UserError, match=words):
+        train(tiny("bn", settings=one_value), tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert not list(folder.iterdir())
+    (result,) = train(tiny("bn", settings=("batch_size=16",)), tmp_path)
+    assert result.status == "complete" and Run(folder).summary["train_images"] == 64
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -24,6 +24,7 @@ from orthocond.config.tasks import DBN
 from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.provenance import Numbers, Provenance
+from orthocond.report.regimes import train_images
 from orthocond.report.statistics import difference
 from orthocond.report.studies.selection import Selection
 from orthocond.report.study import Study
@@ -71,7 +72,7 @@ def _effects(selection: Selection) -> list[dict[str, object]]:
                 {
                     "study": selection.study,
                     "data": selection.data,
-                    "images": selection.settings["data"]["train_images"] or np.nan,
+                    "images": train_images(selection.all_runs[0]) or np.nan,
                     "method": method,
                     "step": step,
                     **{key: getattr(found, key) for key in ("mean", "low", "high", "n")},
@@ -114,7 +115,7 @@ def data(study: Study) -> Numbers:
             selections.append(study.select(DBN.name, (PLAIN, *METHODS), name, own))
         except MissingRuns:
             continue
-    selections.sort(key=lambda s: (s.settings["data"]["train_images"] or np.inf, s.study))
+    selections.sort(key=lambda s: (train_images(s.all_runs[0]) or np.inf, s.study))
     frame = pd.DataFrame([row for selection in selections for row in _effects(selection)])
     if frame.empty:
         raise study.missing(DBN.name, (PLAIN, *METHODS))

@@ -164,25 +164,26 @@ def assemble(
     )
 
 
-def only(table: Table, methods: Iterable[str]) -> Table:
+def only(table: Table, methods: Iterable[str] | None) -> Table:
     """Return a table with the rows of some methods, including those with a wider stem.
 
     A table whose rows are no methods is returned whole.
 
     Args:
         table: the table.
-        methods: in any spelling that ``Method.parse`` reads.
+        methods: in any spelling that ``Method.parse`` reads; None keeps all rows.
 
     Raises:
-        UserError: a method is unknown or has no row.
+        UserError: a method is unknown.
+        MissingRuns: a method has no row.
     """
-    if table.frame.index.name != "method":
+    if methods is None or table.frame.index.name != "method":
         return table
     wanted = [str(Method.parse(method)) for method in methods]
     own = pd.Index([str(name).partition(" ")[0] for name in table.frame.index])
     for method in wanted:
         if method not in own:
-            raise unknown("row", method, own.unique())
+            raise MissingRuns(str(unknown("row", method, own.unique())))
     return replace(table, frame=table.frame[own.isin(wanted)])
 
 

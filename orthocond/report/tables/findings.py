@@ -7,9 +7,9 @@ import pandas as pd
 from orthocond.report.findings import effects, how, row_name, sources
 from orthocond.report.provenance import Provenance
 from orthocond.report.study import Study
+from orthocond.report.tables.cells import EFFECTS
 from orthocond.report.tables.comparison import NOT_RUN
 from orthocond.report.tables.regimes import ROWS
-from orthocond.report.tables.render import EFFECTS
 from orthocond.report.tables.table import Table
 
 

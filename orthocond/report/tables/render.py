@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from orthocond.artifacts.csv_tables import DIGITS
 from orthocond.errors import unknown
 from orthocond.report.paper import PUBLISHED
-from orthocond.report.readable import readable
+from orthocond.report.tables.cells import EFFECTS, cell_text
 from orthocond.report.tables.comparison import NOT_RUN, UNREAD
 from orthocond.report.tables.table import Table
 
@@ -38,37 +38,8 @@ HEADINGS = {
 SPREADS = {"mean": ("std", "low", "high"), "median": ("q1", "q3")}
 """Statistics of the spread, shown in the same cell as the mean or the median."""
 
-EFFECTS = {
-    "svd+nog": "NOG",
-    "svd+olr": "OLR",
-    "svd+ow": "OW",
-    "svd+nog+ow+olr": "NOG + OW + OLR",
-}
-"""Statistics that are effects of a method against plain SVD, by method: shown with their sign."""
-
 FIRST = (*EFFECTS.values(), "error", "difference", "top-1", "Top-1 Acc. (%)", "FP (ms)", "images")
 """The columns that say, once per group, why a number is missing."""
-
-WHOLE = (
-    *("n", "rank", "failures", "Failure Times", "unrecovered", "FP (ms)", "BP (ms)"),
-    *("images", "steps"),
-)
-"""Statistics shown without trailing zeros."""
-
-SIGNED = ("difference",)
-"""Statistics shown with their sign, also where it is a plus."""
-
-P_VALUE = "p (Holm)"
-"""The statistic shown with two significant digits."""
-
-PERCENT = ("train (%)", "test (%)", "gap")
-"""Statistics shown with one decimal place."""
-
-MILLISECONDS = ("FP (ms)", "BP (ms)")
-"""Statistics shown with three significant digits."""
-
-MAGNITUDES = ("kappa", "kappa_support", "kappa_eps")
-"""Statistics shown with two significant digits and a power of ten."""
 
 
 def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -80,6 +51,12 @@ def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
 def _flat(frame: pd.DataFrame) -> pd.Index[str]:
     """Return one name per column, with its group in front."""
     return pd.Index([f"{group}: {name}" if group else name for group, name in _keys(frame)])
+
+
+def _middle(name: str) -> str:
+    """Return the statistic whose spread a column is: ``error mean`` of ``error std``."""
+    stem, _, kind = name.rpartition(" ")
+    return next((f"{stem} {middle}" for middle in SPREADS if kind in SPREADS[middle]), name)
 
 
 def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
@@ -94,7 +71,7 @@ def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
             parts = [name, *(f"{stem} {spread}" for spread in SPREADS[kind])]
             own = [part for part in parts if (group, part) in frame]
             columns.append((group, stem, frame[[(group, part) for part in own]]))
-        elif kind not in [spread for spreads in SPREADS.values() for spread in spreads]:
+        elif _middle(name) == name:
             columns.append((group, name, frame[[(group, name)]]))
     return columns
 
@@ -102,29 +79,6 @@ def _shown_columns(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 def _best_is(group: str, name: str) -> bool | None:
     """Tell whether the lowest number of a shown column is best; None where none is marked."""
     return LOWER_IS_BETTER.get(HEADINGS.get(name, name) if group == "paper" else name)
-
-
-def _cell(numbers: Sequence[float], name: str, plus_minus: str) -> str:
-    value, *spread = numbers
-    if name in MAGNITUDES:
-        return f"{value:.1e}"
-    if name == P_VALUE:
-        return f"{value:.2g}"
-    if name in MILLISECONDS and spread:
-        return f"{readable(value)} [{', '.join(map(readable, spread))}]"
-    form = "+z.1f" if name in EFFECTS.values() else "+z.2f" if name in SIGNED else ".2f"
-    form = "z.1f" if name in PERCENT else form
-    text = _whole(value) if name in WHOLE and not spread else f"{value:{form}}"
-    if not spread or np.isnan(spread).any():
-        return text
-    if len(spread) == 1:
-        return f"{text} {plus_minus} {spread[0]:.2f}"
-    form = form.replace("z", "")  # an end that is rounded to -0.0 tells the side of 0
-    return f"{text} [{spread[0]:{form}}, {spread[1]:{form}}]"
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) else readable(value)
 
 
 def _not_run(table: Table) -> list[tuple[str, str]]:
@@ -164,14 +118,14 @@ def shown(table: Table, mark: Callable[[str], str], plus_minus: str = "±") -> p
         lower = _best_is(group, name)
         best = None if lower is None else values.min() if lower else values.max()
         texts = []
-        for method, cell in zip(frame.index, numbers.to_numpy(dtype=float), strict=True):
-            if np.isnan(cell[0]):
+        for method, row in zip(frame.index, numbers.to_numpy(dtype=float), strict=True):
+            if np.isnan(row[0]):
                 text = table.cells.get(group, {}).get(method, "")
                 # A group says once that a method was not run.
                 texts.append(text if text == UNREAD or name in FIRST else "")
             else:
-                text = _cell(cell.tolist(), name, plus_minus)
-                texts.append(mark(text) if cell[0] == best else text)
+                text = cell_text(row.tolist(), name, plus_minus)
+                texts.append(mark(text) if row[0] == best else text)
         columns[(group, HEADINGS.get(name, name))] = texts
     labels = [table.labels[method] for method in frame.index]
     return pd.DataFrame(columns, index=pd.Index(labels, name=str(frame.index.name).capitalize()))
@@ -217,18 +171,35 @@ def to_markdown(table: Table) -> str:
 def to_csv(table: Table) -> str:
     """Return the numbers, rounded as in the CSV files of runs, below one header line."""
     flat = table.frame.copy()
-    for key in _keys(table.frame):
-        if key[0] in table.cells and flat[key].isna().all():
-            texts = table.cells[key[0]]
-            flat[key] = pd.Series({m: text for m, text in texts.items() if text != UNREAD})
+    for group, name in _keys(table.frame):
+        if group in table.cells and flat[group, name].isna().all():
+            # The spread of a known mean is missing for another reason: there is one seed.
+            absent = flat.index[table.frame[group, _middle(name)].isna()]
+            texts = {m: table.cells[group].get(m, UNREAD) for m in absent}
+            flat[group, name] = pd.Series({m: text for m, text in texts.items() if text != UNREAD})
     flat.columns = _flat(flat)
     flat.insert(0, "label", [table.labels[m] for m in flat.index])
     return flat.to_csv(float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
+LATEX = str.maketrans(
+    {
+        **{character: rf"\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "κ": r"$\kappa$",
+        "ε": r"$\varepsilon$",
+        UNREAD: r"\dag{}",
+    }
+)
+"""Characters that pdflatex does not print as they are."""
+
+
 def _latex_escape(text: str) -> str:
-    escaped = re.sub(r"([&%$#_{}])", r"\\\1", text)
-    return escaped.replace("±", r"$\pm$").replace(UNREAD, r"\dag{}")
+    return text.translate(LATEX)
 
 
 def to_latex(table: Table) -> str:
@@ -237,6 +208,8 @@ def to_latex(table: Table) -> str:
     notes = _all_notes(table) + _footnotes(texts, lambda text, address: f"{text}: {address}")
     texts.index = texts.index.map(_latex_escape)
     texts.columns = texts.columns.map(lambda pair: tuple(_latex_escape(part) for part in pair))
+    if not any(texts.columns.get_level_values(0)):
+        texts.columns = texts.columns.get_level_values(1)  # no line of groups without a name
     caption = _latex_escape(" ".join([f"{table.title}.", *notes]))
     texts = texts.replace(UNREAD, _latex_escape(UNREAD))
     return texts.to_latex(escape=False, caption=caption, multicolumn_format="c", index_names=False)

@@ -151,6 +151,36 @@ def test_html_is_well_formed_and_escaped(study: Study) -> None:
     assert fold is not None and "commit 0123456" in "".join(fold.itertext())
 
 
+def test_csv_says_that_a_mean_was_not_run_and_leaves_the_spread_of_one_seed_blank() -> None:
+    names = ["NOG mean", "NOG low", "NOG high", "OW mean", "OW low", "OW high"]
+    columns = pd.MultiIndex.from_product([[""], names], names=["source", "statistic"])
+    frame = pd.DataFrame([[1.5, *5 * [np.nan]], [2.5, *5 * [np.nan]]], ["a", "b"], columns)
+    absent = {"": dict.fromkeys("ab", "not run here")}
+    table = Table("t", frame, {"a": "a", "b": "b"}, absent, Provenance("note"))
+    first, *rows = csv.reader(io.StringIO(render(table, "csv")))
+    assert first[2:] == names
+    assert [row[2:] for row in rows] == [
+        ["1.5", "", "", *3 * ["not run here"]],
+        ["2.5", "", "", *3 * ["not run here"]],
+    ]
+
+
+def test_latex_prints_with_pdflatex_and_has_no_line_of_groups_without_a_name() -> None:
+    columns = pd.MultiIndex.from_tuples([("", "kappa_eps"), ("", "gap")])
+    frame = pd.DataFrame([[1.25e4, 2.0]], ["a"], columns)
+    label = r"SVD (11×11 stem) 50% a_b^~\ ±"
+    text = render(Table("κ", frame, {"a": label}, {}, Provenance("{note}")), "latex")
+    assert text.isascii()
+    for part in (
+        r"SVD (11$\times$11 stem) 50\% a\_b\textasciicircum{}\textasciitilde{}",
+        r"\textbackslash{} $\pm$ & 1.2e+04 & 2.0 \\",
+        r"\caption{$\kappa$. \{note\}.}",
+        r"$\kappa$ with $\varepsilon$ & gap (points) \\",
+    ):
+        assert part in text
+    assert r"\multicolumn" not in text
+
+
 def test_latex_special_characters_are_escaped(study: Study) -> None:
     text = render(TABLES["tab1"](study), "latex")
     assert r"\toprule" in text and r"$19.99" not in text and r"19.99 $\pm$ 0.16" in text
