@@ -16,6 +16,7 @@ from orthocond.errors import unknown
 from orthocond.report.commands import MissingRuns, train_command
 from orthocond.report.studies.run_folders import refuse_copies, with_studies
 from orthocond.report.studies.selection import Selection, settings_hash, shared_settings
+from orthocond.report.studies.sizes import data_sets, size
 from orthocond.report.studies.study_names import study_names
 
 
@@ -44,7 +45,6 @@ class Study:
         self._parts = with_studies([self.folder, *map(Path, also)])
         self.runs = [run for part in self._parts for run in find_runs(part)]
         self._all, self._names = self.runs, study_names(self.runs)
-        self._ended = {r.path for r in self.runs if r.summary["status"] == "complete"}
         self._hashes = {run.path: settings_hash(shared_settings(run)) for run in self.runs}
         refuse_copies(self.runs, self._names)
         if name is not None:
@@ -106,31 +106,16 @@ class Study:
         return runs
 
     def data_sets(self, task: str) -> list[str]:
-        """Return the names of a task's data sets, the one with the largest study first.
-
-        Runs that diverged count after all others: there is nothing to compare with them.
-        """
-        sizes: dict[str, tuple[int, int]] = {}
-        of_study: dict[tuple[str, str], list[Run]] = {}
-        for run in self.runs:
-            if run.config["task"] == task:
-                key = (run.config["data"]["name"], self._names[run.path])
-                of_study.setdefault(key, []).append(run)
-        for (data, _), own in of_study.items():
-            sizes[data] = max(self._size(own), sizes.get(data, (0, 0)))
-        return sorted(sorted(sizes), key=lambda data: sizes[data], reverse=True)
-
-    def _size(self, runs: list[Run]) -> tuple[int, int]:
-        """Return how many of the runs did not diverge, and how many there are."""
-        return sum(run.path in self._ended for run in runs), len(runs)
+        """Return the names of a task's data sets, the one with the largest study first."""
+        return data_sets((r for r in self.runs if r.config["task"] == task), self._names)
 
     def _alike(self, runs: Iterable[Run]) -> list[Run]:
-        """Return the largest group of runs of one study and one configuration (see ``_size``)."""
+        """Return the largest group of runs of one study and one configuration (see ``size``)."""
         groups: dict[tuple[str, str], list[Run]] = {}
         for run in runs:
             key = (self._names[run.path], self._hashes[run.path])
             groups.setdefault(key, []).append(run)
-        return max(groups.values(), key=self._size, default=[])
+        return max(groups.values(), key=size, default=[])
 
     def main(self, task: str, data: str) -> str | None:
         """Return the name of the largest study of a data set in the folder; None without runs."""
@@ -178,7 +163,7 @@ class Study:
         shared, folders = shared_settings(chosen[0]), {run.path.parent for run in chosen}
         if not present.intersection(names):
             raise self.missing(task, names, beside=chosen)
-        ended = [run for run in chosen if run.path in self._ended]
+        ended = [run for run in chosen if run.summary["status"] == "complete"]
         if not any(run.config["method"] in names for run in ended):
             raise MissingRuns(
                 f"every run of task {task!r} for this in {str(self.folder)!r} diverged"

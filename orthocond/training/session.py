@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ from orthocond.training.signals import Interrupted, StopSignal
 from orthocond.training.stepper import Diverged
 from orthocond.training.summary import summarize
 from orthocond.training.tracking import Log, epoch_log
-from orthocond.training.trainer import Save, Trainer
+from orthocond.training.trainer import Save, Trainer, epoch_steps
+from orthocond.training.treated_network import build_network
 
 T = TypeVar("T")
 
@@ -67,7 +68,8 @@ def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
     A complete run with a damaged checkpoint is skipped with a warning: its tables are intact.
 
     Raises:
-        UserError: the study has such a run with another configuration, or the run is damaged.
+        UserError: the study has such a run with another configuration, or the run is damaged; or
+            the network, the treatments or the batches of a run can't be made.
     """
     planned = []
     for config in grid:
@@ -81,7 +83,15 @@ def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
         else:
             action = "resume" if run.has_checkpoint else "train"
         planned.append(Planned(config, settings, folder, action))
+    _require_possible([p.config for p in planned if p.action != "skip"], data)
     return planned
+
+
+def _require_possible(configs: Iterable[Config], data: ImageData) -> None:
+    """Raise the UserError of any run of a grid now, and not after hours of the runs before it."""
+    for config in dict.fromkeys(config.model_copy(update={"seed": 0}) for config in configs):
+        epoch_steps(config, data)
+        build_network(config, len(data.classes))
 
 
 def _warn_of_damaged_state(run: Run) -> None:

@@ -34,6 +34,21 @@ from orthocond.training.treated_network import plain_layer
 Save = Callable[[Checkpoint], None]
 
 
+def epoch_steps(config: Config, data: ImageData) -> int:
+    """Return the number of optimizer steps in an epoch.
+
+    Raises:
+        UserError: the batch is larger than the training set.
+    """
+    steps = data.steps_per_epoch(config.batch_size)
+    if steps == 0:
+        raise UserError(
+            f"batch_size {config.batch_size} is larger than the {data.train_count} training "
+            f"images of {data.name}"
+        )
+    return steps
+
+
 class Trainer:
     """One run: built from a configuration, trained to its end, and resumed if it was interrupted.
 
@@ -57,12 +72,7 @@ class Trainer:
         stop: StopSignal,
         report: Callable[[int, str], None] = lambda step, text: None,
     ) -> None:
-        self.epoch_steps = data.steps_per_epoch(config.batch_size)
-        if self.epoch_steps == 0:
-            raise UserError(
-                f"batch_size {config.batch_size} is larger than the {data.train_count} training "
-                f"images of {data.name}"
-            )
+        self.epoch_steps = epoch_steps(config, data)
         self.config, self.data, self.accelerator = config, data, accelerator
         self.task = TASKS[config.task]
         self.plain_layer = plain_layer(config)

@@ -10,12 +10,13 @@ from orthocond.artifacts import checkpoints
 from orthocond.artifacts.run_writer import RunWriter
 from orthocond.config.sources import resolve
 from orthocond.data import load_data
+from orthocond.errors import UserError
 from orthocond.training.accelerator import make_accelerator
 from orthocond.training.session import plan, resolved, run_folder
 
 
 def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path) -> None:
-    grid = resolve(settings=["data.train_images=10", "data.test_images=10"])
+    grid = resolve(settings=["data.train_images=10", "data.test_images=10", "batch_size=10"])
     data = load_data(**grid.config.data.model_dump())
     with RunWriter(run_folder(tmp_path, grid.config, data)) as writer:
         writer.begin(resolved(grid.config, data), small_run.ENVIRONMENT)
@@ -28,6 +29,23 @@ def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_
     with pytest.warns(UserWarning, match=f"checkpoint/1/{checkpoints.TENSORS} .* are intact"):
         (planned,) = plan(grid, tmp_path, data)
     assert planned.action == "skip"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["model=resnet99"], "unknown model for dbn 'resnet99'"),
+        (["groups=5"], "64 features can't be split into 5 equal groups"),
+        (["batch_size=11"], "batch_size 11 is larger than the 10 training images of leaves"),
+    ],
+)
+def test_a_run_that_cannot_be_built_is_refused_before_any_run_is_trained_or_submitted(
+    settings: list[str], words: str, tmp_path: Path
+) -> None:
+    sizes = ["data.train_images=10", "data.test_images=10", "batch_size=10"]
+    grid = resolve(flags={"methods": ["bn", "svd"]}, settings=[*sizes, *settings])
+    with pytest.raises(UserError, match=words):
+        plan(grid, tmp_path, load_data(**grid.config.data.model_dump()))
 
 
 @pytest.mark.parametrize("name", ["avx512_f", "fp16_arith"])
