@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from sam import SAM
 from torch import nn
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from toys import Toy, assert_same, network
+from toys import Toy, assert_same, batch, network
 
 import orthocond as oc
 
@@ -174,6 +175,26 @@ def test_a_watched_model_is_copied_and_saved(treatments: str) -> None:
     buffer.seek(0)
     for other in (copy.deepcopy(toy.model), torch.load(buffer, weights_only=False)):
         assert_same(toy.state(), dict(other.state_dict()))
+
+
+@HOOKED
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_handle_that_was_dropped_warns_only_until_another_one_treats_the_layer(
+    treatments: str, bound: bool, silence: None
+) -> None:
+    model = network()
+    forgotten = oc.treat(model, "0", "slow")
+    if bound:
+        forgotten.bind(SGD(model.parameters(), lr=0.1))  # and this optimizer is dropped, too
+    del forgotten
+    gc.collect()
+    treated = oc.treat(model, "0", treatments)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    treated.bind(optimizer)
+    for _ in range(4):
+        model(batch()[0]).square().mean().backward()
+        optimizer.step()
+    assert treated.last is not None
 
 
 @pytest.mark.parametrize("treatments", ["nog", "slow", "sn+rescale"])

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import warnings
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
 MISSED = 2  # changes in a row that give the warning, see Note [Missed steps]
+
+_WATCHES: WeakSet[Watch] = WeakSet()
 
 
 class Watch:
@@ -38,9 +41,16 @@ class Watch:
     _handle: Any
 
     def follow(self, parameter: nn.Parameter) -> None:
-        """Watch this parameter instead of the one before; do nothing if it is frozen."""
+        """Watch this parameter instead of the one before; do nothing if it is frozen.
+
+        Another watch on it belongs to a handle that was dropped, since two handles do not treat
+        the steps of one parameter: it stops.
+        """
         if parameter is not self._parameter and parameter.requires_grad:
-            self.stop()
+            for watch in list(_WATCHES):
+                if watch is self or watch._parameter is parameter:
+                    watch.stop()
+            _WATCHES.add(self)
             self._parameter = parameter
             self._handle = parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
