@@ -30,6 +30,7 @@ RECIPES = (
     Recipe("tiny-imagenet-cpu", "gcp-cpu", "tiny-imagenet-100"),
     Recipe("cifar10-few", "cifar10-few", "cifar10-jpeg"),
     Recipe("cifar10-few-h200", "cifar10-few", "cifar10-jpeg", ("precision=bfloat16",)),
+    Recipe("cifar10-long", "cifar10-long", "cifar10-jpeg"),
     Recipe("tiny32-few", "tiny32-few", "tiny-imagenet-100"),
     Recipe("as-released-cpu", "as-released-cpu", "cifar10-jpeg"),
 )

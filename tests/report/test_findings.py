@@ -60,6 +60,11 @@ def test_the_figure_has_a_panel_per_study_and_shows_every_interval(runs: Study) 
     assert len(panels) == numbers.frame.groupby(["task", "study"]).ngroups
     drawn = sum(len(line.get_xdata()) == 1 for axes in panels for line in axes.lines)
     assert drawn == len(numbers.frame)
+    points = [line for axes in panels for line in axes.lines if len(line.get_xdata()) == 1]
+    single = numbers.frame["n"] == 1
+    assert [line.get_markerfacecolor() == "none" for line in points] == single.tolist()
+    said = any("Open circles" in text for text in numbers.provenance.remarks)
+    assert said == single.any()
     assert "SVD + NOG +0.6" in FIGURE.alt(numbers)
 
 

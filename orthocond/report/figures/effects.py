@@ -116,7 +116,9 @@ def data(study: Study) -> Numbers:
         except MissingRuns:
             continue
     selections.sort(key=lambda s: (train_images(s.all_runs[0]) or np.inf, s.study))
-    frame = pd.DataFrame([row for selection in selections for row in _effects(selection)])
+    found = [(selection, _effects(selection)) for selection in selections]
+    selections = [selection for selection, rows in found if rows]
+    frame = pd.DataFrame([row for _, rows in found for row in rows])
     if frame.empty:
         raise study.missing(DBN.name, (PLAIN, *METHODS))
     remarks, commands = _absent(study, str(name), selections)
@@ -161,6 +163,7 @@ def draw(data: Numbers) -> Figure:
         steps.set_title(label(method), loc="left")
     figure.supylabel("points of error against plain SVD", fontsize=8)
     axes[-1, 0].set_xlabel("training step")
+    axes[-1, 0].xaxis.set_major_formatter("{x:,.0f}")
     axes[-1, 1].set_xlabel("training images")
     axes[-1, 1].xaxis.set_major_locator(mpl.ticker.MaxNLocator(2))
     axes[-1, 1].xaxis.set_major_formatter("{x:,.0f}")

@@ -22,10 +22,12 @@ METHODS = (
 )  # fmt: skip
 TITLE = 18  # characters above a panel, also where they are wide ones
 SEEDS = 3  # from which an interval determines the range of the axis
-REMARK = (
-    "Slow is a control: plain SVD with a tenth of the learning rate for the treated layer. "
-    "Intervals of two seeds may go beyond their panel"
-)
+SLOW = "Slow is a control: plain SVD with a tenth of the learning rate for the treated layer"
+FEW = {
+    1: "Open circles are single seeds, which have no interval",
+    2: "Intervals of two seeds may go beyond their panel",
+}
+"""Remark on effects of few seeds, by their number."""
 
 
 def data(study: Study) -> Numbers:
@@ -35,7 +37,8 @@ def data(study: Study) -> Numbers:
         MissingRuns: no study has one of the treatments and plain SVD at one seed.
     """
     found = effects(study, METHODS)
-    return Numbers(found, Provenance(how(found), (REMARK,), runs=sources(study, found)))
+    remarks = (SLOW, *(remark for n, remark in FEW.items() if (found["n"] == n).any()))
+    return Numbers(found, Provenance(how(found), remarks, runs=sources(study, found)))
 
 
 def _limit(frame: pd.DataFrame) -> float:
@@ -55,7 +58,8 @@ def _panel(axes: Axes, own: pd.DataFrame) -> None:
         mean, low, high = (float(row[key].iloc[0]) for key in ("mean", "low", "high"))
         style = line_style(method)
         axes.plot([low, high], [place, place], color=style["color"], lw=1.5)
-        axes.plot([mean], [place], "o", color=style["color"], ms=4)
+        fill = "none" if row["n"].iloc[0] == 1 else style["color"]
+        axes.plot([mean], [place], "o", color=style["color"], mfc=fill, ms=4)
 
 
 def draw(numbers: Numbers) -> Figure:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,13 @@ def test_the_figure_says_which_studies_and_treatments_are_missing(runs: Path) ->
     assert any("--preset cifar10-long" in text for text in numbers.provenance.commands)
     assert any(text.startswith("few: SVD ends with ") for text in remarks)
     assert "in few (step 120)" in FIGURE.alt(numbers)
+
+
+def test_a_study_of_plain_svd_alone_is_left_out(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    write_study(tmp_path / "runs" / "alone", ("svd",), eps=0.1)
+    provenance = FIGURE.data(Study(tmp_path / "runs")).provenance
+    assert "alone" not in " ".join([provenance.note, *provenance.remarks, *provenance.commands])
 
 
 def test_each_study_has_a_line_and_a_point_in_each_treatment(runs: Path) -> None:
