@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orthocond.config.assignments import assignments
-from orthocond.config.sources import read_preset
+from orthocond.config.schema import Config
+from orthocond.config.sources import read_preset, resolve
 from orthocond.errors import UserError
 
 EMBEDDED = ("leaves", "cifar10", "cifar100", "fashion-mnist")
@@ -88,11 +90,19 @@ def _data_arguments(name: str) -> list[str]:
 
 
 def _like(settings: Mapping[str, Any]) -> list[str]:
-    """Return the arguments that repeat a run's settings; settings with defaults are left out."""
-    arguments = ["--task", settings["task"], *_data_arguments(settings["data"]["name"])]
-    for assignment in assignments(settings, ("task", "method", "seed", "data.name")):
-        arguments += ["--set", assignment]
-    return arguments
+    """Return the arguments that repeat a run's settings: the shortest ones, often from a preset."""
+    task, data = settings["task"], settings["data"]["name"]
+    bases: list[tuple[list[str], Config]] = [(["--task", task], Config())]
+    for recipe in RECIPES:
+        config = resolve(recipe.preset).config
+        if (config.task, recipe.data) == (task, data):
+            bases.append((["--preset", recipe.preset], config))
+    found = []
+    for start, base in bases:
+        with suppress(UserError):  # this preset can't be turned into the settings
+            changed = assignments(settings, ("task", "method", "seed", "data.name"), base)
+            found.append(start + _data_arguments(data) + [w for c in changed for w in ("--set", c)])
+    return min(found, key=len)
 
 
 def recipe_command(

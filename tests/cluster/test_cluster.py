@@ -69,7 +69,8 @@ def test_unsupported_slurm_options_are_refused_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    settings = ["--set", "data.train_images=16", "--set", "data.test_images=8"]
+    sizes = ("data.train_images=16", "data.test_images=8", "batch_size=16")
+    settings = [word for size in sizes for word in ("--set", size)]
     assert run(["train", *settings, "--out", str(tmp_path / "study"), *arguments]) == code
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1

@@ -104,6 +104,21 @@ def test_a_command_repeats_the_settings_that_are_not_the_defaults() -> None:
     assert parsed(command) == config
 
 
+def test_a_command_starts_from_the_preset_of_a_committed_study_where_that_is_shorter() -> None:
+    (run,) = (
+        r for r in Study(ROOT / "runs/cifar10-few-h200").runs if r.name.endswith("stem11-bn-s0")
+    )
+    command = train_command("dbn", ["svd+ow"], Path("x"), run.settings, [1])
+    assert command == (
+        "orthocond train --preset cifar10-few --data folder:PATH/cifar10-jpeg --set data.size=32 "
+        "--set stem_kernel=11 --set 'precision=\"bfloat16\"' --method ow --seeds 1 --out x"
+    )
+    every = run.settings | {"data": run.settings["data"] | {"train_images": None}}
+    command = train_command("dbn", ["svd+ow"], Path("x"), every)  # --set has no word for all images
+    assert "--preset" not in command
+    assert hash_of(parsed(command).model_dump()) == hash_of(every)
+
+
 def test_without_an_existing_run_a_command_starts_from_a_preset() -> None:
     assert parsed(train_command("dbn", ["ns"], Path("runs/x"))).method == "ns"
 
