@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
+import torch
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,14 +29,19 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
+def _float32(value: float) -> float:
+    if value > torch.finfo(torch.float32).max:  # torch can't multiply a float32 tensor by it
+        raise ValueError("Input should be a number that float32 can hold, at most 3.4e+38")
+    return value
+
+
 Int = Annotated[int, BeforeValidator(_no_boolean)]
 Float = Annotated[float, BeforeValidator(_no_boolean)]
 Positive = Annotated[Int, Field(ge=1)]
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
-LARGEST = 1e9  # beyond any use; float32 ends at 3.4e38
-Rate = Annotated[Float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
-Weight = Annotated[Float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Rate = Annotated[Float, Field(gt=0, allow_inf_nan=False), AfterValidator(_float32)]
+Weight = Annotated[Float, Field(ge=0, allow_inf_nan=False), AfterValidator(_float32)]
 
 MAX_SEEDS = 1000
 

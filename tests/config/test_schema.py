@@ -50,7 +50,7 @@ def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
         (["epochs=0"], "epochs: Input should be greater than or equal to 1, got 0"),
         (["epochs=many"], "epochs: Input should be a valid integer"),
         (["lr=nan"], "lr: "),
-        (["lr=1e300"], "lr: Input should be less than or equal to 1000000000, got 1e+300"),
+        (["lr=1e300"], "lr: Input should be a number that float32 can hold, at most 3.4e+38, got"),
         (["weight_decay=inf"], "weight_decay: Input should be "),
         (["lr=true"], "lr: Input should be a number, not a boolean, got True"),
         (["epochs=true"], "epochs: Input should be a number, not a boolean, got True"),
