@@ -23,7 +23,7 @@ def assignments(
         base: the settings that these are compared with; None takes the defaults.
 
     Raises:
-        UserError: the base has a value where the settings have none, for which --set has no word.
+        UserError: the base has a value where the settings have none: --set can't remove a value.
 
     Example:
         >>> assignments({"data": {"size": 64, "fingerprint": "a8"}, "lr": 0.1, "seed": 3}, ["seed"])
@@ -34,5 +34,5 @@ def assignments(
     changed = [k for k in others if k not in but and given[k] != others[k]]
     for key in changed:
         if given[key] is None:
-            raise UserError(f"{key} is {others[key]!r}: --set has no word for none")
+            raise UserError(f"{key} is {others[key]!r}, and --set can't remove a value")
     return [f"{key}={json.dumps(given[key], ensure_ascii=False)}" for key in changed]

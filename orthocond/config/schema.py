@@ -30,8 +30,9 @@ def _no_boolean(value: Any) -> Any:
 
 
 def _float32(value: float) -> float:
-    if value > torch.finfo(torch.float32).max:  # torch can't multiply a float32 tensor by it
-        raise ValueError("Input should be a number that float32 can hold, at most 3.4e+38")
+    largest = torch.finfo(torch.float32).max  # torch can't multiply a float32 tensor by more
+    if value > largest:
+        raise ValueError(f"Input should be a number that float32 can hold, at most {largest:.2g}")
     return value
 
 

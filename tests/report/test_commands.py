@@ -114,7 +114,7 @@ def test_a_command_starts_from_the_preset_of_a_committed_study_where_that_is_sho
         "--set stem_kernel=11 --set 'precision=\"bfloat16\"' --method ow --seeds 1 --out x"
     )
     every = run.settings | {"data": run.settings["data"] | {"train_images": None}}
-    command = train_command("dbn", ["svd+ow"], Path("x"), every)  # --set has no word for all images
+    command = train_command("dbn", ["svd+ow"], Path("x"), every)  # --set can't remove the number
     assert "--preset" not in command
     assert hash_of(parsed(command).model_dump()) == hash_of(every)
 

@@ -11,7 +11,8 @@ from orthocond.artifacts.run_writer import Run
 def size(runs: Iterable[Run]) -> tuple[int, int]:
     """Return how many of the runs did not diverge, and how many there are.
 
-    So runs that all diverged, which can't be compared with anything, are smaller than one other.
+    Nothing can be compared with a run that diverged: a group in which all runs diverged is smaller
+    than any group with a complete run.
     """
     ended = [run.summary["status"] == "complete" for run in runs]
     return sum(ended), len(ended)
