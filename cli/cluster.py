@@ -190,6 +190,7 @@ def hand_over(
     resources: Sequence[str],
     common: Sequence[str],
     nodes: int,
+    num_processes: int,
     dry_run: bool,
 ) -> None:
     """Submit the runs that are neither complete nor queued, or print the script.
@@ -200,15 +201,18 @@ def hand_over(
         resources: options of sbatch, as in ``directives``.
         common: arguments of ``orthocond train`` that all runs share.
         nodes: number of nodes for each run.
+        num_processes: number of processes on each node.
         dry_run: print the script, submit nothing, and treat queued runs as missing.
 
     Raises:
-        UserError: the data cannot be loaded, a run has another configuration, or an option of
-            sbatch is invalid.
+        UserError: the data cannot be loaded, a run has another configuration or can't be made, or
+            an option of sbatch is invalid.
         ClusterError: Slurm is not installed, or refuses a request.
     """
     study = study.absolute()
-    runs = plan(grid, study, load_data(**grid.config.data.model_dump()))
+    data = load_data(**grid.config.data.model_dump())
+    runs = plan(grid, study, data, nodes * num_processes)
+    common = [*common, f"--num-processes={num_processes}"] if num_processes > 1 else common
     waiting = set() if dry_run else queued(study)
     missing = [p for p in runs if p.action != "skip" and p.folder.name not in waiting]
     if not missing:

@@ -116,9 +116,8 @@ def train(
         from .cluster import hand_over
 
         common = [f"--timeout={timeout:g}"]
-        common += [f"--num-processes={num_processes}"] if num_processes else []
         common += [f"--track={track}"] if track else []
-        hand_over(grid, study, sbatch or [], common, nodes, dry_run)
+        hand_over(grid, study, sbatch or [], common, nodes, num_processes or 1, dry_run)
         return 0
 
     from .launch import inside_launcher, launch

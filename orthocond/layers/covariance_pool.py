@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from orthocond.errors import UserError, require_floating, unknown
 from orthocond.host import double, full_precision
+from orthocond.layers.inference.symbolic import one_node
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.spectral.backward_rules import Backward
 from orthocond.spectral.covariance.functions import covariance_function
@@ -61,8 +62,7 @@ def _check_normalization(
 def _upper(d: int, device: torch.device) -> Tensor:
     """Return the indices (d (d + 1) / 2,) of the upper triangle, by rows, in a flat d x d matrix.
 
-    They are computed at each call. A non-persistent buffer would stay uninitialized after
-    ``to_empty`` or on the meta device, because no state dict holds it.
+    They are no buffer: one that no state dict holds stays uninitialized after ``to_empty``.
     """
     rows, columns = torch.triu_indices(d, d, device=device)
     return rows * d + columns
@@ -140,6 +140,7 @@ class CovarianceRoot(nn.Module):
         self.power = float(power)
         self.outcomes = SpectralOutcomes()
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, d, H, W) to the roots (B, d, d), or to the means (B, d) for ``average``."""
         _check(x, self.solver)
@@ -163,9 +164,9 @@ class CovarianceRoot(nn.Module):
         """Raise a UserError if X (B, d, N) has a singular covariance by its shape, and eps is 0."""
         d, N = X.shape[1:]
         if self.eps == 0 and d >= N:
-            who, other = "solver 'minimax'", "solver 'low-rank'"
-            if self.normalization == "log":
-                who, other = "normalization 'log'", "normalization 'sqrt'"
+            log = self.normalization == "log"
+            who = "normalization 'log'" if log else "solver 'minimax'"
+            other = "normalization 'sqrt'" if log else "solver 'low-rank'"
             raise UserError(
                 f"{who} needs more positions than channels or eps > 0: the covariance of {d} "
                 f"channels over {N} positions is singular; use eps, larger images, fewer channels "
@@ -173,13 +174,11 @@ class CovarianceRoot(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """Return the settings, for ``repr``."""
         others = f", eps={self.eps}" if self.eps else ""
         others += f", steps={self.steps}" if self.solver == "newton-schulz" else ""
         others += f", condition={self.condition:.3g}" if self.condition else ""
-        if self.normalization != "sqrt":
-            others += f", normalization={self.normalization!r}"
-            others += f", power={self.power}" if self.normalization == "power" else ""
+        others += f", normalization={self.normalization!r}" * (self.normalization != "sqrt")
+        others += f", power={self.power}" if self.normalization == "power" else ""
         return f"solver={self.solver!r}, backward={self.backward_rule!r}{others}"
 
 
@@ -287,6 +286,7 @@ class GlobalCovariancePool2d(nn.Module):
         dtypes = [p.dtype for p in self.reduction.parameters() if p.is_floating_point()]
         return dtypes[0] if dtypes else self.norm.weight.dtype
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, in, H, W) to (B, d (d + 1) / 2), or to (B, d) for ``average``."""
         _check(x, self.root.solver)

@@ -12,6 +12,7 @@ from orthocond.errors import DecompositionError, UserError, require_floating, un
 from orthocond.host import double, full_precision
 from orthocond.layers.batch_norms import require_plain_forward, require_replaceable
 from orthocond.layers.inference.evaluation import is_wrapped
+from orthocond.layers.inference.symbolic import one_node
 from orthocond.layers.moments import moments
 from orthocond.layers.outcomes import SpectralOutcomes
 from orthocond.layers.running_statistics import Running, RunningStatistics, adopt
@@ -193,6 +194,7 @@ class DecorrelatedBatchNorm(RunningStatistics):
             matrix = root.value
         self._move_running_stats(mean, matrix)
 
+    @one_node
     def forward(self, input: Tensor) -> Tensor:
         """Whiten the input (B, C, ...), which has the name that it has in a batch norm."""
         x = input

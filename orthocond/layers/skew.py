@@ -29,6 +29,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from orthocond.errors import UserError, require_floating, unknown
 from orthocond.host import full_precision
+from orthocond.layers.inference.symbolic import one_node
 from orthocond.layers.skew_kernel import (
     compose,
     exponential,
@@ -230,6 +231,7 @@ class SkewOrthogonalConv2d(nn.Module):
             kernel = compose(self._scaled(), self.in_channels, self._terms)[: self.out_channels]
         return kernel.to(self.filter.dtype)
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, in, H, W) to (B, out, H, W)."""
         require_floating(x, "an input")

@@ -21,7 +21,7 @@ from orthocond.training.accelerator import make_accelerator
 from orthocond.training.allocator import keep_memory
 from orthocond.training.environment import describe
 from orthocond.training.signals import Interrupted, StopSignal
-from orthocond.training.stepper import Diverged
+from orthocond.training.stepper import Diverged, require_divisible
 from orthocond.training.summary import summarize
 from orthocond.training.tracking import Log, epoch_log
 from orthocond.training.trainer import Save, Trainer, epoch_steps
@@ -62,8 +62,8 @@ def run_folder(study: Path, config: Config, data: ImageData) -> Path:
     return study / run_name(config.task, data.name, model, config.method, config.seed)
 
 
-def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
-    """Return what training will do with each run of a grid.
+def plan(grid: Grid, study: Path, data: ImageData, processes: int) -> list[Planned]:
+    """Return what training with a number of processes will do with each run of a grid.
 
     A complete run with a damaged checkpoint is skipped with a warning: its tables are intact.
 
@@ -83,14 +83,15 @@ def plan(grid: Grid, study: Path, data: ImageData) -> list[Planned]:
         else:
             action = "resume" if run.has_checkpoint else "train"
         planned.append(Planned(config, settings, folder, action))
-    _require_possible([p.config for p in planned if p.action != "skip"], data)
+    _require_possible([p.config for p in planned if p.action != "skip"], data, processes)
     return planned
 
 
-def _require_possible(configs: Iterable[Config], data: ImageData) -> None:
+def _require_possible(configs: Iterable[Config], data: ImageData, processes: int) -> None:
     """Raise the UserError of any run of a grid now, and not after hours of the runs before it."""
     for config in dict.fromkeys(config.model_copy(update={"seed": 0}) for config in configs):
         epoch_steps(config, data)
+        require_divisible(config, processes)
         build_network(config, len(data.classes))
 
 
@@ -133,7 +134,7 @@ class Session:
 
     def planned(self) -> list[Planned]:
         """Return what training will do with each run, see ``plan``."""
-        return plan(self.grid, self.study, self.data)
+        return plan(self.grid, self.study, self.data, self.accelerator.num_processes)
 
     def train(self, report: Callable[[Planned, int, int, str], None]) -> Iterator[Result]:
         """Train the runs that are not complete, and yield a result as each run ends.

@@ -55,14 +55,18 @@ def _batch_accepted(shape: Iterable[int]) -> Iterator[None]:
         ) from error
 
 
-def _require_fitting(config: Config, accelerator: Accelerator) -> None:
-    """Raise a UserError if the processes or the device do not suit the settings."""
-    shares = accelerator.num_processes * config.accumulate
-    if config.batch_size % shares:
+def require_divisible(config: Config, processes: int) -> None:
+    """Raise a UserError if the processes and their micro-batches can't share a batch equally."""
+    if config.batch_size % (processes * config.accumulate):
         raise UserError(
-            f"batch_size {config.batch_size} is not divisible by {accelerator.num_processes} "
+            f"batch_size {config.batch_size} is not divisible by {processes} "
             f"processes x {config.accumulate} micro-batches"
         )
+
+
+def _require_fitting(config: Config, accelerator: Accelerator) -> None:
+    """Raise a UserError if the processes or the device do not suit the settings."""
+    require_divisible(config, accelerator.num_processes)
     if config.sync_batch_norm and accelerator.device.type != "cuda":
         raise UserError("sync_batch_norm needs GPUs: torch has no such batch norm on a CPU")
 

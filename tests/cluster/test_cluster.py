@@ -56,6 +56,11 @@ def test_the_arguments_of_a_slurm_task_repeat_all_settings_of_the_grid(preset: s
             2,
             "use --nodes for the nodes",
         ),
+        (
+            ["--cluster", "slurm", "--dry-run", "--nodes", "2", "--num-processes", "3"],
+            2,
+            "batch_size 16 is not divisible by 6 processes",
+        ),
         (["--sbatch", "mem=1G"], 2, "--sbatch is for --cluster slurm"),
         (["--cluster", "slurm"], 1, "there is no Slurm on this machine: squeue is missing"),
     ],

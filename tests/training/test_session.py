@@ -27,7 +27,7 @@ def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_
     with (checkpoint / checkpoints.TENSORS).open("ab") as file:
         file.write(b"\0")
     with pytest.warns(UserWarning, match=f"checkpoint/1/{checkpoints.TENSORS} .* are intact"):
-        (planned,) = plan(grid, tmp_path, data)
+        (planned,) = plan(grid, tmp_path, data, processes=1)
     assert planned.action == "skip"
 
 
@@ -37,6 +37,8 @@ def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_
         (["model=resnet99"], "unknown model for dbn 'resnet99'"),
         (["groups=5"], "64 features can't be split into 5 equal groups"),
         (["batch_size=11"], "batch_size 11 is larger than the 10 training images of leaves"),
+        (["batch_size=9"], "batch_size 9 is not divisible by 2 processes x 1 micro-batches"),
+        (["accumulate=3"], "batch_size 10 is not divisible by 2 processes x 3 micro-batches"),
     ],
 )
 def test_a_run_that_cannot_be_built_is_refused_before_any_run_is_trained_or_submitted(
@@ -45,7 +47,7 @@ def test_a_run_that_cannot_be_built_is_refused_before_any_run_is_trained_or_subm
     sizes = ["data.train_images=10", "data.test_images=10", "batch_size=10"]
     grid = resolve(flags={"methods": ["bn", "svd"]}, settings=[*sizes, *settings])
     with pytest.raises(UserError, match=words):
-        plan(grid, tmp_path, load_data(**grid.config.data.model_dump()))
+        plan(grid, tmp_path, load_data(**grid.config.data.model_dump()), processes=2)
 
 
 @pytest.mark.parametrize("name", ["avx512_f", "fp16_arith"])

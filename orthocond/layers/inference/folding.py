@@ -23,6 +23,7 @@ from orthocond.errors import DecompositionError, UserError
 from orthocond.host import double
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
 from orthocond.layers.inference.preceding import KINDS, computes_as, layers_before, traces
+from orthocond.layers.inference.symbolic import one_node
 from orthocond.layers.recalibration import unwrapped
 from orthocond.layers.skew import SkewOrthogonalConv2d
 
@@ -41,6 +42,7 @@ class Folded(nn.Module):
         super().__init__()
         self.dimensions = dimensions
 
+    @one_node
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() != self.dimensions:
             raise UserError(
@@ -56,6 +58,7 @@ class Folded(nn.Module):
 class _Pointwise1d(nn.Conv1d):
     """A 1x1 convolution that takes vectors (B, C), too."""
 
+    @one_node
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() == 3:
             return super().forward(input)
