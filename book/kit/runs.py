@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MAIN = ("cifar10-cpu", "tiny32-cpu", "tiny-imagenet-cpu")
 """Studies that the chapters show where they name none; further ones do not change them."""
 
+GPU_TIMES = Path("benchmarks/results/h200/timing")
+"""Times of training steps on a GPU, which go with the committed runs."""
+
 _committed = ContextVar("committed", default=False)
 """True while a text about the committed runs is written, in a book of other runs."""
 

@@ -11,9 +11,11 @@ from IPython.display import HTML, Markdown
 
 from kit import elements
 from kit.elements import both_images, box, captioned, from_root, show_table
-from kit.runs import ROOT, all_studies, choices, study
+from kit.runs import GPU_TIMES, ROOT, all_studies, choices, of_committed_runs, study
+from orthocond.artifacts.timing_artifacts import find_timings
 from orthocond.report.figures.study_figure import StudyFigure
-from orthocond.report.ledger import changes, ledger, summary
+from orthocond.report.ledger import ledger, summary
+from orthocond.report.ledger.history import changes
 from orthocond.report.output import write_figure
 from orthocond.report.provenance import Numbers
 from orthocond.report.registry import FIGURES, TABLES
@@ -114,7 +116,8 @@ def study_choices(task: str) -> HTML:
 @cache
 def _claims() -> Numbers:
     """Return the ledger of all studies, which takes seconds."""
-    return ledger.build(all_studies())
+    timings = find_timings(ROOT / GPU_TIMES) if of_committed_runs() else ()
+    return ledger.build(all_studies(), timings)
 
 
 def _link(name: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from orthocond.artifacts.run_writer import Run
 from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.commands import MissingRuns
-from orthocond.report.ledger.evidence import ENOUGH, Bench, Finding, Need, numbers
+from orthocond.report.ledger.evidence import ENOUGH, STAND_INS, Bench, Finding, Need, numbers
 from orthocond.report.ledger.readings import MEASURES, comparable, in_words, ranks, rounding
 from orthocond.report.ledger.verdicts import BELOW, Verdict, agreed, of_size, on_side
 from orthocond.report.statistics import Contrast, Difference, paired, smallest_detectable
@@ -20,7 +20,15 @@ from orthocond.report.style import label
 
 
 def about(measures: Iterable[str], task: str, data: str | None = None) -> str:
-    """Return the names of measures, with the task if it is not the first, and the data set."""
+    """Return the names of measures, with the task if it is not the first, and the data set.
+
+    Where other images may take the place of the paper's, they are named by their classes.
+
+    Example:
+        >>> about(["error"], "gcp", "CIFAR100")
+        'GCP, error on a hundred classes'
+    """
+    data = "a hundred classes" if data in STAND_INS else data
     where = "" if task == DBN.name else f"{TASKS[task].short_label}, "
     names = " and ".join(MEASURES[measure].name for measure in measures)
     return f"{where}{names}" + (f" on {data}" if data else "")
@@ -178,7 +186,7 @@ class Compared(RunCriterion):
         keys = comparable(self.measure, treated, base, TASKS[self.task].has_eps)
         found = {key: self.difference(bench, key) for key in keys or (self.measure,)}
         p = None
-        if self.measure == "error" and self.bound == 0:
+        if self.measure == "error":
             p = bench.adjusted(self.contrast, self.task, self.data)
         verdicts = [self._verdict(difference, p) for difference in found.values()]
         first = next(iter(found.values()))
@@ -192,6 +200,7 @@ class Compared(RunCriterion):
             first.n,
             np.nan if p is None else p,
             smallest_detectable(first.std, first.n),
+            tuple(found),
             self._notes(bench, keys, {self.method: treated, self.baseline: base}),
             bench.note(own),
             (*treated, *base),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.layers.skew import SkewOrthogonalConv2d
-from orthocond.report.demonstrations.proposition import orthogonal_pair
+from orthocond.report.demonstrations.proposition import BOUND, orthogonal_pair
 from orthocond.report.ledger.evidence import Bench, Finding
 from orthocond.report.ledger.verdicts import Verdict
 from orthocond.spectral.learning_rate import optimal_lr, quartic_coefficients
@@ -71,6 +71,13 @@ def bias_has_no_influence() -> bool:
     """Return whether cov(W X + b) = cov(W X)."""
     X, b = _random(4, 20), _random(4, 1, seed=1)
     return _near(torch.cov(X + b), torch.cov(X))
+
+
+@derived("eq. 11, up to the error of its power iteration")
+def normalization_gives_norm_one() -> bool:
+    """Return whether W, divided by its largest singular value, has a largest one of 1."""
+    W = _random(6, 9)
+    return _near(_top(W / _top(W)), 1.0)
 
 
 @derived("≤, with equality in special cases")
@@ -136,6 +143,13 @@ def polar_factor_is_nearest() -> bool:
     others = (torch.linalg.qr(G + _random(8, 5, seed=s) / s).Q for s in range(1, 50))
     best = torch.dist(G, polar_factor(G))
     return all(torch.dist(G, R * (R.T @ G).diagonal().sign()) > best for R in others)
+
+
+@derived("at full rank")
+def gradient_is_orthogonal() -> bool:
+    """Return whether R^T R = I for the polar factor R of a full-rank gradient."""
+    R = polar_factor(_random(64, 27))
+    return _near(R.T @ R, torch.eye(27, dtype=torch.float64))
 
 
 @derived("of the gradient, at full rank")
@@ -226,6 +240,15 @@ def identity_is_negligible() -> bool:
 def _rates(N: int) -> list[float]:
     angles = torch.linspace(0, torch.pi, 13).tolist()
     return [optimal_lr(*orthogonal_pair(N, angle)).item() for angle in angles]
+
+
+@derived("|η*| ≤ 1/(2√2)")
+def rule_is_bounded() -> bool:
+    """Return whether no rate of two orthogonal matrices exceeds 1 / (2 sqrt 2) in absolute value.
+
+    At n x n matrices and t = l'w / n, in [-1, 1], eq. 20 is t / (1 + 2 t^2).
+    """
+    return max(map(abs, _rates(2) + _rates(8) + _rates(64))) < BOUND + SLACK
 
 
 @derived("and loose: 1/(2√2) is the largest")

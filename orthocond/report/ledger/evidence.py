@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.config.tasks import TASKS
 from orthocond.report.commands import MissingRuns, train_command
 from orthocond.report.ledger.verdicts import Verdict
@@ -49,6 +50,7 @@ class Finding:
         part: what was compared, and what the paper claims about it.
         found: the numbers in words, or the reason why there are none.
         mean, low, high, n, p, detectable: the numbers; p only for the primary family.
+        measures: the measures that decided, by key of ``MEASURES``.
         beside: finding for the measure that is shown next to this one, in words.
         source: study, data set and seeds.
         runs: the runs that were read.
@@ -65,6 +67,7 @@ class Finding:
     n: int = 0
     p: float = np.nan
     detectable: float = np.nan
+    measures: tuple[str, ...] = ()
     beside: str = ""
     source: str = ""
     runs: tuple[Run, ...] = ()
@@ -73,10 +76,15 @@ class Finding:
 
 
 class Bench:
-    """A study with a cache of its selections, notes and contrasts."""
+    """A study with its timings, and a cache of its selections, notes and contrasts.
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
+    Args:
+        study: the runs.
+        timings: timings besides those in the folder of the study.
+    """
+
+    def __init__(self, study: Study, timings: Iterable[Timing] = ()) -> None:
+        self.study, self.timings = study, [*study.timings, *timings]
         self._made: dict[tuple[str, ...], Any] = {}
 
     def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:

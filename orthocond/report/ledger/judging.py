@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.config.tasks import TASKS
 from orthocond.report.commands import MissingRuns
 from orthocond.report.ledger.evidence import Bench, Claim, Criterion, Finding
@@ -54,6 +55,27 @@ def over_studies(verdicts: Iterable[Verdict]) -> Verdict:
     return next((v for v in undecided if v in found and v is not Verdict.ABSENT), Verdict.ABSENT)
 
 
+def with_all_measures(found: Mapping[str, Finding]) -> dict[str, Finding]:
+    """Return the findings of a part by study, without verdicts that rest on a part of the measures.
+
+    Where the measures of a study contradict each other, a study that has only some of them would
+    have decided by their choice. Its methods are not comparable either.
+    """
+    contradicting = {
+        frozenset(finding.measures): name
+        for name, finding in found.items()
+        if finding.verdict is Verdict.INCOMPARABLE and len(finding.measures) > 1
+    }
+    checked = dict(found)
+    for name, finding in found.items():
+        for measures, study in contradicting.items():
+            if finding.measures and measures > set(finding.measures):
+                reason = f"In {study} this measure contradicts the one at a common rank"
+                beside = ". ".join(filter(None, (finding.beside, reason)))
+                checked[name] = replace(finding, verdict=Verdict.INCOMPARABLE, beside=beside)
+    return checked
+
+
 def verdict_in(judged: Iterable[Judged], study: str) -> Verdict | None:
     """Return the verdict on a claim in one study; None where the study says nothing about it."""
     own = [j.finding.verdict for j in judged if j.study == study]
@@ -80,11 +102,12 @@ class Court:
 
     Args:
         study: the runs; a folder without runs is allowed.
+        timings: timings besides those in the folder, such as those of another device.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, timings: Iterable[Timing] = ()) -> None:
         self.study = study
-        self.bench = Bench(study)
+        self.bench = Bench(study, timings)
         """The bench of all studies, which takes the largest study of each data set."""
 
     @cached_property
@@ -129,11 +152,11 @@ class Court:
         judged = []
         for place, part in enumerate(claim.parts):
             scope = getattr(part, "task", None), getattr(part, "data", None)
-            found = list(self._in_studies(part, scope))
+            found = with_all_measures(dict(self._in_studies(part, scope)))
             if not found:
                 mains = [self.regimes[t][n] for t, n in self._mains.items() if n in self.regimes[t]]
-                found = [("", within_regime(part, part.judge(self.bench), mains))]
-            judged += [Judged(place, scope, name, finding) for name, finding in found]
+                found = {"": within_regime(part, part.judge(self.bench), mains)}
+            judged += [Judged(place, scope, name, finding) for name, finding in found.items()]
         return judged
 
     def commands(self, judged: Iterable[Judged]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.ledger.evidence import Claim
 from orthocond.report.ledger.judging import Court, Judged, verdict_in, verdict_over
@@ -44,11 +45,12 @@ def _row(claim: Claim, judged: list[Judged], own: Judged, court: Court) -> dict[
     }
 
 
-def build(study: Study) -> Numbers:
+def build(study: Study, timings: Iterable[Timing] = ()) -> Numbers:
     """Judge every claim of the paper.
 
     Args:
         study: the runs; a study without runs is allowed.
+        timings: timings besides those in the folder, such as those of another device.
 
     Returns:
         One row per part of a claim and study, in the paper's order. Columns number, place, claim
@@ -61,7 +63,7 @@ def build(study: Study) -> Numbers:
     Raises:
         CorruptRun: a run was altered.
     """
-    court, rows = Court(study), []
+    court, rows = Court(study, timings), []
     runs: dict[Path, Run] = {}
     for number, claim in enumerate(CLAIMS, 1):
         judged = court.judge(claim)

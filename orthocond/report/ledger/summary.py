@@ -88,21 +88,27 @@ def _effect(row: pd.Series, margin: float) -> str:
 
 
 def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> dict[str, list[str]]:
-    """Return the treatments by their effect against plain SVD in one task, most decided first."""
+    """Return the treatments by their effect against plain SVD in one task, most decided first.
+
+    A treatment is named with the number of studies that show its effect if others are undecided.
+    """
     found: dict[str, list[str]] = {}
     for method in TREATMENTS:
         own = rf"{where}{measure}, {re.escape(label(method))} against SVD, claimed [<>] .*"
         rows = frame[frame["part"].str.fullmatch(own)]
         if (tested := rows["p"].notna()).any():  # in the primary family: only an adjusted p decides
             rows = rows[tested]
-        effects = list(dict.fromkeys(_effect(row, margin) for _, row in rows.iterrows()))
-        decided = [e for e in effects if e in DECIDED]
-        if len(decided) > 1:
+        effects = [_effect(row, margin) for _, row in rows.drop_duplicates("study").iterrows()]
+        if not effects:
+            continue
+        effects.sort(key=lambda effect: effect != "undecided")
+        decided, name = [e for e in effects if e in DECIDED], label(method).removeprefix("SVD + ")
+        judged = len(decided) + effects.count("undecided")
+        if len(set(decided)) > 1:
             decided = ["different between studies"]
-        if effects:
-            effects.sort(key=lambda effect: effect != "undecided")
-            name = label(method).removeprefix("SVD + ")
-            found.setdefault((decided or effects)[0], []).append(name)
+        elif decided and len(decided) < judged:
+            name += f" (in {len(decided)} of {judged} studies)"
+        found.setdefault((decided or effects)[0], []).append(name)
     order = sorted(found, key=lambda effect: (effect != "lower", effect == "undecided"))
     return {effect: found[effect] for effect in order}
 
@@ -146,8 +152,8 @@ def _sentence(group: str, frame: pd.DataFrame) -> str:
     if not parts:
         return "There are no runs yet"
     note = (
-        ". Only a change of a tenth of a decade or more counts; between different ranks we compare "
-        "κ with ε"
+        ". Only a change of a tenth of a decade or more counts. κ is the one on the support or, "
+        "between different ranks, the one with ε"
     )
     return f"Compared with plain SVD: {'; '.join(parts)}{note if kappa else ''}"
 

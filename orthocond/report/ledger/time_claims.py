@@ -11,14 +11,15 @@ Note [A median's error]
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.config.tasks import DBN
 from orthocond.report.ledger.evidence import Bench, Finding
-from orthocond.report.ledger.verdicts import Verdict, in_time, together
-from orthocond.report.study import Study
+from orthocond.report.ledger.judging import over_studies
+from orthocond.report.ledger.verdicts import Verdict, in_time
 from orthocond.report.style import label
 from orthocond.report.tables.tab6 import COMMAND, PHASES
 
@@ -49,10 +50,10 @@ def ratio(spread: Mapping[str, float], base: Mapping[str, float], rounds: int) -
     return middle, middle / error, middle * error
 
 
-def _timed_together(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _timed_together(timings: Iterable[Timing]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Return place (network, device, sizes) -> method -> timing, for the paper's network."""
     cases: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for timing in study.timings:
+    for timing in timings:
         data, environment = timing.data, timing.environment
         if data["task"] == DBN.name and data["model"] == MODEL:
             device = environment.get("device_name") or environment.get("device")
@@ -82,7 +83,7 @@ class Timed:
         limit = f"claimed {self.excess:.0%} more"
         part = f"{PHASES[self.phase]}, {label(self.method)} against SVD, {limit}"
         found, verdicts, source = [], [], []
-        for where, methods in _timed_together(bench.study).items():
+        for where, methods in _timed_together(bench.timings).items():
             if {self.method, "svd"} <= methods.keys():
                 own, base = methods[self.method], methods["svd"]
                 name = f"{self.phase}_ms"
@@ -95,5 +96,5 @@ class Timed:
             command = f"{COMMAND} --method svd --method {method} --out {bench.study.folder}/timing"
             return Finding(Verdict.ABSENT, part, f"no timings of {MODEL}", command=command)
         return Finding(
-            together(verdicts), part, "; ".join(found), n=len(found), source="; ".join(source)
+            over_studies(verdicts), part, "; ".join(found), n=len(found), source="; ".join(source)
         )

@@ -10,8 +10,8 @@ Note [Rules]
     hold if the interval lies on the other side. For errors the bound is usually 0. Where the paper
     claims that something does *not* help or harm, the bound is ``MARGIN``, in the direction that
     the claim denies. For condition numbers the bound is ``TENTH`` of a decade on the claimed side:
-    a smaller change is no effect. In the primary family, 0 is excluded if the p-value adjusted by
-    Holm's procedure is below 0.05; the interval is not used for this.
+    a smaller change is no effect. In the primary family, 0 is excluded only if the p-value adjusted
+    by Holm's procedure is below 0.05, also where the bound is ``MARGIN``.
 
     Condition numbers at different ranks: kappa on the support belongs to a support, so two ranks
     are not comparable by it. They are compared by kappa at a common rank, if the runs have it, and
@@ -42,8 +42,9 @@ Note [Rules]
     decidable in this regime.
 
     Several studies: a claim is judged in every study of its task and data set. It holds, or does
-    not hold, if every study that decides says so. Otherwise the studies disagree
-    (``judging.over_studies``).
+    not hold, if every study that decides says so. Otherwise the studies disagree. If the measures
+    of one study contradict each other, a study with fewer of these measures decides nothing
+    (``judging``). Times are judged in the same way on each device.
 
     A claim of several parts holds if every part holds; this needs no adjustment. It does not hold
     as soon as one part does not hold. Otherwise it is not comparable as soon as one part is not.
@@ -114,18 +115,16 @@ def on_side(found: Difference, side: int, bound: float = 0.0, p: float | None = 
         found: the difference and its interval.
         side: claimed side, ``BELOW`` or ``ABOVE``.
         bound: the difference is claimed to be below or above this value.
-        p: adjusted p-value of a difference in the primary family, else None; it is used only
-            where the bound is 0.
+        p: adjusted p-value of a difference in the primary family, else None. A verdict that
+            implies a difference from 0 needs it below 0.05.
 
     Example:
         >>> print(on_side(Difference(-0.5, 0.2, 5, -0.7, -0.3, 0.01), BELOW))
         holds
     """
-    if bound == 0 and p is not None:
-        decided = _excluded(found, p)
-    else:
-        decided = found.low > bound or found.high < bound
-    if not decided:
+    above, below = found.low > bound, found.high < bound
+    excludes_zero = (above and bound >= 0) or (below and bound <= 0)
+    if not (above or below) or (excludes_zero and not _excluded(found, p)):
         return Verdict.OPEN
     return Verdict.HOLDS if side * (found.mean - bound) > 0 else Verdict.FAILS
 

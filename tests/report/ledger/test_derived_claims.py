@@ -9,15 +9,18 @@ from orthocond.report.ledger.derived_claims import Derived
 
 HOLD = {
     "bias_has_no_influence",
+    "normalization_gives_norm_one",
     "orthogonal_weight_is_best",
     "norm_is_preserved",
     "exponential_is_orthogonal",
     "skew_convolution_is_orthogonal",
     "polar_factor_is_nearest",
+    "gradient_is_orthogonal",
     "gradient_has_kappa_one",
     "singular_vectors_are_kept",
     "rule_is_unbounded",
     "unswitched_rule_does_not_settle",
+    "rule_is_bounded",
     "upper_bound_holds",
     "inference_is_unchanged",
 }
@@ -32,7 +35,7 @@ def test_every_witness_agrees_with_the_derivation_in_the_book() -> None:
         if isinstance(part, Derived)
     }
     assert {name for name, holds in checks.items() if holds} == HOLD
-    assert len(checks) == 21
+    assert len(checks) == 24
 
 
 def test_the_numbers_in_words_are_those_of_a_new_stem() -> None:

@@ -9,7 +9,13 @@ from study_factory import write_study
 
 from orthocond.report.ledger.criteria import Compared
 from orthocond.report.ledger.evidence import Claim, Finding
-from orthocond.report.ledger.judging import Court, over_studies, verdict_in, verdict_over
+from orthocond.report.ledger.judging import (
+    Court,
+    over_studies,
+    verdict_in,
+    verdict_over,
+    with_all_measures,
+)
 from orthocond.report.ledger.regime_rule import GAP, has_gap, within_regime
 from orthocond.report.ledger.verdicts import ABOVE, Verdict
 from orthocond.report.regimes import Regime
@@ -17,6 +23,7 @@ from orthocond.report.study import Study
 
 HOLDS, FAILS, OPEN = Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN
 REGIME, SPLIT, ABSENT = Verdict.REGIME, Verdict.SPLIT, Verdict.ABSENT
+INCOMPARABLE = Verdict.INCOMPARABLE
 USUAL = study_factory.metrics
 
 
@@ -103,6 +110,17 @@ def test_studies_that_decide_differently_disagree(
     judged = Court(Study(runs)).judge(Claim("", "NOG is better", (Compared("svd+nog"),), ()))
     assert {each.study: each.finding.verdict for each in judged} == {"all": FAILS, "few": HOLDS}
     assert verdict_over(judged) is SPLIT
+
+
+def test_one_of_two_measures_decides_nothing_where_another_study_has_both() -> None:
+    one = Finding(HOLDS, "", "", measures=("kappa_eps",))
+    both = Finding(INCOMPARABLE, "", "", measures=("kappa_common", "kappa_eps"))
+    own = Finding(FAILS, "", "", measures=("support",))
+    checked = with_all_measures({"a": one, "b": both, "c": own})
+    assert [f.verdict for f in checked.values()] == [INCOMPARABLE, INCOMPARABLE, FAILS]
+    assert "In b this measure contradicts" in checked["a"].beside
+    agreeing = replace(both, verdict=HOLDS)
+    assert with_all_measures({"a": one, "b": agreeing}) == {"a": one, "b": agreeing}
 
 
 def test_parts_of_two_tasks_are_judged_in_their_own_studies(runs: Path) -> None:

@@ -13,7 +13,7 @@ import study_factory
 from scipy import stats
 from study_factory import write_run, write_study
 
-from orthocond.artifacts.timing_artifacts import write_timing
+from orthocond.artifacts.timing_artifacts import find_timings, write_timing
 from orthocond.config.methods import Method
 from orthocond.report.ledger import ledger, summary
 from orthocond.report.ledger.claims import CLAIMS
@@ -376,6 +376,21 @@ def test_a_time_is_judged_by_the_ratio_to_plain_svd(
     assert found.verdict == verdict and "A CPU" in found.source
 
 
+def test_devices_that_time_a_claim_differently_disagree(tmp_path: Path) -> None:
+    for device, treated in (("A CPU", 100.0), ("A GPU", 120.0)):
+        for method, value in (("svd", 100.0), ("svd+nog", treated)):
+            data = {"task": "dbn", "model": "resnet50", "method": method, "rounds": 40}
+            data |= {"batch_size": 128, "image_size": 32, "precision": "float32"}
+            data["forward_ms"] = {"median": value, "q1": value - 1, "q3": value + 1.5}
+            folder = tmp_path / ("gpu" if "GPU" in device else "timing")
+            write_timing(folder, method.replace("+", "-"), data, {"device_name": device})
+    found = Timed("svd+nog", "forward", 0.02).judge(
+        Bench(Study(tmp_path / "timing"), find_timings(tmp_path / "gpu"))
+    )
+    assert found.verdict == Verdict.SPLIT
+    assert "A CPU" in found.source and "A GPU" in found.source
+
+
 def test_without_runs_only_derived_claims_are_decided(tmp_path: Path) -> None:
     table = ledger.build(Study(tmp_path)).frame
     derived = [all(isinstance(part, Derived) for part in claim.parts) for claim in CLAIMS]
@@ -397,7 +412,7 @@ def test_with_runs_of_every_method_only_data_sets_and_timings_are_missing(
 ) -> None:
     table = judged.frame
     lacking = table[table["part verdict"] == ABSENT]
-    made = "CIFAR100|FP|BP|OLR's rate"  # what these runs do not have
+    made = "a hundred classes|FP|BP|OLR's rate"  # what these runs do not have
     assert lacking["part"].str.contains(made).all()
     decided = table.drop_duplicates("number").set_index("number")["verdict"]
     assert len(decided) == len(CLAIMS) >= 20 and HOLDS in set(decided) and FAILS in set(decided)
@@ -444,15 +459,16 @@ def test_the_sentence_on_mathematics_says_what_the_witnesses_say(table: pd.DataF
 def test_effects_in_words_follow_the_interval_the_p_value_and_the_verdict() -> None:
     def row(method: str, low: float, high: float, **more: object) -> dict[str, object]:
         part = f"error, {method} against SVD, claimed < 0"
-        verdict = {"part": part, "part verdict": "holds", "p": np.nan}
+        verdict = {"study": "a", "part": part, "part verdict": "holds", "p": np.nan}
         return verdict | {"low": low, "high": high, "group": "", "number": 1, "verdict": ""} | more
 
     rows = [row("SVD + SN", -2, -1), row("SVD + OL", 1, 2), row("SVD + OW", -1, 1)]
-    rows += [row("SVD + NOG", -2, -1, p=0.2), row("SVD + OLR", -2, -1), row("SVD + OLR", 1, 2)]
+    rows += [row("SVD + NOG", -2, -1, p=0.2), row("SVD + OLR", -2, -1)]
+    rows += [row("SVD + OLR", 1, 2, study="b"), row("SVD + SN", -1, 1, study="b")]
     rows += [row("SVD + NOG + OW", -2, -1, **{"part verdict": "not decidable here"})]
     *_, accuracy = summary.groups(pd.DataFrame(rows))
     assert accuracy.found == (
-        "Compared with plain SVD: in decorrelated BN, SN lowers the error, OL raises it, OLR "
+        "Compared with plain SVD: in decorrelated BN, SN (in 1 of 2 studies) lowers the error, OL raises it, OLR "
         "differs between studies, NOG + OW is not decidable here, and OW and NOG are undecided"
     )
 

@@ -51,6 +51,11 @@ def test_the_primary_family_is_decided_by_the_adjusted_p() -> None:
     found = interval(-2, -1)
     assert on_side(found, BELOW, p=0.06) == OPEN
     assert on_side(found, BELOW, p=0.04) == HOLDS
+    for side in (BELOW, ABOVE):  # at a margin, too: it is no larger only if it is not zero
+        assert on_side(interval(1, 2), side, 0.3, p=0.06) == OPEN
+        assert on_side(interval(-2, -1), side, -0.3, p=0.06) == OPEN
+    assert on_side(interval(1, 2), BELOW, 0.3, p=0.04) == FAILS
+    assert on_side(interval(-0.2, 0.2), BELOW, 0.3, p=0.9) == HOLDS  # may be zero: no harm
     assert of_size(found, BELOW, 0.5, p=0.06) == OPEN  # the size is reached, 0 is not excluded
     assert of_size(found, BELOW, 0.5, p=0.04) == HOLDS
 

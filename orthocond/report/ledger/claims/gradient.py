@@ -27,6 +27,12 @@ CLAIMS = (
     ),
     Claim(
         "Sec. 5.1",
+        "The orthogonal constraint is exactly enforced on the gradient as we have (UV^T)^T UV^T=I.",
+        (derived_claims.gradient_is_orthogonal,),
+        ("eq-17", "eq-26b"),
+    ),
+    Claim(
+        "Sec. 5.1",
         "Since we explicitly set all the singular values to 1, the optimal conditioning is also "
         "achieved, i.e., κ(∂l/∂W)=1.",
         (derived_claims.gradient_has_kappa_one,),
@@ -37,6 +43,14 @@ CLAIMS = (
         "Keeping Gradient Descent Direction Unchanged.",
         (derived_claims.direction_is_kept,),
         ("eq-17a",),
+    ),
+    Claim(
+        "Sec. 5.1",
+        "Although our modification changes the gradient, the eigenvectors and the GD directions "
+        "are untouched.",
+        (derived_claims.singular_vectors_are_kept,),
+        ("eq-17",),
+        reading="eigenvectors and directions: pairs of singular vectors",
     ),
     Claim(
         "Sec. 5.1",

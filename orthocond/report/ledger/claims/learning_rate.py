@@ -64,6 +64,12 @@ CLAIMS = (
     ),
     Claim(
         "Sec. 5.2, Prop. 1",
+        "When both W and ∂l/∂W are orthogonal, η^* is both upper and lower bounded.",
+        (derived_claims.rule_is_bounded,),
+        ("eq-42a",),
+    ),
+    Claim(
+        "Sec. 5.2, Prop. 1",
         "The upper bound is N^2/(N^2+2)",
         (derived_claims.upper_bound_holds,),
         ("eq-42a",),

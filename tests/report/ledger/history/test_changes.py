@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orthocond.report.ledger import changes, ledger
-from orthocond.report.ledger.changes import CHANGES, Change
+from orthocond.report.ledger import ledger
 from orthocond.report.ledger.claims import CLAIMS
-from orthocond.report.ledger.former_verdicts import FORMER, present
+from orthocond.report.ledger.history import changes
+from orthocond.report.ledger.history.changed_rules import CHANGES, Change
+from orthocond.report.ledger.history.former_verdicts import FORMER, present
 from orthocond.report.ledger.verdicts import Verdict
 from orthocond.report.study import Study
 
@@ -69,6 +70,6 @@ def test_a_claim_before_an_earlier_change_has_its_verdict_of_that_time(frame: pd
 
 
 def test_the_page_is_in_the_book() -> None:
-    book = Path(__file__).parents[3] / "book"
+    book = Path(__file__).parents[4] / "book"
     assert "file: rules" in (book / "_toc.yml").read_text()
     assert "study_rules()" in (book / "rules.md").read_text()

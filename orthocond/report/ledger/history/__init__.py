@@ -1,0 +1,1 @@
+"""History of the ledger: its first verdicts, and the rules that changed since."""
