@@ -100,7 +100,7 @@ def build(measured: dict[str, Any], network: Network = ETHERNET) -> pd.DataFrame
                     "processes": p,
                     "images/s measured": seen and seen["batch"] / seen["seconds"],
                     "images/s modelled": images,
-                    "of p alone": images / (p * alone),
+                    "efficiency": images / (p * alone),
                     "meta-layer kB": on_the_ring(step.meta[0], p) / 1e3,
                     "gradient kB": on_the_ring(step.gradient[0], p) / 1e3,
                     "all sent kB": seen and seen["sent"] / 1e3,

@@ -25,10 +25,10 @@ TREATMENTS = (
 )  # fmt: skip
 DERIVED = (
     "What the paper says of orthogonal weights and of the nearest orthogonal gradient holds, "
-    "except that the direction of descent does change. Of its statements on the optimal learning "
-    "rate, the upper bound, the lack of a bound for arbitrary weights and the danger of using it "
-    "directly hold, and the others do not. Dividing a weight by its norm does not change a "
-    "condition number"
+    "except that the direction of descent does change. The optimal learning rate is bounded for "
+    "an orthogonal weight and gradient, unbounded for arbitrary ones, and may be unstable without "
+    "its switch, as the paper says; its other statements on it do not hold. Dividing a weight by "
+    "its norm does not change a condition number"
 )
 """What was found in mathematics; the derivations are in the book, and no run can change it."""
 JUDGED = (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)
@@ -152,8 +152,8 @@ def _sentence(group: str, frame: pd.DataFrame) -> str:
     if not parts:
         return "There are no runs yet"
     note = (
-        ". Only a change of a tenth of a decade or more counts. κ is the one on the support or, "
-        "between different ranks, the one with ε"
+        ". Only a change of a tenth of a decade or more counts. κ is the one on the support; "
+        "between different ranks we compare κ with ε"
     )
     return f"Compared with plain SVD: {'; '.join(parts)}{note if kappa else ''}"
 

@@ -52,7 +52,7 @@ def test_bytes_on_the_ring_agree_with_a_simulated_ring(processes: int) -> None:
 def test_one_process_or_an_infinitely_fast_network_needs_the_measured_time() -> None:
     table = build(MEASURED, FREE).set_index("processes")
     assert table["images/s modelled"].tolist() == pytest.approx([p * 64 / 0.74 for p in PROCESSES])
-    assert table["of p alone"].tolist() == pytest.approx([1.0] * len(PROCESSES))
+    assert table["efficiency"].tolist() == pytest.approx([1.0] * len(PROCESSES))
     assert table.loc[[1, 2], "images/s measured"].tolist() == pytest.approx([64 / 0.74, 128 / 0.8])
     assert table.loc[8:, "images/s measured"].isna().all()
 
