@@ -25,15 +25,19 @@ TREATMENTS = (
 )  # fmt: skip
 DERIVED = (
     "What the paper says of orthogonal weights and of the nearest orthogonal gradient holds, "
-    "except that the direction of descent does change. The optimal learning rate is bounded for "
-    "an orthogonal weight and gradient, unbounded for arbitrary ones, and may be unstable without "
-    "its switch, as the paper says; its other statements on it do not hold. Dividing a weight by "
+    "except that the direction of descent does change. Of what it says of the optimal learning "
+    "rate, this holds: with an orthogonal weight and gradient it is bounded, above as stated; for "
+    "arbitrary ones it is unbounded; without its switch it may be unstable. Dividing a weight by "
     "its norm does not change a condition number"
 )
 """What was found in mathematics; the derivations are in the book, and no run can change it."""
 JUDGED = (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)
-PLURAL = {Verdict.HOLDS: "hold", Verdict.FAILS: "do not hold"}
-"""Verdicts that read differently after a number of claims other than one."""
+SAID = {
+    Verdict.HOLDS: ("holds", "hold"),
+    Verdict.FAILS: ("does not hold", "do not hold"),
+    Verdict.SPLIT: ("on which studies disagree", "on which studies disagree"),
+}
+"""Verdicts that read differently after a number of claims: after one, and after several."""
 DECIDED = ("lower", "not lower", "higher")
 NO_GAP = "not judged, for lack of a generalisation gap"
 VERBS = {
@@ -90,8 +94,10 @@ def _effect(row: pd.Series, margin: float) -> str:
 def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> dict[str, list[str]]:
     """Return the treatments by their effect against plain SVD in one task, most decided first.
 
-    A treatment is named with the number of studies that show its effect if others are undecided.
+    A treatment is named with the number of studies that show its effect if others are undecided
+    or do not have it.
     """
+    studies = frame[frame["part"].str.fullmatch(rf"{where}{measure}, .*")]["study"].nunique()
     found: dict[str, list[str]] = {}
     for method in TREATMENTS:
         own = rf"{where}{measure}, {re.escape(label(method))} against SVD, claimed [<>] .*"
@@ -108,6 +114,8 @@ def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> di
             decided = ["different between studies"]
         elif decided and len(decided) < judged:
             name += f" (in {len(decided)} of {judged} studies)"
+        elif len(decided) == 1 < studies:
+            name += " (in one study)"
         found.setdefault((decided or effects)[0], []).append(name)
     order = sorted(found, key=lambda effect: (effect != "lower", effect == "undecided"))
     return {effect: found[effect] for effect in order}
@@ -178,7 +186,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     items = []
     for group in groups(frame):
         counts = ", ".join(
-            f"{count} {verdict if count == 1 else PLURAL.get(Verdict(verdict), verdict)}"
+            f"{count} {SAID.get(Verdict(verdict), (verdict, verdict))[count != 1]}"
             for verdict, count in group.counts.items()
         )
         total = sum(group.counts.values())
