@@ -12,6 +12,7 @@ import pandas as pd
 from orthocond.artifacts.run_writer import Run
 from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.report.ledger.claims import CLAIMS
+from orthocond.report.ledger.criteria import Compared
 from orthocond.report.ledger.evidence import Claim
 from orthocond.report.ledger.judging import Court, Judged, verdict_in, verdict_over
 from orthocond.report.ledger.summary import group_of
@@ -20,10 +21,11 @@ from orthocond.report.provenance import Numbers, Provenance, Source, folded
 from orthocond.report.study import Study
 
 NUMBERS = ("mean", "low", "high", "n", "p", "detectable")
+COMPARED = ("task", "measure", "method", "baseline", "control")
 
 
 def _row(claim: Claim, judged: list[Judged], own: Judged, court: Court) -> dict[str, object]:
-    finding = own.finding
+    finding, part = own.finding, claim.parts[own.part]
     found = court.regimes.get(str(own.scope[0]), {})
     return {
         "place": claim.section,
@@ -34,6 +36,7 @@ def _row(claim: Claim, judged: list[Judged], own: Judged, court: Court) -> dict[
         "study": own.study,
         "regime": found[own.study].line if own.study in found else "",
         "study verdict": str(verdict_in(judged, own.study)),
+        **{name: getattr(part, name) if isinstance(part, Compared) else None for name in COMPARED},
         "part": finding.part,
         "part verdict": str(finding.verdict),
         "found": finding.found,
@@ -56,7 +59,8 @@ def build(study: Study, timings: Iterable[Timing] = ()) -> Numbers:
         One row per part of a claim and study, in the paper's order. Columns number, place, claim
         (the quote), reading, group, verdict (on the claim, over all studies), study (empty for a
         part that no single study decides), regime (its line), study verdict (on the claim, in this
-        study), part, part verdict, found, mean, low, high, n, p, detectable, beside, runs,
+        study), task, measure, method, baseline, control (of a part that compares two methods, as in
+        ``Compared``), part, part verdict, found, mean, low, high, n, p, detectable, beside, runs,
         evidence, command (makes what is missing; only in the first row of a claim).
         The note says how many claims have each verdict; the remarks are the regimes.
 

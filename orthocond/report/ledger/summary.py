@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from html import escape
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from orthocond.report.ledger.derived_claims import Derived
 from orthocond.report.ledger.evidence import Claim
 from orthocond.report.ledger.time_claims import Timed
 from orthocond.report.ledger.verdicts import TENTH, Verdict
+from orthocond.report.regimes import PLAIN
 from orthocond.report.statistics import LEVEL
 from orthocond.report.style import label
 
@@ -91,17 +91,17 @@ def _effect(row: pd.Series, margin: float) -> str:
     return "higher" if row["low"] > 0 else "undecided"
 
 
-def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> dict[str, list[str]]:
+def _effects(frame: pd.DataFrame, task: str, measure: str, margin: float) -> dict[str, list[str]]:
     """Return the treatments by their effect against plain SVD in one task, most decided first.
 
     A treatment is named with the number of studies that show its effect if others are undecided
     or do not have it.
     """
-    studies = frame[frame["part"].str.fullmatch(rf"{where}{measure}, .*")]["study"].nunique()
+    own = frame[(frame["task"] == task) & (frame["measure"] == measure)]
+    own = own[(own["baseline"] == PLAIN) & own["control"].isna()]
     found: dict[str, list[str]] = {}
     for method in TREATMENTS:
-        own = rf"{where}{measure}, {re.escape(label(method))} against SVD, claimed [<>] .*"
-        rows = frame[frame["part"].str.fullmatch(own)]
+        rows = own[own["method"] == method]
         if (tested := rows["p"].notna()).any():  # in the primary family: only an adjusted p decides
             rows = rows[tested]
         effects = [_effect(row, margin) for _, row in rows.drop_duplicates("study").iterrows()]
@@ -114,7 +114,7 @@ def _effects(frame: pd.DataFrame, where: str, measure: str, margin: float) -> di
             decided = ["different between studies"]
         elif decided and len(decided) < judged:
             name += f" (in {len(decided)} of {judged} studies)"
-        elif len(decided) == 1 < studies:
+        elif len(decided) == 1 < own["study"].nunique():
             name += " (in one study)"
         found.setdefault((decided or effects)[0], []).append(name)
     order = sorted(found, key=lambda effect: (effect != "lower", effect == "undecided"))
@@ -148,14 +148,11 @@ def _sentence(group: str, frame: pd.DataFrame) -> str:
     if group == MATHEMATICS:
         return DERIVED
     kappa = group == CONDITIONING
-    measure, margin = (r"log10 κ [^,]*", TENTH) if kappa else ("error", 0.0)
-    dbn = _effects(frame, "", measure, margin)
-    gcp = _effects(frame, f"{GCP.short_label}, ", measure, margin)
-    what = "κ" if kappa else "the error"
+    measure, margin, what = ("support", TENTH, "κ") if kappa else ("error", 0.0, "the error")
     parts = [
         f"in {task.label}, {_clauses(effects, what)}"
-        for task, effects in ((DBN, dbn), (GCP, gcp))
-        if effects
+        for task in (DBN, GCP)
+        if (effects := _effects(frame, task.name, measure, margin))
     ]
     if not parts:
         return "There are no runs yet"

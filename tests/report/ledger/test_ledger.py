@@ -458,19 +458,21 @@ def test_the_sentence_on_mathematics_says_what_the_witnesses_say(table: pd.DataF
 
 def test_effects_in_words_follow_the_interval_the_p_value_and_the_verdict() -> None:
     def row(method: str, low: float, high: float, **more: object) -> dict[str, object]:
-        part = f"error, {method} against SVD, claimed < 0"
-        verdict = {"study": "a", "part": part, "part verdict": "holds", "p": np.nan}
-        return verdict | {"low": low, "high": high, "group": "", "number": 1, "verdict": ""} | more
+        verdict = {"study": "a", "part verdict": "holds", "p": np.nan, "number": 1, "verdict": ""}
+        part = {"task": "dbn", "measure": "error", "method": method, "baseline": "svd"}
+        return verdict | part | {"control": None, "low": low, "high": high, "group": ""} | more
 
-    rows = [row("SVD + SN", -2, -1), row("SVD + OL", 1, 2), row("SVD + OW", -1, 1)]
-    rows += [row("SVD + NOG", -2, -1, p=0.2), row("SVD + OLR", -2, -1)]
-    rows += [row("SVD + OLR", 1, 2, study="b"), row("SVD + SN", -1, 1, study="b")]
-    rows += [row("SVD + NOG + OW", -2, -1, **{"part verdict": "not decidable here"})]
+    rows = [row("svd+sn", -2, -1), row("svd+ol", 1, 2), row("svd+ow", -1, 1)]
+    rows += [row("svd+nog", -2, -1, p=0.2), row("svd+olr", -2, -1)]
+    rows += [row("svd+olr", 1, 2, study="b"), row("svd+sn", -1, 1, study="b")]
+    rows += [row("svd+nog+ow", -2, -1, **{"part verdict": "not decidable here"})]
+    others = {"baseline": "svd+nog", "control": 11, "measure": "wander"}
+    rows += [row("svd+ow", 5, 6, study="c", **{key: value}) for key, value in others.items()]
     *_, accuracy = summary.groups(pd.DataFrame(rows))
     assert accuracy.found == (
         "Compared with plain SVD: in decorrelated BN, SN (in 1 of 2 studies) lowers the "
-        "error, OL raises it, OLR differs between studies, NOG + OW is not decidable here, and OW "
-        "and NOG are undecided"
+        "error, OL (in one study) raises it, OLR differs between studies, NOG + OW is not "
+        "decidable here, and OW and NOG are undecided"
     )
 
 
