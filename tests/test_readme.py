@@ -80,8 +80,8 @@ def test_the_runs_support_the_condition_numbers_that_it_gives() -> None:
             divided.append(round(plain["kappa_support"] / nog["kappa_support"]))
             multiplied.append(round(nog["kappa_eps"] / plain["kappa_eps"]))
     text = " ".join(readme.README.read_text().split())
-    assert f"on its support, by {min(divided)} to {max(divided)}." in text
-    assert f"of that matrix by {min(multiplied)} to {max(multiplied)}." in text
+    assert f"of the covariance by {min(divided)} to {max(divided)}." in text
+    assert f"of that sum by {min(multiplied)} to {max(multiplied)}." in text
 
 
 def _against_svd(study: str, task: str) -> pd.DataFrame:
