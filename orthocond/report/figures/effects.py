@@ -140,9 +140,10 @@ def _draw_method(steps: Axes, images: Axes, own: pd.DataFrame, studies: list[str
         spread = np.abs([[end["mean"] - end["low"]], [end["high"] - end["mean"]]])
         # Studies of equally many images are moved apart.
         where = np.nan_to_num(end["images"]) + APART * place * own["images"].max()
+        alone = bool(np.isnan(spread).any())  # a single seed has no interval
         images.errorbar(
-            [where], [end["mean"]], None if np.isnan(spread).any() else spread,
-            color=style["color"], marker=style["marker"], ls="", ms=4, capsize=2, lw=1,
+            [where], [end["mean"]], None if alone else spread, color=style["color"],
+            marker=style["marker"], mfc="none" if alone else None, ls="", ms=4, capsize=2, lw=1,
         )  # fmt: skip
 
 
@@ -205,8 +206,8 @@ def _finding(data: Numbers) -> str:
 FIGURE = StudyFigure(
     "effects",
     "The effect of treatments on the error, against training steps (left) and, at the end of "
-    "training, against training images (right). Bars: 95% intervals; studies of equally many "
-    "images are moved apart.",
+    "training, against training images (right). Bars: 95% intervals; open markers on the right: "
+    "single seeds. Studies of equally many images are moved apart.",
     data=data,
     draw=draw,
     alt=alt,

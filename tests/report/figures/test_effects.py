@@ -69,6 +69,15 @@ def test_each_study_has_a_line_and_a_point_in_each_treatment(runs: Path) -> None
     assert all(gap > 0 for gap in points)
 
 
+def test_a_single_seed_has_an_open_marker_and_no_interval(tmp_path: Path) -> None:
+    write_study(tmp_path, ("svd", "svd+nog"), seeds=1)
+    write_study(tmp_path, ("svd+slow",), seeds=1)
+    figure = FIGURE.draw(FIGURE.data(Study(tmp_path)))
+    points = [axes.containers[0] for axes in figure.axes[1::2]]
+    assert {point[0].get_markerfacecolor() for point in points} == {"none"}
+    assert not any(point.has_yerr for point in points)
+
+
 def test_without_a_treatment_the_command_is_named(tmp_path: Path) -> None:
     write_study(tmp_path, ("svd", "bn"))
     with pytest.raises(MissingRuns, match=r"orthocond train .*--method nog"):
