@@ -17,10 +17,10 @@ def metric(top1: float, failures: int) -> dict[str, Any]:
 
 
 def test_the_last_epoch_counts_and_failures_add_up() -> None:
-    kappas = [1e9, 10.0, 30.0, 20.0]
+    kappas = [1e9, 1e9, 10.0, 30.0, 20.0]
     conditioning = [
         {"phase": "train", "step": step, **dict.fromkeys(SUMMARIZED, kappa)}
-        for step, kappa in zip([10, 90, 95, 100], kappas, strict=True)
+        for step, kappa in zip([10, 89, 90, 95, 100], kappas, strict=True)
     ]
     conditioning.append({"phase": "eval", "step": 100, **dict.fromkeys(SUMMARIZED, 1e12)})
     tables = {"metrics": [metric(40.0, 2), metric(60.0, 1)], "conditioning": conditioning}

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -163,6 +164,20 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
     assert content(tmp_path / first.name) == content(uninterrupted)
     metrics = tmp_path / second.name / "metrics.csv"
     assert metrics.read_bytes() != (uninterrupted / "metrics.csv").read_bytes()
+
+
+def test_the_images_of_a_run_are_shuffled_by_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, drawn = InMemoryData.train_batches, []
+
+    def train_batches(data: InMemoryData, epoch: int, seed: int, *others: Any, **more: Any) -> Any:
+        drawn.append((epoch, seed))
+        return original(data, epoch, seed, *others, **more)
+
+    monkeypatch.setattr(InMemoryData, "train_batches", train_batches)
+    train(tiny("bn").model_copy(update={"seeds": "3,5"}), tmp_path)
+    assert drawn == [(0, 3), (1, 3), (0, 5), (1, 5)]
 
 
 def test_a_complete_run_is_skipped(uninterrupted: Path) -> None:
