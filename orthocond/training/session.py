@@ -201,12 +201,13 @@ class Session:
         def progress(step: int, text: str) -> None:
             report(planned, step, trainer.total_steps, text)
 
-        # The trainer may refuse the configuration: it is built before anything is written.
-        trainer = self._everywhere(
-            lambda: Trainer(planned.config, self.data, self.accelerator, self.stop, progress)
-        )
         writer = RunWriter(planned.folder)
         with ExitStack() as stack:
+            stack.callback(self.accelerator.free_memory)  # also of a run that is locked or complete
+            # The trainer may refuse the configuration: it is built before anything is written.
+            trainer = self._everywhere(
+                lambda: Trainer(planned.config, self.data, self.accelerator, self.stop, progress)
+            )
             found = self._on_main(lambda: self._begin(planned, stack.enter_context(writer)))
             if isinstance(found, Result):
                 return found
@@ -227,7 +228,6 @@ class Session:
             if self.is_main:
                 writer.finish(summary, trainer.tables)
             self.accelerator.wait_for_everyone()
-            self.accelerator.free_memory()
         return Result(planned.folder.name, summary["status"], summary)
 
     def _begin(self, planned: Planned, writer: RunWriter) -> Result | Checkpoint | None:
