@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,24 @@ def test_the_last_failure_of_a_diverged_run_is_counted_once_even_after_a_kill(
             train(tiny("svd"), tmp_path / "killed")
     (resumed,) = train(tiny("svd"), tmp_path / "killed")
     assert content(tmp_path / "killed" / resumed.name) == content(tmp_path / "whole" / whole.name)
+
+
+def test_a_run_that_diverged_in_an_epochs_loss_stays_diverged_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Stepper.take_step
+
+    def step(stepper: Stepper, images: Tensor, labels: Tensor) -> None:
+        original(stepper, images, labels)
+        stepper.sums["loss"] = math.nan  # as of a step that the loss scaler skips
+
+    monkeypatch.setattr(Stepper, "take_step", step)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "finish", lambda *_: 1 / 0)  # between the last save and the end
+        with pytest.raises(ZeroDivisionError):
+            train(tiny("bn", settings=("epochs=1",)), tmp_path)
+    (resumed,) = train(tiny("bn", settings=("epochs=1",)), tmp_path)
+    assert resumed.status == "diverged"
 
 
 def test_a_step_that_the_scaler_skips_counts_no_learning_rate(
