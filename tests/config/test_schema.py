@@ -64,6 +64,11 @@ def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
         (["task=gcp", "epochs.x=1"], "epochs: "),
         (["running=roots"], "running: Input should be 'covariance' or 'root'"),
         (["task=gcp", "running=root"], "running 'root' is for task 'dbn': 'gcp' keeps no moving"),
+        (["task=gcp", "eps=0.1"], "eps 0.1 is for task 'dbn': the meta-layer of 'gcp' has no eps"),
+        (
+            ["task=gcp", "groups=2"],
+            "groups 2 is for task 'dbn': the meta-layer of 'gcp' has no groups",
+        ),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(settings: list[str], words: str) -> None:
