@@ -22,7 +22,7 @@ def table(
         str | None, typer.Option(help="Use only the runs of this study, if --runs has several.")
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Show only the rows of this method; may be repeated.")
+        list[str] | None, typer.Option(help="Show only the rows of this method, in findings its columns; may be repeated.")
     ] = None,
     format: Annotated[str, typer.Option(help="md, csv, latex or html.")] = "md",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
@@ -41,7 +41,7 @@ def table(
     cifar10-few
     """
     from orthocond.report.output import make_all, write_table
-    from orthocond.report.registry import TABLES, chosen
+    from orthocond.report.registry import EVERY_STUDY, TABLES, chosen
     from orthocond.report.study import Study
     from orthocond.report.tables.comparison import only
     from orthocond.report.tables.render import to_records
@@ -63,6 +63,6 @@ def table(
     for name, table in built.items():
         for command in table.provenance.commands:
             typer.echo(f"{name}: not run here: {command}", err=True)
-    print_further([] if study else own.further)
+    print_further([] if study or built.keys() <= EVERY_STUDY else own.further)
     print_skipped(skipped)
     return 0

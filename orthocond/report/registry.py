@@ -48,6 +48,9 @@ TABLES: Mapping[str, Callable[[Study], Table]] = {
 }
 """Functions that compute a table from a study, by the name of the table."""
 
+EVERY_STUDY = frozenset({"tab6", "regimes", "effects", "findings", "fig6", "fig7"})
+"""Figures and tables that show every study, or none."""
+
 
 def chosen(kind: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return the requested names, each once; ``all`` stands for every known name.

@@ -79,8 +79,10 @@ class Study:
     @property
     def further(self) -> list[str]:
         """The names of studies whose data set a larger study of the folder has too."""
-        shown = {self.main(task, data) for task in TASKS for data in self.data_sets(task)}
-        return [name for name in self.names() if name not in shown]
+        runs = [r for r in self.runs if self.data in (None, r.config["data"]["name"])]
+        kinds = {(run.config["task"], run.config["data"]["name"]) for run in runs}
+        shown = {self.main(task, data) for task, data in kinds}
+        return sorted({self._names[run.path] for run in runs} - shown)
 
     def only(self, *names: str) -> Self:
         """Return this folder with the runs of some studies alone, without reading them again.

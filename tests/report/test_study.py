@@ -83,6 +83,13 @@ def test_studies_with_the_same_data_set_are_told_apart_by_folder(
         both.only("few2")
 
 
+def test_the_further_studies_are_those_of_the_chosen_data_set(tmp_path: Path) -> None:
+    for name, data in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")):
+        write_study(tmp_path / name, ("svd",), seeds=1 + (name in "ac"), data=data)
+    assert Study(tmp_path).further == ["b", "d"]
+    assert Study(tmp_path, "x").further == ["b"]
+
+
 def test_the_control_of_a_study_is_taken_from_the_same_study(tmp_path: Path) -> None:
     write_study(tmp_path / "all", ("svd", "svd+ow"))
     _few(tmp_path / "few")
