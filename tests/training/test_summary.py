@@ -37,3 +37,15 @@ def test_a_run_that_ended_in_its_first_epoch_has_no_accuracy() -> None:
     summary = summarize(CONFIG, {"metrics": [], "conditioning": []}, "diverged", 3, 7)
     assert summary["top1"] is None and summary["error"] is None
     assert summary["conditioning"]["kappa"] is None
+
+
+def test_a_run_without_a_probed_step_in_its_last_tenth_has_its_last_record() -> None:
+    for steps, probed in ((5, range(5)), (100, [0, 80])):
+        conditioning = [
+            {"phase": "train", "step": step, **dict.fromkeys(SUMMARIZED, 1.0 + step)}
+            for step in probed
+        ]
+        conditioning.append({"phase": "eval", "step": steps, **dict.fromkeys(SUMMARIZED, 1e12)})
+        tables = {"metrics": [metric(40.0, 0)], "conditioning": conditioning}
+        summary = summarize(CONFIG, tables, "complete", steps, 7)
+        assert summary["conditioning"]["kappa"] == 1 + probed[-1]
