@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from orthocond.artifacts.run_writer import Run, find_runs
+from orthocond.artifacts.run_writer import Run, count_incomplete, find_runs
 from orthocond.artifacts.timing_artifacts import Timing, find_timings
 from orthocond.config.tasks import TASKS
 from orthocond.errors import unknown
@@ -119,6 +119,10 @@ class Study:
             groups.setdefault(key, []).append(run)
         return max(groups.values(), key=size, default=[])
 
+    def largest(self, task: str) -> list[Run]:
+        """Return the runs of one configuration of a task's largest study, if any."""
+        return self._alike(r for r in self.runs if _is_of(r, task, self.data))
+
     def main(self, task: str, data: str) -> str | None:
         """Return the name of the largest study of a data set in the folder; None without runs."""
         own = self._alike(r for r in self._all if _is_of(r, task, data))
@@ -205,10 +209,11 @@ class Study:
     ) -> MissingRuns:
         """Return the error that says how to make the runs of these methods.
 
-        Without methods, the command makes the whole committed study.
-
-        With runs to stand ``beside``, the new runs get their settings, seeds and folder.
+        Without methods, the command makes the whole committed study. With runs to stand ``beside``,
+        the new runs get their settings, seeds and folder.
         """
+        if not self._all and (started := _started(self._parts)):
+            return MissingRuns(f"no complete runs in {str(self.folder)!r}: {started}")
         out, settings = self.folder, None
         if beside:
             out, settings = beside[0].path.parent, shared_settings(beside[0])
@@ -217,8 +222,15 @@ class Study:
         return MissingRuns(f"no runs of task {task!r} for this in {str(self.folder)!r}", command)
 
 
-def _is_of(run: Run, task: str, data: str) -> bool:
-    return run.config["task"] == task and run.config["data"]["name"] == data
+def _started(folders: Iterable[Path]) -> str:
+    """Return what to do about the incomplete runs in some folders; empty if there are none."""
+    count = sum(map(count_incomplete, folders))
+    runs, them = ("1 run is", "it") if count == 1 else (f"{count} runs are", "them")
+    return f"{runs} not complete: the same train command finishes {them}" if count else ""
+
+
+def _is_of(run: Run, task: str, data: str | None) -> bool:
+    return run.config["task"] == task and data in (None, run.config["data"]["name"])
 
 
 def _by_seed(runs: list[Run], method: str) -> tuple[Run, ...]:

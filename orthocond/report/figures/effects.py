@@ -120,7 +120,7 @@ def data(study: Study) -> Numbers:
     selections = [selection for selection, rows in found if rows]
     frame = pd.DataFrame([row for _, rows in found for row in rows])
     if frame.empty:
-        raise study.missing(DBN.name, (PLAIN, *METHODS))
+        raise study.missing(DBN.name, (PLAIN, *METHODS), beside=study.largest(DBN.name))
     remarks, commands = _absent(study, str(name), selections)
     source = Provenance.of(*selections, how=HOW, more=remarks)
     commands = [*source.commands, *commands]
