@@ -58,6 +58,23 @@ def test_all_tables_of_a_method_leave_out_those_without_its_row(runs: Path) -> N
     assert "unknown row 'svd+ow': allowed are svd, svd+nog" in told["skipped"]["overview"]
 
 
+def test_a_folder_with_both_tasks_has_an_overview_of_each(tmp_path: Path) -> None:
+    write_study(tmp_path, ("svd", "bn"), seeds=2)
+    write_study(tmp_path, ("svd", "gap"), "gcp", seeds=2, data="tiny")
+    text = run("overview", "differences", "--runs", tmp_path)
+    for title in ("Overview of", "Differences in error of"):
+        assert f"{title} decorrelated BN on " in text
+        assert f"{title} global covariance pooling on " in text
+    files = run("overview", "--runs", tmp_path, "--out", tmp_path / "out").split()
+    assert [Path(file).name for file in files] == ["overview.md", "overview-gcp.md"]
+    told = json.loads(run("overview", "--runs", tmp_path, "--method", "gap", "--json"))
+    assert list(told["tables"]) == ["overview-gcp"] and "'gap'" in told["skipped"]["overview"]
+    told = json.loads(run("overview", "--runs", tmp_path, "--data", "tiny", "--json"))
+    assert [row["method"] for row in told["tables"]["overview"]["rows"]] == ["svd", "gap"]
+    with pytest.raises(UserError, match="unknown row 'ns'"):
+        run("overview", "--runs", tmp_path, "--method", "ns")
+
+
 def test_the_findings_of_a_method_are_its_columns(runs: Path) -> None:
     where = ("findings", "--runs", runs, "--json")
     (every,) = json.loads(run(*where))["tables"]["findings"]["rows"]
