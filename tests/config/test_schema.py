@@ -58,6 +58,7 @@ def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
         (["lr_milestones=[true]"], "lr_milestones.0: Input should be a number, not a boolean"),
         (["precision=half"], "precision: Input should be 'float64'"),
         (["epochs"], "expected key=value"),
+        (["config.lr=1"], "unknown setting 'config'"),
         (["method=nog"], "use --method"),
         (["lr_milestones=[3, 2]"], "do not increase"),
         (["data=leaves"], "did you mean data.name?"),

@@ -36,6 +36,7 @@ def test_a_complete_run_with_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_
     ("settings", "words"),
     [
         (["model=resnet99"], "unknown model for dbn 'resnet99'"),
+        (["model=timm:resnet18"], "unknown model for dbn 'timm:resnet18': allowed are small, "),
         (["groups=5"], "64 features can't be split into 5 equal groups"),
         (["batch_size=11"], "batch_size 11 is larger than the 10 training images of leaves"),
         (["batch_size=9"], "batch_size 9 is not divisible by 2 processes x 1 micro-batches"),
@@ -59,6 +60,20 @@ def test_runs_that_others_train_leave_no_network_in_memory(tmp_path: Path) -> No
             stack.enter_context(RunWriter(planned.folder))
         assert [result.status for result in session.train(lambda *_: None)] == ["locked"] * 2
     assert not session.accelerator._models and not session.accelerator._optimizers
+
+
+@pytest.mark.parametrize("place", ["file", "file/study", "file/a/study", "link"])
+def test_a_study_that_cannot_be_written_is_refused_before_the_training(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    sizes = ["data.train_images=10", "data.test_images=10", "batch_size=10"]
+    grid = resolve(settings=sizes)
+    data = load_data(**grid.config.data.model_dump())
+    with pytest.raises(UserError, match=r"cannot write '.*': '.*' is no folder; change --out"):
+        plan(grid, tmp_path / place, data, processes=1)
+    assert plan(grid, tmp_path / "new" / "study", data, processes=1)[0].action == "train"
 
 
 @pytest.mark.parametrize("name", ["avx512_f", "fp16_arith"])
