@@ -89,9 +89,7 @@ def test_a_damaged_file_is_one_line(tmp_path, name, keep):
     assert name in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "text", ["hello", "table", "a,b\n1,2\n", "# Notes\n", "(", "t"]
-)
+@pytest.mark.parametrize("text", ["hello", "table", "a,b\n1,2\n", "# Notes\n", "(", "t"])
 def test_a_text_is_no_file_of_weights(tmp_path, text):
     path = tmp_path / "notes.pt"
     path.write_text(text)

@@ -477,8 +477,9 @@ def test_effects_in_words_follow_the_interval_the_p_value_and_the_verdict() -> N
     rows += [row("SVD + NOG + OW", -2, -1, **{"part verdict": "not decidable here"})]
     *_, accuracy = summary.groups(pd.DataFrame(rows))
     assert accuracy.found == (
-        "Compared with plain SVD: in decorrelated BN, SN (in 1 of 2 studies) lowers the error, OL raises it, OLR "
-        "differs between studies, NOG + OW is not decidable here, and OW and NOG are undecided"
+        "Compared with plain SVD: in decorrelated BN, SN (in 1 of 2 studies) lowers the error, OL "
+        "raises it, OLR differs between studies, NOG + OW is not decidable here, and OW and NOG "
+        "are undecided"
     )
 
 
