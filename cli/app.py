@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -26,7 +26,10 @@ app.add_typer(measure, name="measure")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("orthocond"))
+        try:
+            typer.echo(version("orthocond"))
+        except PackageNotFoundError:  # a source tree that was never installed
+            typer.echo("unknown")
         raise typer.Exit
 
 

@@ -171,6 +171,10 @@ def runs_(runs: Runs, csv: Csv = None, as_json: AsJson = False) -> int:
     """
     from .measure_runs import measure_runs, write_results
 
+    if csv is not None and as_json:
+        from orthocond.errors import UserError
+
+        raise UserError("--csv writes a file and --json prints: give one of them")
     if csv is not None:
         write_results(runs, csv)
     else:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import typer
 
-from orthocond.artifacts.atomic_files import write_bytes
+from orthocond.artifacts.atomic_files import require_writable, write_bytes
 from orthocond.artifacts.run_writer import Run
 from orthocond.measure.receipt import as_markdown, as_record
 from orthocond.measure.reproduction import Reproduction, seeds_beside
@@ -31,6 +31,8 @@ def measure_against(
     run = Run(path)
     run.verify()
     seeds = seeds_beside(run)  # before hours of training: a damaged run beside it is an error
+    if receipt is not None:
+        require_writable(receipt)
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="orthocond-")))
         stop = stack.enter_context(StopSignal().installed())

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from tabulate import tabulate
 
+from orthocond.artifacts.atomic_files import require_writable
 from orthocond.artifacts.timing_artifacts import write_timing
 from orthocond.config.methods import Method
 from orthocond.config.sources import resolve
@@ -43,6 +44,8 @@ def measure_time(
             raise UserError(
                 f"there is a timing {str(out / name)!r} already: remove it to measure again"
             )
+    if out is not None:
+        require_writable(out / case_name(cases[0]))
     accelerator = make_accelerator(config.precision)
     with progress("timing") as report:
         rows = time_cases(cases, accelerator, repeats, report)

@@ -34,7 +34,7 @@ def plot(
     import matplotlib
 
     from orthocond.report.output import FIGURE_FORMATS, make_all, write_figure
-    from orthocond.report.registry import FIGURES, chosen
+    from orthocond.report.registry import EVERY_STUDY, FIGURES, chosen
     from orthocond.report.study import Study
 
     from .printing import print_further, print_json, print_skipped
@@ -56,6 +56,6 @@ def plot(
             typer.echo(file)
         for text in (result["caption"], result["note"], *result["remarks"], *result["commands"]):
             typer.echo(f"{result['name']}: {text}", err=True)
-    print_further([] if study else own.further)
+    print_further([] if study or made.keys() <= EVERY_STUDY else own.further)
     print_skipped(skipped)
     return 0

@@ -22,7 +22,10 @@ def table(
         str | None, typer.Option(help="Use only the runs of this study, if --runs has several.")
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Show only the rows of this method; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Show only the rows of this method, in findings its columns; may be repeated."
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help="md, csv, latex or html.")] = "md",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
@@ -30,8 +33,9 @@ def table(
     """Summarize a study, or print the paper's tables next to the same numbers from runs.
 
     The table overview has one row per method: errors, rank and condition numbers. The table
-    differences has one row per contrast: the difference at equal seeds, with its interval. The
-    table regimes has one row per study: train and test accuracy, images and steps. The table
+    differences has one row per contrast: the difference at equal seeds, with its interval. Where
+    both tasks have runs, there is one overview and one table of differences for each. The table
+    regimes has one row per study: train and test accuracy, images and steps. The table
     findings has one row per study: the effect of each treatment on the error. The paper's tables
     show the mean, standard deviation, minimum and count over the seeds, first with moving averages
     and then with recalibrated statistics. The best value of each column is marked.
@@ -40,19 +44,16 @@ def table(
     orthocond table tab1 tab4 --runs runs/cifar10-cpu --format latex; orthocond table tab4 --study
     cifar10-few
     """
-    from orthocond.report.output import make_all, write_table
-    from orthocond.report.registry import TABLES, chosen
+    from orthocond.report.output import write_table
+    from orthocond.report.registry import EVERY_STUDY, TABLES, chosen, make_tables
     from orthocond.report.study import Study
-    from orthocond.report.tables.comparison import only
     from orthocond.report.tables.render import to_records
 
     from .printing import print_further, print_json, print_skipped
 
     names = chosen("table", tables, TABLES)
     own = Study(runs, data, study)
-    built, skipped = make_all(
-        names, lambda name: only(TABLES[name](own), method or None), strict="all" not in tables
-    )
+    built, skipped = make_tables(own, names, method or None, strict="all" not in tables)
     texts = {name: write_table(table, name, out, format) for name, table in built.items()}
     if as_json:
         records = {name: to_records(table) for name, table in built.items()}
@@ -63,6 +64,6 @@ def table(
     for name, table in built.items():
         for command in table.provenance.commands:
             typer.echo(f"{name}: not run here: {command}", err=True)
-    print_further([] if study else own.further)
+    print_further([] if study or built.keys() <= EVERY_STUDY else own.further)
     print_skipped(skipped)
     return 0

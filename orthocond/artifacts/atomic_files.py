@@ -247,6 +247,21 @@ def make_folder(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def require_writable(path: Path) -> None:
+    """Make the folder of a file, and check that the file can be written, without writing it.
+
+    Raises:
+        UserError: the folder can't be made or written, or there is a folder at the path.
+    """
+    make_folder(path.parent)
+    part = _part(path)
+    with naming("write", path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _write_synced(part, b"")
+        part.unlink()
+
+
 def remove_parts(folder: Path) -> None:
     """Remove the hidden siblings (Note [Crash-safe order]) that killed processes left in a folder.
 

@@ -88,11 +88,19 @@ def find_runs(folder: str | Path) -> list[Run]:
     Raises:
         CorruptRun: one of the runs is damaged.
     """
-    folder = Path(folder)
+    return [run for run in _runs(Path(folder)) if run.is_complete]
+
+
+def count_incomplete(folder: str | Path) -> int:
+    """Return how many runs in a folder were started and are not complete."""
+    return sum(not run.is_complete for run in _runs(Path(folder)))
+
+
+def _runs(folder: Path) -> list[Run]:
+    """Return the runs in a folder, sorted by name, complete or not."""
     if not folder.is_dir():
         return []
-    found = [Run(path) for path in sorted(folder.iterdir()) if _is_run(path)]
-    return [run for run in found if run.is_complete]
+    return [Run(path) for path in sorted(folder.iterdir()) if _is_run(path)]
 
 
 def _is_run(path: Path) -> bool:

@@ -120,6 +120,13 @@ class Config(_Strict):
                 f"gamma_start {self.gamma_start!r} is for task 'dbn': the meta-layer of "
                 f"{task.name!r} has no gamma; use 'one'"
             )
+        for name, used in (("eps", task.has_eps), ("groups", task.has_groups)):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default and not used:
+                raise ValueError(
+                    f"{name} {value:g} is for task 'dbn': the meta-layer of {task.name!r} has no "
+                    f"{name}; leave it out"
+                )
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"lr_milestones {list(self.lr_milestones)} do not increase")
         return self

@@ -143,7 +143,7 @@ def resolve(
         merged = _merge(merged, layer)
     for text in settings:
         path, value = parse_setting(text)
-        if path[0] in ("method", "seed", "methods", "seeds", "config"):
+        if path[0] in ("method", "seed", "methods", "seeds"):
             raise UserError(f"setting {path[0]!r}: use --method and --seeds")
         for key in reversed(path):
             value = {key: value}

@@ -23,6 +23,7 @@ class Task:
         image_size: pixels of an image's side that the small network is made for.
         per_sample: True if each sample has a covariance of its own, False if the batch has one.
         has_eps: True if the meta-layer adds ``eps`` to the covariance's diagonal.
+        has_groups: True if the meta-layer can split its channels into ``groups``.
         has_gamma: True if the meta-layer scales its output by a trained gamma.
         wide_stem: True if the network also exists with a wider first convolution
             (``stem_kernel``).
@@ -41,6 +42,7 @@ class Task:
     image_size: int
     per_sample: bool
     has_eps: bool
+    has_groups: bool
     has_gamma: bool
     wide_stem: bool
 
@@ -68,6 +70,7 @@ DBN = Task(
     image_size=32,
     per_sample=False,
     has_eps=True,
+    has_groups=True,
     has_gamma=True,
     wide_stem=True,
 )
@@ -81,6 +84,7 @@ GCP = Task(
     image_size=64,
     per_sample=True,
     has_eps=False,
+    has_groups=False,
     has_gamma=False,
     wide_stem=False,
 )

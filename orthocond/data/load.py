@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,18 +44,45 @@ def balanced(labels: Sequence[int], count: int | None) -> list[int]:
 def split_holdout(labels: Sequence[int], holdout: float) -> tuple[list[int], list[int]]:
     """Return the positions of the training samples and of the held-out samples.
 
-    The held-out samples are the last ones of each class.
+    The held-out samples are the last ones of each class. Every class has its share of them.
 
     Raises:
-        UserError: the fraction is of no image.
+        UserError: the fraction is of no image, or leaves none to train on.
+
+    Example:
+        >>> split_holdout([0, 0, 0, 0, 1, 1], 0.5)
+        ([0, 1, 4], [2, 3, 5])
     """
-    held = len(labels) - round(holdout * len(labels))
-    if holdout and held == len(labels):
+    sizes, count = Counter(labels), round(holdout * len(labels))
+    if holdout and count == 0:
         raise UserError(
             f"data.holdout {holdout:g} of {len(labels)} training images is 0 images: raise it"
         )
-    stay = balanced(labels, held)
-    return stay, sorted(set(range(len(labels))) - set(stay))
+    if count == len(labels):
+        raise UserError(
+            f"data.holdout {holdout:g} of {len(labels)} training images leaves none to train on: "
+            "lower it"
+        )
+    left = {label: sizes[label] - held for label, held in _shares(sizes, holdout, count).items()}
+    stay: list[int] = []
+    held_out: list[int] = []
+    for i, label in enumerate(labels):
+        (stay if left[label] > 0 else held_out).append(i)
+        left[label] -= 1
+    return stay, held_out
+
+
+def _shares(sizes: Mapping[int, int], holdout: float, count: int) -> dict[int, int]:
+    """Return how many samples to hold out of each class: ``holdout`` of its size, rounded.
+
+    The classes with the largest remainders are rounded up, so that the sum is ``count``. Of equal
+    remainders the one of the last class counts as the largest.
+    """
+    shares = {label: int(holdout * size) for label, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda k: (holdout * sizes[k] - shares[k], k), reverse=True)
+    for label in by_remainder[: count - sum(shares.values())]:
+        shares[label] += 1
+    return shares
 
 
 def _pick(samples: Sequence[T], index: Sequence[int]) -> list[T]:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms.v2 import functional as F
 
 from orthocond.data.folder import Sample, open_image
@@ -39,6 +39,13 @@ class _Views(Dataset[tuple[Tensor, int]]):
         image = F.crop(image, top, left, self.size, self.size)
         image = F.horizontal_flip(image) if mirrored else image
         return F.normalize(F.to_dtype(image, torch.float32, scale=True), MEAN, STD), label
+
+    def collate(self, samples: list[tuple[Tensor, int]]) -> Batch:
+        """Return samples as one batch, which may be empty: so processes take equally many steps."""
+        if not samples:
+            return torch.empty(0, 3, self.size, self.size), torch.empty(0, dtype=torch.int64)
+        images, labels = default_collate(samples)
+        return images, labels
 
 
 class StreamedData:
@@ -77,9 +84,10 @@ class StreamedData:
         blocks = torch.arange(len(views)).split(batch)
         mine = [share(block, rank, world).tolist() for block in blocks]
         workers = max(1, (os.cpu_count() or 1) // world)
+        shown = _Views(samples, views, self.size)
         try:
             yield from DataLoader(
-                _Views(samples, views, self.size), batch_sampler=mine, num_workers=workers
+                shown, batch_sampler=mine, num_workers=workers, collate_fn=shown.collate
             )
         except UserError as error:
             error.__traceback__ = None  # it is part of a cycle, which would keep the workers alive

@@ -15,7 +15,7 @@ from orthocond.measure.phase_summary import by_phase
 def named_runs(paths: Iterable[str | Path]) -> list[Run]:
     """Return the runs that paths name: runs, all runs of a study, or all studies in a folder.
 
-    An incomplete run is included if it has a checkpoint.
+    Each run is named once. An incomplete run is included if it has a checkpoint.
 
     Raises:
         UserError: a path names no run, study, or folder of studies.
@@ -39,7 +39,10 @@ def named_runs(paths: Iterable[str | Path]) -> list[Run]:
         if not found:
             raise UserError(f"{str(path)!r} has neither a complete run nor a checkpoint")
         runs += found
-    return runs
+    named: dict[Path, Run] = {}
+    for run in runs:
+        named.setdefault(run.path.resolve(), run)
+    return list(named.values())
 
 
 def _holder(path: Path) -> Path | None:

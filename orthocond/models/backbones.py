@@ -132,6 +132,12 @@ POOLED: dict[
 MODELS = {DBN.name: tuple(WHITENED), GCP.name: tuple(POOLED)}
 
 
+def require_model(task: str, model: str) -> None:
+    """Raise a UserError if a task has no such network."""
+    if model not in MODELS[task]:
+        raise unknown(f"model for {task}", model, MODELS[task])
+
+
 def build_model(
     task: str,
     model: str,
@@ -172,8 +178,7 @@ def build_model(
         torch.Size([2, 10])
     """
     known = find_task(task)
-    if model not in MODELS[task]:
-        raise unknown(f"model for {task}", model, MODELS[task])
+    require_model(task, model)
     if solver not in known.solvers:
         raise unknown(f"solver for {task}", solver, known.solvers)
     if stem_kernel != 3 and not known.wide_stem:

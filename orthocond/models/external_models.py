@@ -28,7 +28,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, or contains anything but names and tensors.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(path)
@@ -46,11 +45,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"cannot read the weights {str(path)!r}: {error.strerror or error}"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a damaged file makes torch and pickle raise errors of any class
         if is_out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"the weights {str(path)!r} are damaged: {reason}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"the weights {str(path)!r} are damaged, or are not a file of weights: {reason}"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         found = f"keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
         raise UserError(

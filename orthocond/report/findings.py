@@ -47,7 +47,8 @@ def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
                     values = {key: getattr(found, key) for key in ("mean", "low", "high", "n")}
                     rows.append(row | values)
     if not rows:
-        raise study.missing(DBN.name, (PLAIN, *methods))
+        task = study.main_task
+        raise study.missing(task, (PLAIN, *methods), beside=study.largest(task))
     return pd.DataFrame(rows)
 
 

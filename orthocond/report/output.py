@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,7 +110,10 @@ def write_figure(
 
 
 def make_all(
-    names: Iterable[str], make: Callable[[str], T], strict: bool
+    names: Iterable[str],
+    make: Callable[[str], T],
+    strict: bool,
+    optional: Collection[str] = (),
 ) -> tuple[dict[str, T], dict[str, str]]:
     """Make several figures or tables from runs.
 
@@ -118,6 +121,7 @@ def make_all(
         names: their names.
         make: makes the one with a name; raises ``MissingRuns`` where the study lacks its runs.
         strict: True raises an error for the first without runs; False skips it.
+        optional: names that are skipped even if ``strict`` is True.
 
     Returns:
         The results by name, and for each skipped name the reason.
@@ -131,7 +135,7 @@ def make_all(
         try:
             done[name] = make(name)
         except MissingRuns as error:
-            if strict:
+            if strict and name not in optional:
                 raise
             missing[name] = error
     if missing and not done:

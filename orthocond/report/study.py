@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from orthocond.artifacts.run_writer import Run, find_runs
+from orthocond.artifacts.run_writer import Run, count_incomplete, find_runs
 from orthocond.artifacts.timing_artifacts import Timing, find_timings
 from orthocond.config.tasks import TASKS
 from orthocond.errors import unknown
@@ -79,8 +79,10 @@ class Study:
     @property
     def further(self) -> list[str]:
         """The names of studies whose data set a larger study of the folder has too."""
-        shown = {self.main(task, data) for task in TASKS for data in self.data_sets(task)}
-        return [name for name in self.names() if name not in shown]
+        runs = [r for r in self.runs if self.data in (None, r.config["data"]["name"])]
+        kinds = {(run.config["task"], run.config["data"]["name"]) for run in runs}
+        shown = {self.main(task, data) for task, data in kinds}
+        return sorted({self._names[run.path] for run in runs} - shown)
 
     def only(self, *names: str) -> Self:
         """Return this folder with the runs of some studies alone, without reading them again.
@@ -116,6 +118,10 @@ class Study:
             key = (self._names[run.path], self._hashes[run.path])
             groups.setdefault(key, []).append(run)
         return max(groups.values(), key=size, default=[])
+
+    def largest(self, task: str) -> list[Run]:
+        """Return the runs of one configuration of a task's largest study, if any."""
+        return self._alike(r for r in self.runs if _is_of(r, task, self.data))
 
     def main(self, task: str, data: str) -> str | None:
         """Return the name of the largest study of a data set in the folder; None without runs."""
@@ -203,10 +209,11 @@ class Study:
     ) -> MissingRuns:
         """Return the error that says how to make the runs of these methods.
 
-        Without methods, the command makes the whole committed study.
-
-        With runs to stand ``beside``, the new runs get their settings, seeds and folder.
+        Without methods, the command makes the whole committed study. With runs to stand ``beside``,
+        the new runs get their settings, seeds and folder.
         """
+        if not self._all and (started := _started(self._parts)):
+            return MissingRuns(f"no complete runs in {str(self.folder)!r}: {started}")
         out, settings = self.folder, None
         if beside:
             out, settings = beside[0].path.parent, shared_settings(beside[0])
@@ -215,8 +222,15 @@ class Study:
         return MissingRuns(f"no runs of task {task!r} for this in {str(self.folder)!r}", command)
 
 
-def _is_of(run: Run, task: str, data: str) -> bool:
-    return run.config["task"] == task and run.config["data"]["name"] == data
+def _started(folders: Iterable[Path]) -> str:
+    """Return what to do about the incomplete runs in some folders; empty if there are none."""
+    count = sum(map(count_incomplete, folders))
+    runs, them = ("1 run is", "it") if count == 1 else (f"{count} runs are", "them")
+    return f"{runs} not complete: the same train command finishes {them}" if count else ""
+
+
+def _is_of(run: Run, task: str, data: str | None) -> bool:
+    return run.config["task"] == task and data in (None, run.config["data"]["name"])
 
 
 def _by_seed(runs: list[Run], method: str) -> tuple[Run, ...]:

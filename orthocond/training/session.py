@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from orthocond.config.schema import Config, Grid
 from orthocond.data import ImageData, load_data
 from orthocond.distributed import lost_processes_named
 from orthocond.errors import UserError, memory_short
+from orthocond.models.backbones import require_model
 from orthocond.training.accelerator import make_accelerator
 from orthocond.training.allocator import keep_memory
 from orthocond.training.environment import describe
@@ -69,10 +71,13 @@ def plan(grid: Grid, study: Path, data: ImageData, processes: int) -> list[Plann
 
     Raises:
         UserError: the study has such a run with another configuration, or the run is damaged; or
-            the network, the treatments or the batches of a run can't be made.
+            the network, the treatments or the batches of a run can't be made; or there can't be
+            such a folder as ``study``.
     """
     planned = []
+    _require_place(study)
     for config in grid:
+        require_model(config.task, config.model)  # before it is a part of the folder's name
         folder = run_folder(study, config, data)
         settings = resolved(config, data)
         run = Run(folder)
@@ -85,6 +90,13 @@ def plan(grid: Grid, study: Path, data: ImageData, processes: int) -> list[Plann
         planned.append(Planned(config, settings, folder, action))
     _require_possible([p.config for p in planned if p.action != "skip"], data, processes)
     return planned
+
+
+def _require_place(study: Path) -> None:
+    """Raise a UserError if a file is in the place of the folder or of one of its parents."""
+    place = next(path for path in (study, *study.absolute().parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise UserError(f"cannot write {str(study)!r}: {str(place)!r} is no folder; change --out")
 
 
 def _require_possible(configs: Iterable[Config], data: ImageData, processes: int) -> None:
@@ -201,12 +213,13 @@ class Session:
         def progress(step: int, text: str) -> None:
             report(planned, step, trainer.total_steps, text)
 
-        # The trainer may refuse the configuration: it is built before anything is written.
-        trainer = self._everywhere(
-            lambda: Trainer(planned.config, self.data, self.accelerator, self.stop, progress)
-        )
         writer = RunWriter(planned.folder)
         with ExitStack() as stack:
+            stack.callback(self.accelerator.free_memory)  # also of a run that is locked or complete
+            # The trainer may refuse the configuration: it is built before anything is written.
+            trainer = self._everywhere(
+                lambda: Trainer(planned.config, self.data, self.accelerator, self.stop, progress)
+            )
             found = self._on_main(lambda: self._begin(planned, stack.enter_context(writer)))
             if isinstance(found, Result):
                 return found
@@ -227,7 +240,6 @@ class Session:
             if self.is_main:
                 writer.finish(summary, trainer.tables)
             self.accelerator.wait_for_everyone()
-            self.accelerator.free_memory()
         return Result(planned.folder.name, summary["status"], summary)
 
     def _begin(self, planned: Planned, writer: RunWriter) -> Result | Checkpoint | None:

@@ -15,11 +15,12 @@ LAST_PART = 0.1  # fraction of the steps: the conditioning is summarized over th
 
 
 def _late_conditioning(conditioning: Rows, steps: int) -> dict[str, float | None]:
-    late = [
-        row
-        for row in conditioning
-        if row["phase"] == "train" and row["step"] >= (1 - LAST_PART) * steps
-    ]
+    """Return medians over the last part of the steps, or the last record if none is in it.
+
+    Steps count from 0, so a run of fewer than 10 steps has no step in the last tenth.
+    """
+    trained = [row for row in conditioning if row["phase"] == "train"]
+    late = [row for row in trained if row["step"] >= (1 - LAST_PART) * steps] or trained[-1:]
     values = {f: [row[f] for row in late if row.get(f) is not None] for f in SUMMARIZED}
     return {f: median(found) if found else None for f, found in values.items()}
 
@@ -47,7 +48,7 @@ def summarize(
     Returns:
         Final accuracies and errors in percent (None if no epoch was finished, or if the task has
         no recalibration), failures in the whole run, and medians of the conditioning over the last
-        tenth of the steps.
+        tenth of the steps, or the last record where no probed step is in that tenth.
     """
     metrics = tables["metrics"]
     last = metrics[-1] if metrics else {}

@@ -49,6 +49,12 @@ def epoch_steps(config: Config, data: ImageData) -> int:
     return steps
 
 
+def _require_finite_loss(metrics: Rows) -> None:
+    """Raise Diverged if the mean training loss of the last finished epoch is not finite."""
+    if metrics and not math.isfinite(metrics[-1]["train_loss"]):
+        raise Diverged
+
+
 class Trainer:
     """One run: built from a configuration, trained to its end, and resumed if it was interrupted.
 
@@ -110,6 +116,7 @@ class Trainer:
             Diverged: the loss or the gradient is not finite.
             Interrupted: a signal asked the run to stop; the state is saved.
         """
+        _require_finite_loss(self.tables["metrics"])  # it was killed before its end
         # Sums are left where all steps of an epoch were taken, but its evaluation was not finished.
         first = (self.step - 1 if self.stepper.sums else self.step) // self.epoch_steps
         last_step = self.total_steps if steps is None else min(steps, self.total_steps)
@@ -189,8 +196,7 @@ class Trainer:
         }
         self.tables["metrics"].append(rounded(row))
         self.tables["timings"].append(rounded(timing))
-        if not math.isfinite(row["train_loss"]):
-            raise Diverged
+        _require_finite_loss(self.tables["metrics"])
 
     def _evaluations(self, epoch: int, last: bool) -> dict[str, float]:
         """Return the columns of metrics.csv that an evaluation fills.

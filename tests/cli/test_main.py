@@ -1,7 +1,7 @@
 import subprocess
 import sys
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
@@ -19,6 +19,17 @@ def test_help_does_not_import_torch() -> None:
 def test_version_prints_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.strip() == version("orthocond")
+
+
+def test_version_of_a_source_tree_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("orthocond_cli.app.version", absent)
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == "unknown"
 
 
 @pytest.mark.parametrize("command", ["train", "measure", "plot", "table"])

@@ -248,3 +248,16 @@ def test_runs_of_two_studies_are_told_apart_and_their_figures_are_written(measur
     assert measured("runs", tmp_path / "runs", "--csv", out).split() == [str(out)]
     studies = [line.split(",")[0] for line in out.read_text().splitlines()]
     assert studies == ["study", "all", "few"]
+
+
+def test_figures_are_written_or_printed_but_not_both(study, tmp_path, capsys):
+    assert run(["measure", "runs", str(study), "--csv", str(tmp_path / "a.csv"), "--json"]) == 2
+    assert "--csv writes a file and --json prints: give one of them" in capsys.readouterr().err
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_timing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("orthocond_cli.measure_time.time_cases", lambda *_: 1 / 0)
+    assert run(["measure", "time", "--method", "bn", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot write" in capsys.readouterr().err

@@ -129,3 +129,23 @@ def test_its_help_does_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("place", ["file/receipt.md", "folder"])
+def test_a_receipt_that_cannot_be_written_is_refused_before_the_training(
+    place, trained, tmp_path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr("orthocond_cli.measure_against.retrain", lambda *_: 1 / 0)
+    assert run(["measure", "against", str(trained), "--receipt", str(tmp_path / place)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "cannot write" in said
+
+
+def test_the_folder_of_a_receipt_is_made(trained, tmp_path) -> None:
+    receipt = tmp_path / "new" / "receipt.md"
+    arguments = ["measure", "against", str(trained), "--epochs", "1", "--receipt", str(receipt)]
+    assert run(arguments) == 0
+    assert receipt.read_text().startswith("# Reproduction receipt")
+    assert list(receipt.parent.iterdir()) == [receipt]

@@ -51,11 +51,37 @@ def test_table_of_some_methods(runs: Path) -> None:
 
 
 def test_all_tables_of_a_method_leave_out_those_without_its_row(runs: Path) -> None:
-    told = json.loads(run("all", "--runs", runs, "--method", "bn", "--method", "svd", "--json"))
-    assert not told["tables"].keys() & {"overview", "tab2"}
+    with pytest.raises(UserError, match="unknown row 'bn': allowed are svd, "):
+        run("all", "--runs", runs, "--method", "bn", "--method", "svd")
     told = json.loads(run("all", "--runs", runs, "--method", "ow", "--json"))
     assert [row["method"] for row in told["tables"]["tab1"]["rows"]] == ["svd+ow"]
     assert "unknown row 'svd+ow': allowed are svd, svd+nog" in told["skipped"]["overview"]
+
+
+def test_a_folder_with_both_tasks_has_an_overview_of_each(tmp_path: Path) -> None:
+    write_study(tmp_path, ("svd", "bn"), seeds=2)
+    write_study(tmp_path, ("svd", "gap"), "gcp", seeds=2, data="tiny")
+    text = run("overview", "differences", "--runs", tmp_path)
+    for title in ("Overview of", "Differences in error of"):
+        assert f"{title} decorrelated BN on " in text
+        assert f"{title} global covariance pooling on " in text
+    files = run("overview", "--runs", tmp_path, "--out", tmp_path / "out").split()
+    assert [Path(file).name for file in files] == ["overview.md", "overview-gcp.md"]
+    told = json.loads(run("overview", "--runs", tmp_path, "--method", "gap", "--json"))
+    assert list(told["tables"]) == ["overview-gcp"] and "'gap'" in told["skipped"]["overview"]
+    told = json.loads(run("overview", "--runs", tmp_path, "--data", "tiny", "--json"))
+    assert [row["method"] for row in told["tables"]["overview"]["rows"]] == ["svd", "gap"]
+    with pytest.raises(UserError, match="unknown row 'ns'"):
+        run("overview", "--runs", tmp_path, "--method", "ns")
+
+
+def test_the_findings_of_a_method_are_its_columns(runs: Path) -> None:
+    where = ("findings", "--runs", runs, "--json")
+    (every,) = json.loads(run(*where))["tables"]["findings"]["rows"]
+    (own,) = json.loads(run(*where, "--method", "nog"))["tables"]["findings"]["rows"]
+    assert own.keys() < every.keys() and "gap" in " ".join(own)
+    assert {key for key in own if "mean" in key} == {key for key in every if "NOG mean" in key}
+    assert own == {key: every[key] for key in own}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +94,8 @@ def test_all_tables_of_a_method_leave_out_those_without_its_row(runs: Path) -> N
             "unknown table 'tab22': allowed are overview.*tab1.*did you mean 'tab2'",
         ),
         (["tab1", "--format", "xls"], "unknown format 'xls': allowed are md, csv, latex, html"),
+        (["findings", "--method", "bn"], "unknown column 'bn': allowed are svd"),
+        (["regimes", "--method", "nog"], "has one row per study and none per method: leave out"),
         (["tab5"], "no runs of task 'gcp'.*: orthocond train "),
     ],
 )
@@ -88,6 +116,9 @@ def test_a_study_is_shown_if_it_is_named(tmp_path: Path) -> None:
     write_study(tmp_path / "few", ("svd",), seeds=1, epochs=45, data={"train_images": 4992})
     result = CliRunner().invoke(app, ["overview", "--runs", str(tmp_path)])
     assert "few" not in result.stdout and "few; --study shows one" in result.stderr
+    for shows_all in ("findings", "regimes"):
+        result = CliRunner().invoke(app, [shows_all, "--runs", str(tmp_path)])
+        assert result.exit_code == 0 and "--study" not in result.stderr
     text = run("overview", "tab4", "--runs", tmp_path, "--study", "few")
     assert "Overview of decorrelated BN on few (cifar10-jpeg)" in text
     assert "here: few (cifar10-jpeg): error" in text and "few: SVD ends with " in text

@@ -58,12 +58,18 @@ def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
         (["lr_milestones=[true]"], "lr_milestones.0: Input should be a number, not a boolean"),
         (["precision=half"], "precision: Input should be 'float64'"),
         (["epochs"], "expected key=value"),
+        (["config.lr=1"], "unknown setting 'config'"),
         (["method=nog"], "use --method"),
         (["lr_milestones=[3, 2]"], "do not increase"),
         (["data=leaves"], "did you mean data.name?"),
         (["task=gcp", "epochs.x=1"], "epochs: "),
         (["running=roots"], "running: Input should be 'covariance' or 'root'"),
         (["task=gcp", "running=root"], "running 'root' is for task 'dbn': 'gcp' keeps no moving"),
+        (["task=gcp", "eps=0.1"], "eps 0.1 is for task 'dbn': the meta-layer of 'gcp' has no eps"),
+        (
+            ["task=gcp", "groups=2"],
+            "groups 2 is for task 'dbn': the meta-layer of 'gcp' has no groups",
+        ),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(settings: list[str], words: str) -> None:

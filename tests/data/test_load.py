@@ -42,11 +42,50 @@ def small(name):
     return {"train_images": 20, "test_images": 10} if name == "leaves" else {}
 
 
-def test_a_split_leaves_every_class_its_share():
-    labels = [0] * 40 + [1] * 40 + [2] * 20
-    stay, held = split_holdout(labels, 0.2)
-    assert sorted(stay + held) == list(range(100)) and len(held) == 20
-    assert split_holdout(labels, 0.0) == (list(range(100)), [])
+@pytest.mark.parametrize(
+    ("sizes", "holdout", "held"),
+    [
+        ((40, 40, 20), 0.2, [8, 8, 4]),
+        ((100, 10), 0.2, [20, 2]),
+        ((100, 10), 0.25, [25, 3]),
+        ((5, 5, 5), 0.5, [2, 3, 3]),
+        ((1000, 1), 0.999, [999, 1]),
+    ],
+)
+def test_a_split_takes_its_share_of_every_class(sizes, holdout, held):
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    stay, found = split_holdout(labels, holdout)
+    assert sorted(stay + found) == list(range(len(labels)))
+    assert torch.tensor(labels)[found].bincount().tolist() == held
+    for label, size in enumerate(sizes):  # the last ones
+        own = [i for i, of in enumerate(labels) if of == label]
+        assert [i for i in found if labels[i] == label] == own[size - held[label] :]
+
+
+def test_nothing_is_held_out_without_a_fraction():
+    assert split_holdout([0, 0, 1], 0.0) == ([0, 1, 2], [])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+@pytest.mark.parametrize("holdout", [0.1, 0.25, 0.29, 1 / 3, 0.9])
+@pytest.mark.parametrize("size", [5, 7, 10, 50])
+def test_a_split_of_equal_classes_is_that_of_the_recorded_runs(classes, holdout, size):
+    """Earlier versions took the samples that stay from the classes in turn."""
+    for labels in (
+        [label for label in range(classes) for _ in range(size)],
+        [label for _ in range(size) for label in range(classes)],
+    ):
+        stay, held = split_holdout(labels, holdout)
+        assert stay == balanced(labels, len(labels) - round(holdout * len(labels)))
+        assert held == sorted(set(range(len(labels))) - set(stay))
+
+
+@pytest.mark.parametrize("name", ["leaves", "folder", "imagenet"])
+def test_a_holdout_of_all_images_is_refused(tmp_path, name):
+    if name != "leaves":
+        name = f"{name}:{write_tree(tmp_path / 'images', count=4)}"
+    with pytest.raises(UserError, match=r"^data.holdout 0.99 of .* leaves none to train on: lower"):
+        load_data(name, size=16, holdout=0.99, **({"train_images": 8} if name == "leaves" else {}))
 
 
 def test_a_holdout_of_no_image_is_refused():

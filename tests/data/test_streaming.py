@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_tree import write_tree
+from image_tree import write_image, write_tree
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -78,6 +78,18 @@ def test_shares_and_resumed_epochs_see_the_same_images(data):
     (resumed,) = data.train_batches(1, 3, 4, first_step=1)
     assert torch.equal(resumed[0], whole[1][0]) and torch.equal(resumed[1], whole[1][1])
     assert not torch.equal(whole[0][0], next(data.train_batches(2, 3, 4))[0])
+
+
+def test_more_processes_than_images_in_the_last_batch_take_the_same_number_of_steps(tree):
+    """Use 9 images in batches of 4: the last batch has an image for one of two processes."""
+    write_image(tree.parent / "odd" / "val" / "a" / "8.png")
+    odd = write_tree(tree.parent / "odd", count=4)
+    streamed, folder = (load_data(f"{kind}:{odd}", size=SIZE) for kind in ("imagenet", "folder"))
+    for rank, lengths in enumerate([[2, 2, 1], [2, 2, 0]]):
+        batches = list(streamed.eval_batches(4, rank, 2))
+        assert [len(labels) for _, labels in batches] == lengths
+        for ours, expected in zip(batches, folder.eval_batches(4, rank, 2), strict=True):
+            assert [(t.shape, t.dtype) for t in ours] == [(t.shape, t.dtype) for t in expected]
 
 
 def test_calibration_sees_training_images_in_an_order_of_its_own(data):

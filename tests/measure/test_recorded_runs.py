@@ -32,6 +32,7 @@ def test_runs_are_named_one_by_one_by_study_or_by_a_folder_of_studies(study):
     assert names(study / SVD, study / BN) == [SVD, BN]
     assert names(study) == names(study.parent) == [BN, SVD, small_run.NAME]
     assert names(study / small_run.NAME) == [small_run.NAME]
+    assert names(study / SVD, study, study / "figures" / ".." / BN) == [SVD, BN, small_run.NAME]
 
 
 def test_a_path_that_is_no_run_is_refused(study, tmp_path):

@@ -6,12 +6,13 @@ import os
 import pickle
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from orthocond.errors import UserError
+from orthocond.errors import UserError, is_out_of_memory
 from orthocond.models.external_models import read_weights, torchvision_model, zoo_model
 
 
@@ -86,6 +87,41 @@ def test_a_damaged_file_is_one_line(tmp_path, name, keep):
     with pytest.raises(UserError) as error:
         read_weights(path)
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["hello", "table", "a,b\n1,2\n", "# Notes\n", "(", "t"])
+def test_a_text_is_no_file_of_weights(tmp_path, text):
+    path = tmp_path / "notes.pt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"notes.pt' .*not a file of weights") as error:
+        read_weights(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["zip", "before torch 1.6", "safetensors"])
+def test_changed_bytes_are_at_most_one_line(tmp_path, form):
+    """Change or cut a file at random: it is read, or refused in one line."""
+    value = {"a": torch.ones(4, 4), "b": torch.zeros(3)}
+    path = tmp_path / f"weights.{'safetensors' if form == 'safetensors' else 'pt'}"
+    if form == "safetensors":
+        save_file(value, path)
+    else:
+        torch.save(value, path, _use_new_zipfile_serialization=form == "zip")
+    whole, random = path.read_bytes(), Random(0)
+    refused = 0
+    for i in range(150):
+        content = bytearray(whole[: random.randrange(len(whole))] if i % 3 == 0 else whole)
+        for _ in range(random.randrange(3) if content else 0):
+            content[random.randrange(len(content))] = random.randrange(256)
+        path.write_bytes(content)
+        try:
+            read_weights(path)
+        except UserError as error:
+            assert path.name in str(error) and "\n" not in str(error)
+            refused += 1
+        except Exception as error:
+            assert is_out_of_memory(error)
+    assert refused > 50
 
 
 def test_other_contents_and_other_networks_are_named(tmp_path, state):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from study_factory import write_study
 
 from orthocond.report import findings
 from orthocond.report.commands import MissingRuns
@@ -21,6 +22,7 @@ from orthocond.report.tables.findings import build
 from orthocond.report.tables.render import render
 
 matplotlib.use("agg")
+OTHERS = "--method nog --method olr --method ow --method nog+ow+olr"
 RUNS = Path(__file__).parents[2] / "runs"
 
 
@@ -85,3 +87,14 @@ def test_long_names_of_studies_stay_on_the_page(runs: Study) -> None:
 def test_without_runs_the_command_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingRuns, match="orthocond train"):
         findings.effects(Study(tmp_path), tuple(EFFECTS))
+
+
+@pytest.mark.parametrize("task", ["dbn", "gcp"])
+def test_the_command_completes_the_study_that_is_there(tmp_path: Path, task: str) -> None:
+    """Without plain SVD there is no effect, whatever else was run."""
+    write_study(tmp_path / "mine", ("svd+nog",), task, seeds=3, data="leaves", lr=0.05)
+    with pytest.raises(MissingRuns) as error:
+        findings.effects(Study(tmp_path), tuple(EFFECTS))
+    (command,) = error.value.commands
+    assert f"--task {task} --data leaves" in command and "--set lr=0.05" in command
+    assert command.endswith(f"--method svd {OTHERS} --seeds 0-2 --out {tmp_path / 'mine'}")

@@ -83,6 +83,13 @@ def test_studies_with_the_same_data_set_are_told_apart_by_folder(
         both.only("few2")
 
 
+def test_the_further_studies_are_those_of_the_chosen_data_set(tmp_path: Path) -> None:
+    for name, data in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")):
+        write_study(tmp_path / name, ("svd",), seeds=1 + (name in "ac"), data=data)
+    assert Study(tmp_path).further == ["b", "d"]
+    assert Study(tmp_path, "x").further == ["b"]
+
+
 def test_the_control_of_a_study_is_taken_from_the_same_study(tmp_path: Path) -> None:
     write_study(tmp_path / "all", ("svd", "svd+ow"))
     _few(tmp_path / "few")
@@ -136,3 +143,16 @@ def test_an_altered_run_is_refused_by_name(tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("train", "trian", 1))
     with pytest.raises(CorruptRun, match=r"svd-s0.*conditioning\.csv"):
         Study(tmp_path)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 run is .* finishes it"), (2, "2 runs are")])
+def test_runs_that_are_not_complete_are_told(tmp_path: Path, count: int, words: str) -> None:
+    for seed in range(count):
+        (write_run(tmp_path / "a", "dbn", "svd", seed) / "manifest.json").unlink()
+    study = Study(tmp_path)
+    with pytest.raises(MissingRuns, match=f"no complete runs in .*: {words}") as error:
+        study.select("dbn")
+    assert "\n" not in str(error.value)
+    write_run(tmp_path / "a", "dbn", "bn", 0)
+    with pytest.raises(MissingRuns, match="orthocond train"):
+        Study(tmp_path).select("gcp")

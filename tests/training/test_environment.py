@@ -1,6 +1,6 @@
 import json
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -14,6 +14,18 @@ def test_the_environment_is_json_without_the_host_name() -> None:
     assert (environment["dtype"], environment["processes"]) == ("float32", 2)
     assert environment["instructions"].split()[0] == torch.backends.cpu.get_cpu_capability()
     assert platform.node() not in text.split('"')
+
+
+def test_a_source_tree_that_is_not_installed_has_an_environment(monkeypatch) -> None:
+    def absent(name: str) -> str:
+        if name == "orthocond":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("orthocond.training.environment.version", absent)
+    packages = describe(torch.device("cpu"), "float32", 1)["packages"]
+    assert list(packages) == ["orthocond", "torch", "torchvision", "accelerate", "numpy"]
+    assert packages["orthocond"] == "unknown"
 
 
 def test_the_instructions_for_bfloat16_are_part_of_the_environment(monkeypatch) -> None:

@@ -17,10 +17,10 @@ def metric(top1: float, failures: int) -> dict[str, Any]:
 
 
 def test_the_last_epoch_counts_and_failures_add_up() -> None:
-    kappas = [1e9, 10.0, 30.0, 20.0]
+    kappas = [1e9, 1e9, 10.0, 30.0, 20.0]
     conditioning = [
         {"phase": "train", "step": step, **dict.fromkeys(SUMMARIZED, kappa)}
-        for step, kappa in zip([10, 90, 95, 100], kappas, strict=True)
+        for step, kappa in zip([10, 89, 90, 95, 100], kappas, strict=True)
     ]
     conditioning.append({"phase": "eval", "step": 100, **dict.fromkeys(SUMMARIZED, 1e12)})
     tables = {"metrics": [metric(40.0, 2), metric(60.0, 1)], "conditioning": conditioning}
@@ -37,3 +37,15 @@ def test_a_run_that_ended_in_its_first_epoch_has_no_accuracy() -> None:
     summary = summarize(CONFIG, {"metrics": [], "conditioning": []}, "diverged", 3, 7)
     assert summary["top1"] is None and summary["error"] is None
     assert summary["conditioning"]["kappa"] is None
+
+
+def test_a_run_without_a_probed_step_in_its_last_tenth_has_its_last_record() -> None:
+    for steps, probed in ((5, range(5)), (100, [0, 80])):
+        conditioning = [
+            {"phase": "train", "step": step, **dict.fromkeys(SUMMARIZED, 1.0 + step)}
+            for step in probed
+        ]
+        conditioning.append({"phase": "eval", "step": steps, **dict.fromkeys(SUMMARIZED, 1e12)})
+        tables = {"metrics": [metric(40.0, 0)], "conditioning": conditioning}
+        summary = summarize(CONFIG, tables, "complete", steps, 7)
+        assert summary["conditioning"]["kappa"] == 1 + probed[-1]

@@ -1,5 +1,7 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -165,6 +167,20 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
     assert metrics.read_bytes() != (uninterrupted / "metrics.csv").read_bytes()
 
 
+def test_the_images_of_a_run_are_shuffled_by_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, drawn = InMemoryData.train_batches, []
+
+    def train_batches(data: InMemoryData, epoch: int, seed: int, *others: Any, **more: Any) -> Any:
+        drawn.append((epoch, seed))
+        return original(data, epoch, seed, *others, **more)
+
+    monkeypatch.setattr(InMemoryData, "train_batches", train_batches)
+    train(tiny("bn").model_copy(update={"seeds": "3,5"}), tmp_path)
+    assert drawn == [(0, 3), (1, 3), (0, 5), (1, 5)]
+
+
 def test_a_complete_run_is_skipped(uninterrupted: Path) -> None:
     before = content(uninterrupted)
     steps: list[int] = []
@@ -224,6 +240,24 @@ def test_the_last_failure_of_a_diverged_run_is_counted_once_even_after_a_kill(
             train(tiny("svd"), tmp_path / "killed")
     (resumed,) = train(tiny("svd"), tmp_path / "killed")
     assert content(tmp_path / "killed" / resumed.name) == content(tmp_path / "whole" / whole.name)
+
+
+def test_a_run_that_diverged_in_an_epochs_loss_stays_diverged_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Stepper.take_step
+
+    def step(stepper: Stepper, images: Tensor, labels: Tensor) -> None:
+        original(stepper, images, labels)
+        stepper.sums["loss"] = math.nan  # as of a step that the loss scaler skips
+
+    monkeypatch.setattr(Stepper, "take_step", step)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "finish", lambda *_: 1 / 0)  # between the last save and the end
+        with pytest.raises(ZeroDivisionError):
+            train(tiny("bn", settings=("epochs=1",)), tmp_path)
+    (resumed,) = train(tiny("bn", settings=("epochs=1",)), tmp_path)
+    assert resumed.status == "diverged"
 
 
 def test_a_step_that_the_scaler_skips_counts_no_learning_rate(

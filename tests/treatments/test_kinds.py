@@ -248,7 +248,21 @@ class Subclass(nn.Conv2d):
     """A subclass like the standardised convolutions of timm."""
 
 
-def test_a_subclass_of_a_supported_layer_is_treated() -> None:
-    model = nn.Sequential(Subclass(3, 4, 3, padding=1))
-    oc.treat(model, "0", "nog+ol+olr")
-    oc.treat(model, "0", "ow-stiefel")
+@pytest.mark.parametrize("treatment", ["nog+ol+olr", "ow-stiefel"])
+def test_a_subclass_of_a_supported_layer_is_treated(treatment: str) -> None:
+    """Compare a step with that of the same layer without a treatment."""
+    torch.manual_seed(0)
+    plain, model = nn.Conv2d(3, 4, 3, padding=1).double(), Subclass(3, 4, 3, padding=1).double()
+    model.load_state_dict(plain.state_dict())
+    treated = oc.treat(network := nn.Sequential(model), "0", treatment)
+    assert treated.treatments
+    x, weights = torch.randn(2, 3, 5, 5).double(), []
+    for layer, own in ((nn.Sequential(plain), None), (network, treated)):
+        optimizer = SGD(layer.parameters(), lr=0.1)
+        if own is not None:
+            own.bind(optimizer)
+        loss = layer(x).square().mean() + (0 if own is None else own.penalty())
+        loss.backward()
+        optimizer.step()
+        weights.append(layer[0].weight.detach())
+    assert not torch.allclose(*weights)

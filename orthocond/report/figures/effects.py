@@ -6,6 +6,7 @@ grow, shrink or change its sign?
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -87,14 +88,14 @@ def _absent(study: Study, data: str, selections: list[Selection]) -> tuple[list[
         return [], []
     there = {(s.settings["data"]["train_images"], s.settings["epochs"]) for s in selections}
     remarks, commands = [], []
-    copy = "" if data == "cifar10" else f" --data folder:PATH/{data}"
+    copy = [] if data == "cifar10" else ["--data", f"folder:PATH/{data}"]
     for name, folder in STUDIES.items():
         preset = read_preset(name)
         images, epochs = preset["data"]["train_images"], preset["epochs"]
         if (images, epochs) not in there:
             remarks.append(f"Not run here: preset {name}, {images:,} images, {epochs} epochs")
-            out = study.folder / folder
-            commands.append(f"orthocond train --preset {name}{copy} --out {out}")
+            arguments = ["--preset", name, *copy, "--out", str(study.folder / folder)]
+            commands.append(shlex.join(["orthocond", "train", *arguments]))
     return remarks, commands
 
 
@@ -120,7 +121,7 @@ def data(study: Study) -> Numbers:
     selections = [selection for selection, rows in found if rows]
     frame = pd.DataFrame([row for _, rows in found for row in rows])
     if frame.empty:
-        raise study.missing(DBN.name, (PLAIN, *METHODS))
+        raise study.missing(DBN.name, (PLAIN, *METHODS), beside=study.largest(DBN.name))
     remarks, commands = _absent(study, str(name), selections)
     source = Provenance.of(*selections, how=HOW, more=remarks)
     commands = [*source.commands, *commands]

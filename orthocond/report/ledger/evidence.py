@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -140,7 +141,8 @@ class Bench:
             own = self.selection(task, data)
         except MissingRuns:
             if data is not None:
-                return f"orthocond train --preset {PAPER_PRESETS[data]} --out {self.study.folder}"
+                out = shlex.quote(str(self.study.folder))
+                return f"orthocond train --preset {PAPER_PRESETS[data]} --out {out}"
             command = train_command(task, methods, self.study.folder, seeds=SEEDS)
             return command + f" --set stem_kernel={control}" * bool(control)
         settings = dict(own.settings) | ({"stem_kernel": control} if control else {})

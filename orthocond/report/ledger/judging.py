@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -117,11 +118,12 @@ class Court:
 
     @cached_property
     def _mains(self) -> dict[str, str]:
-        """The name of the study that stands for a task, for each task with runs."""
-        return {task: self._first(task) for task in TASKS if self.study.names(task)}
-
-    def _first(self, task: str) -> str:
-        return self.study.select(task).study
+        """The name of the study that stands for a task, for each task with finished runs."""
+        mains = {}
+        for task in TASKS:
+            with suppress(MissingRuns):  # no runs, or all of them diverged
+                mains[task] = self.study.select(task).study
+        return mains
 
     @cached_property
     def benches(self) -> dict[tuple[str, str], Bench]:

@@ -11,6 +11,7 @@ Note [A median's error]
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,8 @@ class Timed:
                 source.append(f"{where}, {own['rounds']} rounds")
         if not verdicts:
             method = self.method.removeprefix("svd+")
-            command = f"{COMMAND} --method svd --method {method} --out {bench.study.folder}/timing"
+            out = shlex.quote(f"{bench.study.folder}/timing")
+            command = f"{COMMAND} --method svd --method {method} --out {out}"
             return Finding(Verdict.ABSENT, part, f"no timings of {MODEL}", command=command)
         return Finding(
             over_studies(verdicts), part, "; ".join(found), n=len(found), source="; ".join(source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from orthocond.report.provenance import Provenance
 from orthocond.report.studies.selection import Selection
 from orthocond.report.study import Study
 from orthocond.report.style import label, short_label
+from orthocond.report.tables.cells import EFFECTS
 from orthocond.report.tables.table import Table
 
 NOT_RUN = "not run here"
@@ -167,24 +168,46 @@ def assemble(
 def only(table: Table, methods: Iterable[str] | None) -> Table:
     """Return a table with the rows of some methods, including those with a wider stem.
 
-    A table whose rows are no methods is returned whole.
+    A table with one row per study keeps the columns of the methods instead.
 
     Args:
         table: the table.
-        methods: in any spelling that ``Method.parse`` reads; None keeps all rows.
+        methods: in any spelling that ``Method.parse`` reads; None keeps the whole table.
 
     Raises:
         UserError: a method is unknown.
-        MissingRuns: a method has no row.
+        MissingRuns: a method has no row, or no column in a table with one row per study.
     """
-    if methods is None or table.frame.index.name != "method":
+    if methods is None:
         return table
     wanted = [str(Method.parse(method)) for method in methods]
+    if table.frame.index.name != "method":
+        return _only_columns(table, wanted)
     own = pd.Index([str(name).partition(" ")[0] for name in table.frame.index])
     for method in wanted:
         if method not in own:
             raise MissingRuns(str(unknown("row", method, own.unique())))
     return replace(table, frame=table.frame[own.isin(wanted)])
+
+
+def _only_columns(table: Table, wanted: Sequence[str]) -> Table:
+    """Return a table with the effects of some treatments, and the columns of no treatment."""
+    headings = table.frame.columns.get_level_values(1)
+    of_method = {
+        method: [h for h in headings if h.rpartition(" ")[0] == heading]
+        for method, heading in EFFECTS.items()
+    }
+    allowed = [method for method, columns in of_method.items() if columns]
+    if not allowed:
+        raise MissingRuns(
+            f"the table {table.title!r} has one row per study and none per method: "
+            "leave out --method"
+        )
+    for method in wanted:
+        if method not in allowed:
+            raise MissingRuns(str(unknown("column", method, allowed)))
+    others = {h for method in allowed if method not in wanted for h in of_method[method]}
+    return replace(table, frame=table.frame.loc[:, [h not in others for h in headings]])
 
 
 def not_run_remark(paper: str) -> str:

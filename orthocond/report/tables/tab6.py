@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pandas as pd
 
@@ -47,7 +49,7 @@ def build(study: Study) -> Table:
         MissingRuns: there are no timings; the message has the command that makes them.
     """
     if not study.timings:
-        command = f"{COMMAND} --out {study.folder / 'timing'}"
+        command = f"{COMMAND} --out {shlex.quote(str(study.folder / 'timing'))}"
         raise MissingRuns(f"no timings in {str(study.folder)!r}", command)
     groups: dict[tuple[str, ...], list[Timing]] = {}
     for timing in study.timings:

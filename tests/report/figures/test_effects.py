@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -79,8 +80,9 @@ def test_a_single_seed_has_an_open_marker_and_no_interval(tmp_path: Path) -> Non
 
 
 def test_without_a_treatment_the_command_is_named(tmp_path: Path) -> None:
-    write_study(tmp_path, ("svd", "bn"))
-    with pytest.raises(MissingRuns, match=r"orthocond train .*--method nog"):
+    write_study(tmp_path, ("svd", "bn"), data="cifar10")
+    words = rf"--task dbn --data cifar10 .*--method nog .*--seeds 0-1 --out {tmp_path}$"
+    with pytest.raises(MissingRuns, match=words):
         FIGURE.data(Study(tmp_path))
 
 
@@ -89,3 +91,10 @@ def test_the_finding_counts_the_studies_below_the_line(runs: Path) -> None:
     ends = numbers.frame.groupby(["method", "study"])["mean"].last()
     below = (ends["svd+nog"] < 0).sum()
     assert f"SVD + NOG in {below} of 2 studies" in FIGURE.finding(numbers)
+
+
+def test_the_command_for_a_study_that_was_not_run_can_be_pasted(tmp_path: Path) -> None:
+    write_study(tmp_path / "my runs", ("svd", "svd+nog"))
+    commands = FIGURE.data(Study(tmp_path / "my runs")).provenance.commands
+    found = [shlex.split(c)[-1] for c in commands if "--preset cifar10-long" in c]
+    assert found == [str(tmp_path / "my runs" / "cifar10-long")]

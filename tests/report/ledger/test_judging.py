@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,13 @@ def test_parts_of_two_tasks_are_judged_in_their_own_studies(runs: Path) -> None:
     assert verdict_over(judged) is HOLDS
     opposite = (parts[0], replace(parts[1], side=-1))
     assert verdict_over(Court(Study(runs)).judge(Claim("", "", opposite, ()))) is FAILS
+
+
+def test_a_task_whose_runs_all_diverged_stops_no_verdict_on_the_other(runs: Path) -> None:
+    shutil.rmtree(runs / "pool")
+    write_study(runs / "pool", ("svd",), "gcp", data="tiny-imagenet-100", status="diverged")
+    judged = Court(Study(runs)).judge(Claim("", "NOG is better", (Compared("svd+nog"),), ()))
+    assert verdict_in(judged, "few") is HOLDS
 
 
 def test_only_what_every_study_lacks_has_a_command(runs: Path) -> None:

@@ -20,7 +20,7 @@ from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.ledger.claims.phrases import better, conditioned, worse
 from orthocond.report.ledger.criteria import Compared, Given
 from orthocond.report.ledger.derived_claims import Derived
-from orthocond.report.ledger.evidence import Bench
+from orthocond.report.ledger.evidence import Bench, Need
 from orthocond.report.ledger.levels import CanHappen, Level
 from orthocond.report.ledger.time_claims import Timed, ratio
 from orthocond.report.ledger.two_tasks import LessImproved, SameSign
@@ -374,6 +374,15 @@ def test_a_time_is_judged_by_the_ratio_to_plain_svd(
         write_timing(tmp_path / "timing", method.replace("+", "-"), data, {"device_name": "A CPU"})
     found = Timed("svd+nog", "forward", 0.02).judge(Bench(Study(tmp_path)))
     assert found.verdict == verdict and "A CPU" in found.source
+
+
+def test_the_commands_for_timings_and_runs_can_be_pasted(tmp_path: Path) -> None:
+    (folder := tmp_path / "my runs").mkdir()
+    bench = Bench(Study(folder))
+    timing = Timed("svd+nog", "forward", 0.02).judge(bench).command
+    assert timing is not None and shlex.split(timing)[-1] == str(folder / "timing")
+    (training,) = bench.commands([Need("dbn", "CIFAR100", None, "svd")])
+    assert shlex.split(training)[-1] == str(folder)
 
 
 def test_devices_that_time_a_claim_differently_disagree(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,11 @@ def test_a_cell_shows_a_median_with_its_quartiles(timings: Study) -> None:
 def test_without_timings_the_error_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(MissingRuns, match=r"orthocond measure time .*--out"):
         tab6.build(Study(tmp_path))
+
+
+def test_the_command_can_be_pasted(tmp_path: Path) -> None:
+    (folder := tmp_path / "my runs; x").mkdir()
+    with pytest.raises(MissingRuns) as error:
+        tab6.build(Study(folder))
+    (command,) = error.value.commands
+    assert shlex.split(command)[-2:] == ["--out", str(folder / "timing")]
