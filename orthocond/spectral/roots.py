@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthocond.errors import UserError, require_floating
+from orthocond.errors import UserError, require_floating, require_nonnegative
 from orthocond.host import Refusal, double, refuse
 from orthocond.spectral import minimax
 from orthocond.spectral.backward_rules import Backward, Power
@@ -169,8 +169,7 @@ def root_by(P: Tensor, power: Power, eps: float, method: Method) -> tuple[Tensor
 def _strict(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
     require_floating(P, "matrices")
     require_square(P)
-    if not 0 <= eps < float("inf"):
-        raise UserError(f"eps must be 0 or more and finite, got {eps}")
+    require_nonnegative(eps, "eps")
     return _apply(P, power, eps, method, True)[0]
 
 
