@@ -60,7 +60,7 @@ def compose(L: Tensor, in_channels: int, terms: int) -> Tensor:
     c, k = L.shape[0], L.shape[-1]
     reach = terms * (k // 2)
     pixel = L.new_zeros(in_channels, c, 2 * reach + 1, 2 * reach + 1)
-    channel = torch.arange(in_channels)
+    channel = torch.arange(in_channels, device=L.device)
     pixel[channel, channel, reach, reach] = 1
     response = exponential(pixel, L, terms)  # (in, C, K, K)
     return response.transpose(0, 1).flip(2, 3)

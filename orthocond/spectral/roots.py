@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orthocond.errors import UserError, require_floating, require_nonnegative
-from orthocond.host import Refusal, double, refuse
+from orthocond.host import CPU, Refusal, double, refuse
 from orthocond.spectral import minimax
 from orthocond.spectral.backward_rules import Backward, Power
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front
@@ -57,8 +57,10 @@ class _Root(torch.autograd.Function):
         P: Tensor, power: Power, eps: float, method: Method, strict: bool
     ) -> tuple[Tensor, ...]:
         value, outcome, factors, used = root_forward(P, power, eps, method, strict)
-        is_singular = (factors[0] <= 0).any() if strict else torch.zeros((), dtype=torch.bool)
-        steps = torch.full((), len(used.quintics))
+        is_singular = torch.zeros((), dtype=torch.bool, device=CPU)
+        if strict:
+            is_singular = (factors[0] <= 0).any()
+        steps = torch.full((), len(used.quintics), device=CPU)
         return value, outcome, is_singular, steps, *factors
 
     @staticmethod

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from orthocond.errors import DecompositionError, UserError
-from orthocond.host import Refusal, double, refuse
+from orthocond.host import CPU, Refusal, double, refuse
 from orthocond.spectral.roots import root
 from orthocond.treatments.layer.parametrized import remove_parametrization
 from orthocond.treatments.protocol import Treatment
@@ -114,7 +114,7 @@ class _FromBlocks(nn.Module):
         """
         n, projectors, r = self._widths
         shape = (max(self._in, self._out), n + projectors * r)
-        H, V = self._blocks(torch.randn(shape, dtype=torch.float64))
+        H, V = self._blocks(torch.randn(shape, dtype=torch.float64, device=CPU))
         return torch.cat([H, V.transpose(0, 1).flatten(1)], dim=1)
 
     def forward(self, packed: Tensor) -> Tensor:

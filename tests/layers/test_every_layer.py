@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import orthocond as oc
 from orthocond.errors import UserError
 from orthocond.layers.covariance_pool import CovarianceRoot
+from orthocond.spectral.verification import vectors
 
 POOLS = ("low-rank", "eigh", "newton-schulz", "average")
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -136,6 +137,28 @@ def test_emptied_and_reset_it_is_as_new(name: str) -> None:
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
     assert_equal(name, ours, expected)
+
+
+def passed(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """The output and the gradients of a forward and a backward pass, and the state after it."""
+    x = x.requires_grad_()
+    y = layer(x)
+    y.backward(y.detach().square())
+    gradients = [p.grad for p in (x, *layer.parameters()) if p.grad is not None]
+    return [y, *gradients, *layer.state_dict().values()]
+
+
+@EVERY
+@pytest.mark.parametrize("training", [True, False])
+def test_torchs_default_device_changes_no_pass(name: str, training: bool) -> None:
+    layer = trained(name).train(training)
+    expected = passed(copy.deepcopy(layer), inputs(name))
+    vectors.cache_clear()
+    x = inputs(name)
+    with torch.device("meta"):
+        found = passed(layer, x)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @EVERY
