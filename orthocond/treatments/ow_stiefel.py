@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 
+from orthocond.host import CPU, full_precision
 from orthocond.spectral.polar import polar_factor
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
 from orthocond.treatments.layer.parametrized import remove_parametrization
@@ -48,13 +49,16 @@ class _FromMatrix(nn.Module):
         super().__init__()
         self._kind = kind  # the layer's class gives the order of the weight's axes
         dtype = weight.dtype
-        matrix = _Flat(to_matrix(weight.detach(), kind).to(wide(dtype), copy=True))
+        matrix = to_matrix(weight.detach(), kind).to(wide(dtype), copy=True)
+        if matrix.is_meta:  # torch would leave the base out, or stop
+            matrix = torch.eye(*matrix.shape, dtype=matrix.dtype, device=CPU)
         # Note [The map]
-        self.matrix = parametrizations.orthogonal(matrix, orthogonal_map="matrix_exp").to(dtype)
+        trained = parametrizations.orthogonal(_Flat(matrix), orthogonal_map="matrix_exp")
+        self.matrix = trained.to(weight.device, dtype)
         self.register_load_state_dict_post_hook(_after_load)
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):  # autocast would round products
+        with full_precision(weight):
             W = self._orthogonal()
         return from_matrix(W, weight, self._kind).to(weight.dtype)
 

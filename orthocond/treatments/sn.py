@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.module_tracker import ModuleTracker
 
-from orthocond.host import double
+from orthocond.host import double, full_precision
 from orthocond.spectral.eigh import lower_eigh
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import to_matrix, wide
@@ -105,11 +105,11 @@ class _OverNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         W = to_matrix(weight, self._kind)
         W = W.to(wide(W.dtype))
-        if self.training:
-            u, v = self._iterate(W.detach())
-            norm = torch.vdot(u, torch.mv(W, v))
-        else:
-            with torch.autocast(weight.device.type, enabled=False):
+        with full_precision(weight):  # autocast rounds torch.mv on CUDA
+            if self.training:
+                u, v = self._iterate(W.detach())
+                norm = torch.vdot(u, torch.mv(W, v))
+            else:
                 norm = largest_singular_value(W)
         return (weight.to(W.dtype) / norm).to(weight.dtype)
 
