@@ -198,7 +198,10 @@ class SkewOrthogonalConv2d(nn.Module):
         return torch.where(deviation < rounding, left, power_iterations(A, unit, POWER_STEPS))
 
     def _scaled(self) -> Tensor:
-        """Return the skew filter times 0.7 / bound; bound = k times the least unfolding norm."""
+        """Return the skew filter times 0.7 / bound; bound = k times the least unfolding norm.
+
+        A filter with M = M^T has the skew filter 0, whose exponential is the identity.
+        """
         L = skew(_wide(self.filter))
         # For the left singular vector u, |A^T u| is the spectral norm, and it is differentiable.
         norms = []
@@ -206,7 +209,8 @@ class SkewOrthogonalConv2d(nn.Module):
             fixed = A.detach()
             u = self._iterate(i, fixed, 1) if self.training else self._found(i, fixed)
             norms.append((A.mT @ u).norm())
-        return L * (SCALE / (self.kernel_size * torch.stack(norms).min()))
+        norm = torch.stack(norms).min()
+        return L * (SCALE / (self.kernel_size * norm.masked_fill(norm == 0, 1)))
 
     @property
     def _terms(self) -> int:

@@ -67,7 +67,12 @@ def compose(L: Tensor, in_channels: int, terms: int) -> Tensor:
 
 
 def power_iterations(A: Tensor, u: Tensor, steps: int) -> Tensor:
-    """Return u after power iterations towards the first left singular vector of A."""
+    """Return u after power iterations towards the first left singular vector of A.
+
+    For A = 0 it is the given u, since a vector of zeros could never grow again.
+    """
     for _ in range(steps):
-        u = F.normalize(A @ (A.mT @ u), dim=0)
+        v = A @ (A.mT @ u)
+        length = v.norm(dim=0, keepdim=True)
+        u = torch.where(length == 0, u, v / length)
     return u
