@@ -161,6 +161,30 @@ def test_torchs_default_device_changes_no_pass(name: str, training: bool) -> Non
         assert torch.equal(ours, theirs)
 
 
+MORE: dict[str, Callable[[], nn.Module]] = {
+    "whitening, minimax": partial(oc.DecorrelatedBatchNorm2d, 6, solver="minimax", groups=2),
+    "pooling, minimax": partial(oc.GlobalCovariancePool2d, 6, 5, "minimax", eps=1e-2),
+}
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *MORE])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_gradients_is_that_of_each(name: str, training: bool) -> None:
+    """As torch.autograd.functional.jacobian(vectorize=True) computes a Jacobian."""
+    torch.manual_seed(0)
+    layer = (LAYERS | MORE)[name]().double()
+    x = inputs(name).double().requires_grad_()
+    if not training:
+        layer(x)
+    y = layer.train(training)(x)
+    given = [t for t in (x, *layer.parameters()) if t.requires_grad]
+    v = torch.randn(3, *y.shape, dtype=y.dtype)
+    found = torch.autograd.grad(y, given, v, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(y, given, g, retain_graph=True) for g in v]
+    for ours, theirs in zip(found, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(ours, torch.stack(theirs), rtol=1e-9, atol=1e-9)
+
+
 @EVERY
 @pytest.mark.parametrize("training", [True, False])
 def test_shapes_are_inferred_on_the_meta_device(name: str, training: bool) -> None:
