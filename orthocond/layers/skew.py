@@ -248,7 +248,7 @@ class SkewOrthogonalConv2d(nn.Module):
     def _series(self, x: Tensor) -> Tensor:
         padding = self.filter.shape[0] - self.in_channels
         y = exponential(F.pad(x, (0, 0, 0, 0, 0, padding)), self._scaled(), self._terms)
-        y = y[:, : self.out_channels]
+        y = y.narrow(-3, 0, self.out_channels)  # the input may be one image (in, H, W)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     def to_conv2d(self) -> nn.Conv2d:
@@ -267,8 +267,10 @@ class SkewOrthogonalConv2d(nn.Module):
             kernel = self.eval().kernel()
         self.train(training)
         k = kernel.shape[-1]
-        conv = nn.Conv2d(
-            self.in_channels, self.out_channels, k, 1, k // 2, bias=self.bias is not None
+        conv = nn.Conv2d(  # on the meta device, so as not to draw random numbers
+            *(self.in_channels, self.out_channels, k, 1, k // 2),
+            bias=self.bias is not None,
+            device="meta",
         )
         conv.weight = nn.Parameter(kernel.clone())
         if self.bias is not None:

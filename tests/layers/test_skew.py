@@ -236,6 +236,21 @@ def test_a_symmetric_filter_gives_the_identity_and_can_be_trained(
     assert torch.equal(made.train()(x), expected.train()(x))
 
 
+@pytest.mark.parametrize("mode", ["composed", "series"])
+@pytest.mark.parametrize("channels", [(3, 8), (8, 3)])
+def test_one_image_without_a_batch(mode: str, channels: tuple[int, int]) -> None:
+    made = oc.SkewOrthogonalConv2d(*channels, 3, mode=mode).eval()
+    x = torch.randn(channels[0], 9, 9)
+    assert torch.equal(made(x), made(x[None])[0])
+
+
+def test_to_conv2d_draws_no_random_numbers() -> None:
+    made, before = oc.SkewOrthogonalConv2d(3, 8, 3), torch.get_rng_state()
+    made.to_conv2d()
+    oc.fold(nn.Sequential(made))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_scale_of_a_small_filter_does_not_matter() -> None:
     made = converged(layer(3, 8, 3)).train()
     expected = made.kernel()
