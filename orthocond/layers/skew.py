@@ -14,7 +14,10 @@ Note [Half precision]
 Note [Recomputation]
     A training forward advances the power iteration. A forward that torch.utils.checkpoint repeats
     in the backward must not: with another kernel the gradient would be wrong by percents. Compiled
-    code must ask at run time, so there the power iteration is an operator of its own.
+    code must ask at run time, so there the power iteration is an operator of its own. If a layer
+    runs several times before the backward, the first calls are repeated with the vectors of the
+    last one, and the gradient is off by up to a few percent. Run such a layer outside of the
+    checkpoint, or call backward after each pass.
 """
 
 from __future__ import annotations
@@ -115,7 +118,8 @@ class SkewOrthogonalConv2d(nn.Module):
     max(in, out) channels on both sides: inputs are zero-padded, and surplus outputs are dropped.
 
     Not guaranteed: norms are preserved only in the interior of the image, and with more inputs than
-    outputs the map is a projection.
+    outputs the map is a projection. Under torch.utils.checkpoint the gradient is correct if the
+    layer runs once before each backward pass (Note [Recomputation]).
 
     Args:
         in_channels, out_channels: as in ``nn.Conv2d``.
