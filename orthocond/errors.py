@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import errno
+import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,22 @@ def require_whole(value: Any, what: str, least: int = 1, most: int | None = None
     if not whole or value < least or (most is not None and value > most):
         end = "" if most is None else f" to {most}"
         raise UserError(f"{what} is {value!r}: allowed are whole numbers from {least}{end}")
+
+
+def require_nonnegative(value: float, what: str) -> None:
+    """Raise a UserError if a number is negative, infinite or NaN.
+
+    Args:
+        value: the number to check.
+        what: name of the value in the message.
+
+    Example:
+        >>> require_nonnegative(-1.0, "eps")
+        Traceback (most recent call last):
+        orthocond.errors.UserError: eps must be 0 or more and finite, got -1.0
+    """
+    if not 0 <= value < math.inf:
+        raise UserError(f"{what} must be 0 or more and finite, got {value}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

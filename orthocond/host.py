@@ -63,6 +63,13 @@ def full_precision(t: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(t.device.type, enabled=False)
 
 
+def is_batched(t: Tensor) -> bool:
+    """Return whether t is a batch of gradients in torch.autograd.grad(is_grads_batched=True)."""
+    if torch.compiler.is_compiling():
+        return False
+    return bool(torch._C._functorch.is_legacy_batchedtensor(t))
+
+
 def with_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
     """Return t converted to a dtype, on the CPU if this is float64 and t's device has none."""
     if dtype == torch.float64:

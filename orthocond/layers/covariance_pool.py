@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from orthocond.errors import UserError, require_floating, unknown
+from orthocond.errors import UserError, require_floating, require_nonnegative, unknown
 from orthocond.host import double, full_precision
 from orthocond.layers.inference.symbolic import one_node
 from orthocond.layers.outcomes import SpectralOutcomes
@@ -123,8 +123,7 @@ class CovarianceRoot(nn.Module):
                 f"solver {solver!r} allows only backward 'exact', got {backward!r}: "
                 f"use solver 'eigh' for backward {backward!r}"
             )
-        if not 0 <= eps < float("inf"):
-            raise UserError(f"eps must be 0 or more and finite, got {eps}")
+        require_nonnegative(eps, "eps")
         if solver == "average" and eps:
             raise UserError(f"solver 'average' has no covariance to add eps to: got eps={eps}")
         check_iteration(solver, steps, condition)

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from orthocond.distributed import is_distributed
-from orthocond.errors import DecompositionError, UserError, require_floating, unknown
+from orthocond.errors import (
+    DecompositionError,
+    UserError,
+    require_floating,
+    require_nonnegative,
+    unknown,
+)
 from orthocond.host import double, full_precision
 from orthocond.layers.batch_norms import require_plain_forward, require_replaceable
 from orthocond.layers.inference.evaluation import is_wrapped
@@ -54,8 +60,7 @@ class DecorrelatedBatchNorm(RunningStatistics):
             raise unknown("running", running, get_args(Running))
         if num_features < 1 or groups < 1 or num_features % groups:
             raise UserError(f"{num_features} features can't be split into {groups} equal groups")
-        if not eps >= 0:
-            raise UserError(f"eps must be 0 or more, got {eps}")
+        require_nonnegative(eps, "eps")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats, self.groups = affine, track_running_stats, groups
         if solver == "minimax" and condition is None:

@@ -38,14 +38,17 @@ class _Reached(Exception):
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the network inside all its wrappers, which can be nested."""
-    while True:
-        compiled = model._modules.get("_orig_mod")  # set in torch.compile's OptimizedModule
-        if compiled is not None:
-            model = compiled
-        elif isinstance(model, AveragedModel | DataParallel | DistributedDataParallel):
-            model = model.module
-        else:
-            return model
+    return wrappers(model)[-1]
+
+
+def wrappers(model: nn.Module) -> list[nn.Module]:
+    """Return the model and all modules nested in it as wrappers; only the last wraps nothing."""
+    compiled = model._modules.get("_orig_mod")  # set in torch.compile's OptimizedModule
+    if compiled is not None:
+        return [model, *wrappers(compiled)]
+    if isinstance(model, AveragedModel | DataParallel | DistributedDataParallel):
+        return [model, *wrappers(model.module)]
+    return [model]
 
 
 def _forward(model: nn.Module, batch: Any) -> None:

@@ -14,7 +14,10 @@ Note [Half precision]
 Note [Recomputation]
     A training forward advances the power iteration. A forward that torch.utils.checkpoint repeats
     in the backward must not: with another kernel the gradient would be wrong by percents. Compiled
-    code must ask at run time, so there the power iteration is an operator of its own.
+    code must ask at run time, so there the power iteration is an operator of its own. If a layer
+    runs several times before the backward, the first calls are repeated with the vectors of the
+    last one, and the gradient is off by up to a few percent. Run such a layer outside of the
+    checkpoint, or call backward after each pass.
 """
 
 from __future__ import annotations
@@ -115,7 +118,8 @@ class SkewOrthogonalConv2d(nn.Module):
     max(in, out) channels on both sides: inputs are zero-padded, and surplus outputs are dropped.
 
     Not guaranteed: norms are preserved only in the interior of the image, and with more inputs than
-    outputs the map is a projection.
+    outputs the map is a projection. Under torch.utils.checkpoint the gradient is correct if the
+    layer runs once before each backward pass (Note [Recomputation]).
 
     Args:
         in_channels, out_channels: as in ``nn.Conv2d``.
@@ -198,7 +202,10 @@ class SkewOrthogonalConv2d(nn.Module):
         return torch.where(deviation < rounding, left, power_iterations(A, unit, POWER_STEPS))
 
     def _scaled(self) -> Tensor:
-        """Return the skew filter times 0.7 / bound; bound = k times the least unfolding norm."""
+        """Return the skew filter times 0.7 / bound; bound = k times the least unfolding norm.
+
+        A filter with M = M^T has the skew filter 0, whose exponential is the identity.
+        """
         L = skew(_wide(self.filter))
         # For the left singular vector u, |A^T u| is the spectral norm, and it is differentiable.
         norms = []
@@ -206,7 +213,8 @@ class SkewOrthogonalConv2d(nn.Module):
             fixed = A.detach()
             u = self._iterate(i, fixed, 1) if self.training else self._found(i, fixed)
             norms.append((A.mT @ u).norm())
-        return L * (SCALE / (self.kernel_size * torch.stack(norms).min()))
+        norm = torch.stack(norms).min()
+        return L * (SCALE / (self.kernel_size * norm.masked_fill(norm == 0, 1)))
 
     @property
     def _terms(self) -> int:
@@ -244,7 +252,7 @@ class SkewOrthogonalConv2d(nn.Module):
     def _series(self, x: Tensor) -> Tensor:
         padding = self.filter.shape[0] - self.in_channels
         y = exponential(F.pad(x, (0, 0, 0, 0, 0, padding)), self._scaled(), self._terms)
-        y = y[:, : self.out_channels]
+        y = y.narrow(-3, 0, self.out_channels)  # the input may be one image (in, H, W)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     def to_conv2d(self) -> nn.Conv2d:
@@ -263,8 +271,10 @@ class SkewOrthogonalConv2d(nn.Module):
             kernel = self.eval().kernel()
         self.train(training)
         k = kernel.shape[-1]
-        conv = nn.Conv2d(
-            self.in_channels, self.out_channels, k, 1, k // 2, bias=self.bias is not None
+        conv = nn.Conv2d(  # on the meta device, so as not to draw random numbers
+            *(self.in_channels, self.out_channels, k, 1, k // 2),
+            bias=self.bias is not None,
+            device="meta",
         )
         conv.weight = nn.Parameter(kernel.clone())
         if self.bias is not None:

@@ -60,14 +60,19 @@ def compose(L: Tensor, in_channels: int, terms: int) -> Tensor:
     c, k = L.shape[0], L.shape[-1]
     reach = terms * (k // 2)
     pixel = L.new_zeros(in_channels, c, 2 * reach + 1, 2 * reach + 1)
-    channel = torch.arange(in_channels)
+    channel = torch.arange(in_channels, device=L.device)
     pixel[channel, channel, reach, reach] = 1
     response = exponential(pixel, L, terms)  # (in, C, K, K)
     return response.transpose(0, 1).flip(2, 3)
 
 
 def power_iterations(A: Tensor, u: Tensor, steps: int) -> Tensor:
-    """Return u after power iterations towards the first left singular vector of A."""
+    """Return u after power iterations towards the first left singular vector of A.
+
+    For A = 0 it is the given u, since a vector of zeros could never grow again.
+    """
     for _ in range(steps):
-        u = F.normalize(A @ (A.mT @ u), dim=0)
+        v = A @ (A.mT @ u)
+        length = v.norm(dim=0, keepdim=True)
+        u = torch.where(length == 0, u, v / length)
     return u

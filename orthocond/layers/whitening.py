@@ -29,7 +29,7 @@ from torch import Tensor
 
 from orthocond.distributed import reduced
 from orthocond.errors import UserError
-from orthocond.host import double, double_sum, full_precision
+from orthocond.host import double, double_sum, full_precision, is_batched
 from orthocond.layers.inference.evaluation import in_transform
 from orthocond.layers.moments import by_group, centred
 from orthocond.spectral.lyapunov import builds_graph, first_only
@@ -66,8 +66,8 @@ class _Whiten(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
         with full_precision(x):
             y = _mapped(x, weight, bias, by)
-        through_batch = by.n is not None and ctx.needs_input_grad[0]
-        of_batch = (by.n, *by.factors) if through_batch else ()
+        ctx.through_batch = by.n is not None and ctx.needs_input_grad[0]
+        of_batch = (by.n, *by.factors) if ctx.through_batch else ()
         ctx.save_for_backward(x, weight, by.mean, by.root, *of_batch)
         ctx.method, ctx.is_reduced = by.method, by.is_reduced
         return y
@@ -75,6 +75,8 @@ class _Whiten(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
         with full_precision(G):
+            if is_batched(G):  # it takes no operation in place
+                return *_differentiable_gradients(ctx, G), None
             return *(_with_graph if builds_graph() else _gradients)(ctx, G), None
 
 
@@ -95,15 +97,12 @@ def _mapped(x: Tensor, weight: Tensor, bias: Tensor, by: Whitening) -> Tensor:
 
 def _with_graph(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
     """Return what ``_gradients`` does, with a graph or a refusal of its derivative."""
-    x, weight, mean, F, *of_batch = ctx.saved_tensors
-    if of_batch and not is_smooth(ctx.method):
-        return tuple(
-            None if g is None else first_only(g, FIRST_ONLY, x, weight, G)
-            for g in _gradients(ctx, G)
-        )
-    n, *factors = of_batch or (None,)
-    by = Whitening(mean, F, n, tuple(factors), ctx.method, ctx.is_reduced)
-    return _differentiable_gradients(x, weight, G, by)
+    if not ctx.through_batch or is_smooth(ctx.method):
+        return _differentiable_gradients(ctx, G)
+    x, weight, *_ = ctx.saved_tensors
+    return tuple(
+        None if g is None else first_only(g, FIRST_ONLY, x, weight, G) for g in _gradients(ctx, G)
+    )
 
 
 @torch.no_grad()
@@ -143,18 +142,18 @@ def _gradients(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
     return out, g_weight, g_bias
 
 
-def _differentiable_gradients(
-    x: Tensor, weight: Tensor, G: Tensor, by: Whitening
-) -> tuple[Tensor, Tensor, Tensor]:
+def _differentiable_gradients(ctx: Any, G: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return dl/dx, dl/dgamma and dl/dbeta as functions of x, gamma and G.
 
     See Note [Second derivatives]. Groups of channels are the first dimension of all products.
     """
+    x, weight, mean, F, *of_batch = ctx.saved_tensors
+    n, *factors = of_batch or (None,)
+    by = Whitening(mean, F, n, tuple(factors), ctx.method, ctx.is_reduced)
     groups, d, _ = by.root.shape
     shift = by.mean.to(x)
     X, G = (  # (groups, B, d, H W)
-        t.unflatten(1, (groups, d)).flatten(3).transpose(0, 1)
-        for t in (x - shift[:, None, None], G)
+        t.reshape(len(x), groups, d, -1).transpose(0, 1) for t in (x - shift[:, None, None], G)
     )
     s = double_sum(G, (1, 3))[..., None]  # (groups, d, 1)
     M = double_sum(G @ X.mT, 1)  # (groups, d, d)
@@ -166,17 +165,22 @@ def _differentiable_gradients(
             total, square = reduced(total, square)
         r = (total / by.n)[..., None]  # mean minus shift
         P = square / by.n - r @ r.mT
-        F = known_root(P, "inv_sqrt", by.factors, by.method)
+        if is_smooth(by.method):
+            F = known_root(P, "inv_sqrt", by.factors, by.method)
     M = M - s @ r.mT
     gamma = double(weight).view(groups, d, 1)
-    g_weight = (F * M).sum(-1).flatten().to(weight)
-    g_bias = s.flatten().to(weight)
+    g_weight = (F * M).sum(-1).reshape(-1).to(weight)
+    g_bias = s.reshape(-1).to(weight)
     At = (gamma * F).mT
     g_x = At.to(x)[:, None] @ G  # (groups, B, d, H W)
     if by.n is not None and by.method is not None:
         if by.is_reduced:
             M, s = reduced(M, s)
-        S = 2 / by.n * root_slope(P, gamma * M, "inv_sqrt", by.factors, by.method)
+        if is_smooth(by.method):
+            S = root_slope(P, gamma * M, "inv_sqrt", by.factors, by.method)
+        else:
+            S = root_backward(by.factors, gamma * M, "inv_sqrt", by.method)
+        S = 2 / by.n * S
         b = -(At @ s / by.n + S @ r)
         g_x = g_x + S.to(x)[:, None] @ X + b.to(x)[:, None]
     return g_x.transpose(0, 1).reshape(x.shape), g_weight, g_bias

@@ -21,12 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from orthocond.config.tasks import DBN, GCP, find_task
 from orthocond.errors import UserError, unknown
+from orthocond.host import full_precision
 from orthocond.layers.covariance_pool import GlobalCovariancePool2d, PoolSolver
 from orthocond.layers.decorrelated import DecorrelatedBatchNorm2d
 from orthocond.layers.running_statistics import Running
@@ -98,7 +98,7 @@ class StemResNet(ResNet):
 
 def _stem(model: Any, x: Tensor) -> Tensor:
     """Apply the first convolution and its norm, see Note [Full precision before the meta-layer]."""
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         return model.bn1(model.conv1(x))
 
 

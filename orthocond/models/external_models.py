@@ -159,8 +159,9 @@ def _built(
     Raises:
         UserError: the file can't be read, or its weights do not fit the network.
     """
-    torch.manual_seed(0)
-    with warnings.catch_warnings(action="ignore"):  # of two old networks, on their initialisation
+    # The warnings are those of two old networks, on their initialisation.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(0)
         model = build()
         if weights is None:
             return model

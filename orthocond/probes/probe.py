@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from orthocond.distributed import gathered
 from orthocond.errors import require_whole, unknown
+from orthocond.layers.recalibration import unwrapped
 from orthocond.probes.channels import check_channels, features
 from orthocond.probes.covariance import batch_covariance, sample_covariances
 from orthocond.probes.rank import structural_rank as structural_rank_of
-from orthocond.probes.target import find_layer, unwrapped, warn_of_no_forward
+from orthocond.probes.target import find_layer, warn_of_no_forward
 from orthocond.spectral.conditioning import (
     CONSTANTS,
     MEASURED,

@@ -13,9 +13,9 @@ import sys
 import warnings
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from orthocond.errors import UserError, nearest
+from orthocond.layers.recalibration import unwrapped, wrappers
 
 REMEDY = (
     "attach the probe before the first compiled forward, call torch._dynamo.reset() after "
@@ -42,32 +42,13 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     layer = modules[name]
     parts = name.split(".")
     above = [modules[".".join(parts[:i])] for i in range(len(parts))]
-    if any(map(_is_compiled, [*_wrappers(model), *above])) or layer._compiled_call_impl is not None:
+    if any(map(_is_compiled, [*wrappers(model), *above])) or layer._compiled_call_impl is not None:
         warnings.warn(
             f"layer {name!r} is inside a compiled module, which may not call hooks attached after "
             f"compilation; the probe would then record nothing: {REMEDY}",
             stacklevel=3,
         )
     return layer
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """Return the module inside the wrappers of DistributedDataParallel and torch.compile."""
-    return _wrappers(module)[-1]
-
-
-def _wrappers(module: nn.Module) -> list[nn.Module]:
-    """Return the module and all modules nested in it as wrappers; only the last wraps nothing."""
-    found = [module]
-    while True:
-        children = dict(module.named_children())
-        if isinstance(module, DistributedDataParallel):
-            module = module.module
-        elif "_orig_mod" in children:  # torch.compile's wrapper; its type is slow to import
-            module = children["_orig_mod"]
-        else:
-            return found
-        found.append(module)
 
 
 def _is_compiled(module: nn.Module) -> bool:

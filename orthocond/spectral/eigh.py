@@ -166,7 +166,8 @@ def _require_runtime() -> None:
     if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         raise UserError(
             "an eigendecomposition can't be exported to ONNX or by torch.jit.trace: use solver "
-            "'minimax', which has the square roots only, or torch.export"
+            "'minimax', which has the square roots only, or torch.export; for a treated layer, "
+            "call treated.remove() or oc.fold(model) before the export"
         )
 
 

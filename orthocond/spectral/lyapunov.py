@@ -71,7 +71,7 @@ def solve(C: Tensor, quintics: Quintics, factors: tuple[Tensor, ...]) -> Tensor:
         B3, C3 = B.expand_as(C).reshape(-1, d, d), C.reshape(-1, d, d)
         X = minimax.lyapunov(B3, C3, quintics).view(C.shape) * s.rsqrt()
         # For an indefinite matrix, which is INEXACT, the solution may diverge.
-        return X.masked_fill(~X.isfinite().flatten(-2).all(-1)[..., None, None], 0)
+        return X.masked_fill(~X.isfinite().all(-1).all(-1)[..., None, None], 0)
     q, U = factors
     return U @ ((U.mT @ C @ U) / (q.unsqueeze(-1) + q.unsqueeze(-2))) @ U.mT
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from orthocond.errors import DecompositionError, UserError, require_floating, unknown
-from orthocond.host import Refusal, double, like, refuse
+from orthocond.host import CPU, Refusal, double, like, refuse
 from orthocond.spectral.eigh import Outcome, eigh, lower_eigh
 from orthocond.spectral.lyapunov import (
     builds_graph,
@@ -134,12 +134,12 @@ def _slope(G: Tensor, R: Tensor, C: Tensor) -> Tensor:
 def _operator(G: Tensor, method: str) -> tuple[Tensor, Tensor]:
     """Return the polar factor and whether all ranks are full: branches that no graph can have."""
     R, is_full = _factor(G, method)  # type: ignore[arg-type]
-    return R.contiguous(), torch.tensor(is_full)
+    return R.contiguous(), torch.tensor(is_full, device=CPU)
 
 
 @_operator.register_fake
 def _(G: Tensor, method: str) -> tuple[Tensor, Tensor]:
-    return G.new_empty(G.shape), torch.empty((), dtype=torch.bool)
+    return G.new_empty(G.shape), torch.empty((), dtype=torch.bool, device=CPU)
 
 
 class _Polar(torch.autograd.Function):
@@ -149,7 +149,7 @@ class _Polar(torch.autograd.Function):
             R, is_full = _operator(G, method)
             return R, is_full
         R, full = _factor(G, method)
-        return R, torch.tensor(full)
+        return R, torch.tensor(full, device=CPU)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

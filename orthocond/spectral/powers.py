@@ -5,9 +5,10 @@ Note [Divided differences]
         U (f[li, lj] o A') U^T   and   U (sum_k f[li, lk, lj] (A'_ik B'_kj + B'_ik A'_kj)) U^T
     with A' = U^T A U and the divided differences of f (Daleckii and Krein; Higham 2008, "Functions
     of Matrices", sections 3.2 and B.14). Both are self-adjoint in each direction, so gradients use
-    the same maps. With a >= b, x = (a - b) / b and y = log1p(x), the first difference is
-        log  f[a, b] = y / (b x),      power  f[a, b] = b^(p-1) expm1(p y) / x,
-    and f'(b) for x = 0. x is exact to rounding however close a and b are, so no digits are lost.
+    the same maps. With a >= b and y = log1p((a - b) / b) = log(a / b), the first difference is
+        log  y / (a - b),      power  b^p expm1(p y) / (a - b) = -a^p expm1(-p y) / (a - b),
+    and f'(b) for a = b. The last form is for p > 0, where (a / b)^p may overflow. y is exact to
+    rounding however close a and b are, so no digits are lost.
     The second difference of a >= b >= c is (f[a, b] - f[b, c]) / (a - c) where a - c is large
     compared with m = (a + b + c) / 3. Where it is small, this loses digits, and the Taylor series
         f[a, b, c] = sum_{k>=2} f^(k)(m) / k! h_{k-2}(a - m, b - m, c - m)
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthocond.errors import UserError, require_floating
+from orthocond.errors import UserError, require_floating, require_nonnegative
 from orthocond.host import Refusal, like, refuse
 from orthocond.spectral.eigh import eigh
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front, symmetric
@@ -38,14 +39,13 @@ def first_difference(a: Tensor, b: Tensor, p: Exponent) -> Tensor:
     """Return f[a, b] of Note [Divided differences] for a >= b >= 0, which are broadcast."""
     if p == 0:
         return torch.zeros_like(a)
-    x = (a - b) / b
-    y = torch.log1p(x)
-    tie = a == b
+    y, tie = torch.log1p((a - b) / b), a == b
+    y = torch.where(y.isinf(), a.log() - b.log(), y)  # a / b overflows, or b = 0
     if p is None:
         return torch.where(tie, 1 / b, y / (a - b))
-    slope = p * b ** (p - 1)
-    chord = torch.where(b > 0, b ** (p - 1) * torch.expm1(p * y) / x, a ** (p - 1))
-    return torch.where(tie, slope, chord)
+    fall = torch.expm1(-abs(p) * y)  # in [-1, 0]
+    chord = b**p * fall / (a - b) if p < 0 else -(a ** (p - 1)) * fall * (a / (a - b))
+    return torch.where(tie, p * b ** (p - 1), chord)
 
 
 def _second(a: Tensor, b: Tensor, c: Tensor, p: Exponent) -> Tensor:
@@ -228,8 +228,7 @@ def _slope(ctx: Any, C: Tensor, with_graph: bool) -> Tensor:
 def _function(P: Tensor, p: Exponent, eps: float) -> Tensor:
     require_floating(P, "matrices")
     require_square(P)
-    if not 0 <= eps < float("inf"):
-        raise UserError(f"eps must be 0 or more and finite, got {eps}")
+    require_nonnegative(eps, "eps")
     function = _Spectral if torch.compiler.is_compiling() else _SpectralForward
     F: Tensor = function.apply(P, p, float(eps))[0]
     return F

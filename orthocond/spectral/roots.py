@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthocond.errors import UserError, require_floating
-from orthocond.host import Refusal, double, refuse
+from orthocond.errors import UserError, require_floating, require_nonnegative
+from orthocond.host import CPU, Refusal, double, refuse
 from orthocond.spectral import minimax
 from orthocond.spectral.backward_rules import Backward, Power
 from orthocond.spectral.lyapunov import builds_graph, first_only, in_front
@@ -57,8 +57,10 @@ class _Root(torch.autograd.Function):
         P: Tensor, power: Power, eps: float, method: Method, strict: bool
     ) -> tuple[Tensor, ...]:
         value, outcome, factors, used = root_forward(P, power, eps, method, strict)
-        is_singular = (factors[0] <= 0).any() if strict else torch.zeros((), dtype=torch.bool)
-        steps = torch.full((), len(used.quintics))
+        is_singular = torch.zeros((), dtype=torch.bool, device=CPU)
+        if strict:
+            is_singular = (factors[0] <= 0).any()
+        steps = torch.full((), len(used.quintics), device=CPU)
         return value, outcome, is_singular, steps, *factors
 
     @staticmethod
@@ -169,8 +171,7 @@ def root_by(P: Tensor, power: Power, eps: float, method: Method) -> tuple[Tensor
 def _strict(P: Tensor, power: Power, eps: float, method: Method) -> Tensor:
     require_floating(P, "matrices")
     require_square(P)
-    if not 0 <= eps < float("inf"):
-        raise UserError(f"eps must be 0 or more and finite, got {eps}")
+    require_nonnegative(eps, "eps")
     return _apply(P, power, eps, method, True)[0]
 
 

@@ -131,6 +131,7 @@ def covariance_eigenvalues(P: Tensor) -> Tensor:
     except torch.linalg.LinAlgError:
         pass
     if wrong.any():
-        l[wrong], _, outcome = eigh(stack[wrong], dtype=None)
+        lower = stack[wrong].tril()
+        l[wrong], _, outcome = eigh(lower + lower.tril(-1).mT, dtype=None)
         finite[wrong] &= outcome != int(Outcome.FAILED)
     return torch.where(finite.unsqueeze(-1), l, torch.nan).view(P.shape[:-1])

@@ -43,11 +43,15 @@ SLACK = 4  # above the largest rounding seen, 5 eps for d from 1 to 512
 
 @lru_cache(maxsize=64)
 def vectors(d: int, device: torch.device) -> Tensor:
-    """Return the rows (1, 3, d) of Note [Check by a few vectors], in float64."""
-    generator = torch.Generator().manual_seed(d)
+    """Return the rows (1, 3, d) of Note [Check by a few vectors], in float64.
+
+    They are drawn on the CPU, whatever torch's default device is.
+    """
+    generator = torch.Generator("cpu").manual_seed(d)
     with torch.inference_mode(False):
         shape = (2, 1, VECTORS, d)
-        size, sign = torch.rand(shape, generator=generator, dtype=torch.float64)
+        drawn = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
+        size, sign = drawn
         w = (1 + size) / 2 * torch.where(sign < 0.5, -1.0, 1.0) / d**0.5
         return w.to(device)
 

@@ -60,7 +60,7 @@ def treat(
             module that the model uses under several names is replaced under each of them.
         treatments: a sum such as 'nog+ow+olr', or a sequence of names, in any order. Without any
             name, the handle does nothing.
-        ol_weight: factor of the orthogonal loss.
+        ol_weight: factor of the orthogonal loss, 0 or more and finite.
         target: tensor that OLR reads when the weight is treated, too: the underlying ``parameter``,
             as in the released code, or the effective ``weight`` (Note [Two readings of OLR] in
             ``treatments/step/hooks.py``). Without a weight treatment both are the same tensor.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from orthocond.errors import UserError
+from orthocond.host import CPU
 from orthocond.layers.skew import SkewOrthogonalConv2d, check_kernel
 from orthocond.treatments.layer.checks import require_lossless
 from orthocond.treatments.protocol import Treatment
@@ -46,11 +47,17 @@ class OrthogonalWeight(Treatment):
         require_lossless(layer, "ow", nn.Conv2d)
 
     def replace(self, layer: nn.Module) -> nn.Module:
-        """Return a skew orthogonal convolution of the same shape; it keeps a frozen bias."""
+        """Return a skew orthogonal convolution of the same shape; it keeps a frozen bias.
+
+        The numbers come from the CPU's generator, whatever device and dtype the layer has.
+        """
         self.check(layer)
         assert isinstance(layer, nn.Conv2d)
         skew = SkewOrthogonalConv2d(
-            layer.in_channels, layer.out_channels, bias=layer.bias is not None, **_arguments(layer)
+            *(layer.in_channels, layer.out_channels),
+            bias=layer.bias is not None,
+            device=CPU,
+            **_arguments(layer),
         )
         skew = skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
         if layer.bias is not None and not layer.bias.requires_grad:

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from orthocond.errors import DecompositionError, UserError
-from orthocond.host import Refusal, double, refuse
+from orthocond.host import CPU, Refusal, double, full_precision, refuse
 from orthocond.spectral.roots import root
 from orthocond.treatments.layer.parametrized import remove_parametrization
 from orthocond.treatments.protocol import Treatment
@@ -114,12 +114,12 @@ class _FromBlocks(nn.Module):
         """
         n, projectors, r = self._widths
         shape = (max(self._in, self._out), n + projectors * r)
-        H, V = self._blocks(torch.randn(shape, dtype=torch.float64))
+        H, V = self._blocks(torch.randn(shape, dtype=torch.float64, device=CPU))
         return torch.cat([H, V.transpose(0, 1).flatten(1)], dim=1)
 
     def forward(self, packed: Tensor) -> Tensor:
         """Return the kernel (out, in, k, k) in the dtype of the packed parameter."""
-        with torch.autocast(packed.device.type, enabled=False):  # it would round the products
+        with full_precision(packed):
             K = block_convolution(*self._blocks(double(packed)))  # (c, n, k, k)
         K = K if self._out >= self._in else K.transpose(0, 1)  # Note [Wide and tall]
         return K.to(packed)

@@ -24,13 +24,72 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
+from orthocond.host import CPU, full_precision
 from orthocond.spectral.polar import polar_factor
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
 from orthocond.treatments.layer.parametrized import remove_parametrization
 from orthocond.treatments.protocol import Treatment
+
+
+class _Rotated(torch.autograd.Function):
+    """The first k columns of base exp(A), for skew-symmetric A (n, n).
+
+    Autocast would compute products in half precision, so both passes disable it.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, base: Tensor, k: int) -> Tensor:
+        with full_precision(A):
+            return base @ torch.matrix_exp(A)[:, :k]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        A, base, ctx.k = inputs
+        ctx.save_for_backward(A, base)
+        ctx.save_for_forward(A, base)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        A, base = ctx.saved_tensors
+        with full_precision(g):
+            G = F.pad(base.mT @ g, (0, len(A) - ctx.k))
+            return _derivative(A.mT, G), None, None
+
+
+class _RotatedForward(_Rotated):
+    # Note [Compiled functions] of spectral/lyapunov.py
+
+    @staticmethod
+    def jvp(ctx: Any, dA: Tensor, *_: Any) -> Tensor:
+        A, base = ctx.saved_tensors
+        with full_precision(dA):
+            return base @ _derivative(A, dA)[:, : ctx.k]
+
+
+def _derivative(A: Tensor, C: Tensor) -> Tensor:
+    """Return the derivative of the matrix exponential at A in the direction C, as torch does."""
+    n = len(A)
+    block = torch.cat([torch.cat([A, C], 1), torch.cat([torch.zeros_like(A), A], 1)])
+    return torch.matrix_exp(block)[:n, n:]
+
+
+def _mapped(X: Tensor, base: Tensor) -> Tensor:
+    """Return what torch's parametrization does for X (m, n), with a gradient in full precision."""
+    if X.shape[0] < X.shape[1]:
+        return _mapped(X.mT, base).mT
+    n, k = X.shape
+    L = F.pad(X.tril(), (0, n - k))
+    A = L - L.mT
+    if torch.jit.is_tracing():  # its graphs have no autograd functions
+        return base @ torch.matrix_exp(A)[:, :k]
+    function = _Rotated if torch.compiler.is_compiling() else _RotatedForward
+    W: Tensor = function.apply(A, base, k)
+    return W
 
 
 class _Flat(nn.Module):
@@ -48,13 +107,16 @@ class _FromMatrix(nn.Module):
         super().__init__()
         self._kind = kind  # the layer's class gives the order of the weight's axes
         dtype = weight.dtype
-        matrix = _Flat(to_matrix(weight.detach(), kind).to(wide(dtype), copy=True))
+        matrix = to_matrix(weight.detach(), kind).to(wide(dtype), copy=True)
+        if matrix.is_meta:  # torch would leave the base out, or stop
+            matrix = torch.eye(*matrix.shape, dtype=matrix.dtype, device=CPU)
         # Note [The map]
-        self.matrix = parametrizations.orthogonal(matrix, orthogonal_map="matrix_exp").to(dtype)
+        trained = parametrizations.orthogonal(_Flat(matrix), orthogonal_map="matrix_exp")
+        self.matrix = trained.to(weight.device, dtype)
         self.register_load_state_dict_post_hook(_after_load)
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):  # autocast would round products
+        with full_precision(weight):
             W = self._orthogonal()
         return from_matrix(W, weight, self._kind).to(weight.dtype)
 
@@ -72,11 +134,10 @@ class _FromMatrix(nn.Module):
         """Return the orthogonal matrix (out, in k k), in float32 or float64."""
         X: Tensor = self._trained.original
         if X.dtype == wide(X.dtype):
-            return self._trained()
+            return _mapped(X, self._base)
         # Note [The base in half precision]
         base = polar_factor(self._base.to(wide(X.dtype)))
-        W: Tensor = functional_call(self._trained[0], {"base": base}, (X.to(base.dtype),))
-        return W
+        return _mapped(X.to(base.dtype), base)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert the module as ``nn.Module`` does, and keep the base orthogonal."""

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from orthocond.errors import require_nonnegative
+
 Acts = Literal["weight", "loss", "gradient", "step"]
 
 
@@ -17,9 +19,15 @@ class Options:
 
     Args:
         ol_weight: factor of the orthogonal loss.
+
+    Raises:
+        UserError: ``ol_weight`` is negative or not finite.
     """
 
     ol_weight: float = 1e-4
+
+    def __post_init__(self) -> None:
+        require_nonnegative(self.ol_weight, "ol_weight")
 
 
 @dataclass

@@ -12,6 +12,9 @@ Note [Recomputation in the backward pass]
     A training forward advances the power iteration. A forward that torch.utils.checkpoint repeats
     in the backward must take u and v as the first left them: otherwise the gradient is that of
     another weight. Compiled code must ask at run time, so there the iteration is an operator.
+    If a layer runs several times before the backward, the first calls are repeated with the vectors
+    of the last one, and the gradient is off by up to a few percent. Run such a layer outside of the
+    checkpoint, or call backward after each pass.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.module_tracker import ModuleTracker
 
-from orthocond.host import double
+from orthocond.host import double, full_precision
 from orthocond.spectral.eigh import lower_eigh
 from orthocond.treatments.layer.effective import evaluation
 from orthocond.treatments.layer.matrix import to_matrix, wide
@@ -105,11 +108,11 @@ class _OverNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         W = to_matrix(weight, self._kind)
         W = W.to(wide(W.dtype))
-        if self.training:
-            u, v = self._iterate(W.detach())
-            norm = torch.vdot(u, torch.mv(W, v))
-        else:
-            with torch.autocast(weight.device.type, enabled=False):
+        with full_precision(weight):  # autocast rounds torch.mv on CUDA
+            if self.training:
+                u, v = self._iterate(W.detach())
+                norm = torch.vdot(u, torch.mv(W, v))
+            else:
                 norm = largest_singular_value(W)
         return (weight.to(W.dtype) / norm).to(weight.dtype)
 
@@ -121,7 +124,9 @@ class _OverNorm(nn.Module):
 class SpectralNorm(Treatment):
     """SN: divides the weight by its spectral norm, which is exact in evaluation.
 
-    In training the norm comes from one power iteration per forward pass.
+    In training the norm comes from one power iteration per forward pass. Under
+    torch.utils.checkpoint the gradient is correct if the layer runs once before each backward pass
+    (Note [Recomputation in the backward pass]).
     """
 
     name = "sn"

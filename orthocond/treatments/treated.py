@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from orthocond.host import full_precision
 from orthocond.treatments.layer.effective import effective_weight, evaluation
 from orthocond.treatments.layer.matrix import wide
 from orthocond.treatments.layer.place import Place
@@ -72,7 +73,7 @@ class Treated:
         for part in self._parts:
             if part.acts_on == "loss":
                 W = effective_weight(self.layer)
-                with torch.autocast(W.device.type, enabled=False):
+                with full_precision(W):
                     term = part.penalty(W.to(wide(W.dtype)))
                 total = total if term is None else total + term
         return total

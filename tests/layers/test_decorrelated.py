@@ -403,7 +403,8 @@ def test_state_dict_repr_and_copies(form):
     ("arguments", "message"),
     [
         ({"groups": 3}, "4 features can't be split into 3 equal groups"),
-        ({"eps": -1.0}, "eps must be 0 or more, got -1.0"),
+        ({"eps": -1.0}, "eps must be 0 or more and finite, got -1.0"),
+        ({"eps": float("inf")}, "eps must be 0 or more and finite, got inf"),
         ({"solver": "eig"}, r"unknown solver 'eig'.*did you mean 'eigh'\?"),
         ({"running": "roots"}, r"unknown running 'roots'.*did you mean 'root'\?"),
         ({"backward": "padé"}, r"unknown backward 'padé'.*did you mean 'pade'\?"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import orthocond as oc
 from orthocond.errors import UserError
 from orthocond.layers.covariance_pool import CovarianceRoot
+from orthocond.spectral.verification import vectors
 
 POOLS = ("low-rank", "eigh", "newton-schulz", "average")
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -136,6 +137,52 @@ def test_emptied_and_reset_it_is_as_new(name: str) -> None:
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
     assert_equal(name, ours, expected)
+
+
+def passed(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """The output and the gradients of a forward and a backward pass, and the state after it."""
+    x = x.requires_grad_()
+    y = layer(x)
+    y.backward(y.detach().square())
+    gradients = [p.grad for p in (x, *layer.parameters()) if p.grad is not None]
+    return [y, *gradients, *layer.state_dict().values()]
+
+
+@EVERY
+@pytest.mark.parametrize("training", [True, False])
+def test_torchs_default_device_changes_no_pass(name: str, training: bool) -> None:
+    layer = trained(name).train(training)
+    expected = passed(copy.deepcopy(layer), inputs(name))
+    vectors.cache_clear()
+    x = inputs(name)
+    with torch.device("meta"):
+        found = passed(layer, x)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+MORE: dict[str, Callable[[], nn.Module]] = {
+    "whitening, minimax": partial(oc.DecorrelatedBatchNorm2d, 6, solver="minimax", groups=2),
+    "pooling, minimax": partial(oc.GlobalCovariancePool2d, 6, 5, "minimax", eps=1e-2),
+}
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *MORE])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_gradients_is_that_of_each(name: str, training: bool) -> None:
+    """As torch.autograd.functional.jacobian(vectorize=True) computes a Jacobian."""
+    torch.manual_seed(0)
+    layer = (LAYERS | MORE)[name]().double()
+    x = inputs(name).double().requires_grad_()
+    if not training:
+        layer(x)
+    y = layer.train(training)(x)
+    given = [t for t in (x, *layer.parameters()) if t.requires_grad]
+    v = torch.randn(3, *y.shape, dtype=y.dtype)
+    found = torch.autograd.grad(y, given, v, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(y, given, g, retain_graph=True) for g in v]
+    for ours, theirs in zip(found, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(ours, torch.stack(theirs), rtol=1e-9, atol=1e-9)
 
 
 @EVERY

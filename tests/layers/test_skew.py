@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import scipy.linalg
 import torch
 from reference import dense_convolution
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import orthocond as oc
@@ -212,6 +213,51 @@ def test_averaged_singular_vectors_are_found_anew_and_not_stored() -> None:
     assert (stored_bound(made).norm() / made._scaled().norm()) > 2  # far too long for the series
     torch.testing.assert_close(made.kernel(), expected, rtol=1e-3, atol=1e-3)
     assert all(torch.equal(t, state[name]) for name, t in made.state_dict().items())
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("mode", ["composed", "series"])
+@pytest.mark.parametrize("start", [nn.init.zeros_, nn.init.dirac_, nn.init.ones_])
+def test_a_symmetric_filter_gives_the_identity_and_can_be_trained(
+    k: int, mode: str, start: Callable[[Tensor], Tensor]
+) -> None:
+    torch.manual_seed(0)
+    made = oc.SkewOrthogonalConv2d(4, 4, k, bias=False, mode=mode)
+    expected = copy.deepcopy(made)
+    start(made.filter)
+    x = torch.randn(2, 4, 9, 9)
+    for training in (True, True, False):
+        y = made.train(training)(x)
+        assert torch.equal(y, x)
+        (y * torch.randn(y.shape)).sum().backward()
+        assert made.filter.grad.isfinite().all() and made.filter.grad.any()
+    with torch.no_grad():
+        made.filter.copy_(expected.filter)
+    assert torch.equal(made.train()(x), expected.train()(x))
+
+
+@pytest.mark.parametrize("mode", ["composed", "series"])
+@pytest.mark.parametrize("channels", [(3, 8), (8, 3)])
+def test_one_image_without_a_batch(mode: str, channels: tuple[int, int]) -> None:
+    made = oc.SkewOrthogonalConv2d(*channels, 3, mode=mode).eval()
+    x = torch.randn(channels[0], 9, 9)
+    assert torch.equal(made(x), made(x[None])[0])
+
+
+def test_to_conv2d_draws_no_random_numbers() -> None:
+    made, before = oc.SkewOrthogonalConv2d(3, 8, 3), torch.get_rng_state()
+    made.to_conv2d()
+    oc.fold(nn.Sequential(made))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_scale_of_a_small_filter_does_not_matter() -> None:
+    made = converged(layer(3, 8, 3)).train()
+    expected = made.kernel()
+    for _ in range(3):
+        with torch.no_grad():
+            made.filter.mul_(2.0**-10)
+        torch.testing.assert_close(made.kernel(), expected)
 
 
 @pytest.mark.parametrize("channels", [(3, 8), (5, 5), (8, 3)])

@@ -49,6 +49,12 @@ def test_the_classifier_of_the_file_decides_the_classes(tmp_path, state):
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
+def test_random_weights_leave_the_global_random_numbers_alone():
+    before = torch.get_rng_state()
+    zoo_model("squeezenet1_0")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_random_weights_are_the_same_every_time():
     a, b = (torchvision_model("squeezenet1_1").state_dict() for _ in range(2))
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import orthocond as oc
 from orthocond.errors import UserError
-from orthocond.probes.target import find_layer, unwrapped
+from orthocond.layers.recalibration import unwrapped
+from orthocond.probes.target import find_layer
 
 BEFORE = "attach the probe before the first compiled forward"
 
@@ -196,4 +198,16 @@ def test_a_probed_model_is_copied_and_saved_as_before():
     file.seek(0)
     torch.load(file, weights_only=False)(images())
     model(images())
+    assert len(probe.records) == 1
+
+
+@pytest.mark.parametrize("wrap", [AveragedModel, nn.DataParallel])
+def test_a_layer_of_a_wrapped_network_has_its_own_name(
+    wrap: Callable[[nn.Module], nn.Module],
+) -> None:
+    wrapped = wrap(network())
+    for name in ("1.0", "module.1.0"):
+        assert find_layer(wrapped, name) is wrapped.module[1][0]
+    with oc.ConditioningProbe(wrapped, "1.0") as probe:
+        wrapped(images())
     assert len(probe.records) == 1

@@ -18,7 +18,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import orthocond as oc
 from orthocond.spectral.powers import _second, first_difference
 
-POWERS = [None, -2.0, -1.7, -0.5, 0.0, 1 / 3, 1.0, 1.5, 2.0, 3.0, 7.5]
+POWERS = [None, -2.0, -1.7, -0.5, 0.0, 1 / 3, 1.0, 1.5, 2.0, 3.0, 7.5, 20.0]
 
 
 def applied(P: Tensor, p: float | None, eps: float = 0.0) -> Tensor:
@@ -61,6 +61,10 @@ def divided(points: list[float], p: float | None) -> float:
         (1.12, 1.06, 1.0),
         (1.0, 1e-6, 1e-12),
         (1e6, 1.0, 1 - 1e-12),
+        (2.0, 1.0, 1e-300),
+        (1e10, 1e-150, 1e-200),  # a / b and its powers overflow
+        (1.0, 1e-17, 1e-310),
+        (1e-30, 1e-70, 1e-70),
     ],
 )
 def test_divided_differences_lose_no_digits(
@@ -76,6 +80,19 @@ def test_divided_differences_lose_no_digits(
             assert _second(*order, p).item() == expected
         else:
             assert _second(*order, p).item() == 0
+
+
+@pytest.mark.parametrize("p", [2, 3, 20, 40])
+def test_derivatives_of_whole_powers_at_ill_conditioned_matrices(p: int) -> None:
+    """The condition number is 1e17, so its power overflows."""
+    P, C = spectrum([1.0, 0.5, 1e-17]).requires_grad_(), spectrum([1.0, 2.0, 3.0], 1)
+    found = []
+    for power in (oc.matrix_power, torch.linalg.matrix_power):
+        F = power((P + P.mT) / 2, p)
+        (g,) = torch.autograd.grad((F * C).sum(), P, create_graph=True)
+        found.append((g, *torch.autograd.grad((g * C).sum(), P)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
 def test_the_root_is_the_power_one_half() -> None:

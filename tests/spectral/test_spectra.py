@@ -244,3 +244,12 @@ def test_empty_batches_stay_empty() -> None:
     assert singular_values(torch.zeros(0, 3, 4)).shape == (0, 3)
     assert svd(torch.zeros(0, 3, 4))[2].shape == (0, 3, 4)
     assert covariance_eigenvalues(torch.zeros(2, 0, 3, 3)).shape == (2, 0, 3)
+
+
+def test_a_retry_reads_the_lower_triangle_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Tensor:
+        raise torch.linalg.LinAlgError("no convergence")
+
+    P = torch.tensor([[2.0, 0.0], [1.0, 2.0]], dtype=torch.float64)  # [[2, 1], [1, 2]]
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fails)
+    torch.testing.assert_close(covariance_eigenvalues(P), P.new_tensor([1.0, 3.0]))

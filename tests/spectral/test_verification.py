@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from reference import by_condition
 from torch import Tensor
 
+import orthocond as oc
 from orthocond.spectral.eigh import Outcome, eigh
 from orthocond.spectral.verification import is_eigh, is_svd, vectors
 
@@ -237,6 +239,32 @@ def test_the_vectors_are_fixed_and_draw_no_random_numbers() -> None:
     size = w.abs() * 64**0.5
     assert size.min() >= 0.5 and size.max() <= 1
     assert (torch.linalg.svdvals(w[0]) > 0.3).all()  # no vector repeats the others
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        oc.matrix_sqrt,
+        partial(oc.matrix_inv_sqrt, solver="newton-schulz"),
+        partial(oc.matrix_sqrt, solver="minimax"),
+        oc.matrix_log,
+        partial(oc.matrix_power, p=0.3),
+        oc.covariance_sqrt,
+        oc.polar_factor,
+        partial(oc.polar_factor, method="svd"),
+        lambda P: oc.conditioning(P.detach()).kappa * P.sum(),
+        lambda P: oc.optimal_lr(P.detach(), P.detach()) * P.sum(),
+    ],
+)
+def test_torchs_default_device_changes_no_function(function: Callable[[Tensor], Tensor]) -> None:
+    P = by_condition(4, 10.0).requires_grad_()
+    F = function(P)
+    (expected,) = torch.autograd.grad(F.sum(), P)
+    vectors.cache_clear()
+    with torch.device("meta"):
+        ours = function(P)
+        (g,) = torch.autograd.grad(ours.sum(), P)
+    assert torch.equal(ours, F) and torch.equal(g, expected)
 
 
 def test_wrong_singular_vectors_are_noticed() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import orthocond as oc
-from orthocond.errors import DecompositionError
+from orthocond.errors import DecompositionError, UserError
 
 
 @pytest.mark.parametrize("name", ["sn", "ow", "ow-stiefel", "ow-conv"])
@@ -48,3 +48,17 @@ def test_a_block_without_full_rank_is_refused_in_compiled_code_too() -> None:
         treated.parameter[:, 1] = treated.parameter[:, 0]
     with pytest.raises(DecompositionError, match="has a block that is not finite or without full"):
         compiled(torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["sn", "ow", "ow-stiefel", "ow-conv"])
+def test_a_treated_layer_is_traced_or_says_how(name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
+    oc.treat(model, "0", name)
+    x = torch.randn(2, 3, 6, 6)
+    expected = model.eval()(x)
+    if name in ("sn", "ow-conv"):
+        line = r"call treated\.remove\(\) or oc\.fold\(model\) before the export$"
+        with pytest.raises(UserError, match=line):
+            torch.jit.trace(model, x)
+        model = oc.fold(model)
+    torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)

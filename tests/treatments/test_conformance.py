@@ -34,6 +34,7 @@ from toys import (
 
 import orthocond as oc
 from orthocond.errors import UserError
+from orthocond.spectral.verification import vectors
 from orthocond.treatments import TREATMENTS, parse_treatments
 from orthocond.treatments.protocol import Acts
 
@@ -53,6 +54,24 @@ SUMS = [
     for names in chain.from_iterable(combinations(TREATMENTS, n + 1) for n in range(MOST))
     if makes_sense(names)
 ]
+
+
+@every
+def test_torchs_default_device_changes_no_step(treatments: str) -> None:
+    toys = [Toy(treatments), Toy(treatments)]
+    vectors.cache_clear()
+    torch.manual_seed(1)
+    toys[0].step()
+    torch.manual_seed(1)
+    with torch.device("meta"):
+        toys[1].step()
+    assert_same(toys[0].state(), toys[1].state())
+    model = network()
+    with torch.device("meta"):
+        oc.treat(model, "0", treatments)
+    expected = network()
+    oc.treat(expected, "0", treatments)
+    assert_same(model.state_dict(), expected.state_dict())
 
 
 @every

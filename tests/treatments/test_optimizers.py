@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.distributed.optim import PostLocalSGDOptimizer
 from torch.optim import SGD, Optimizer
 from toys import OPTIMIZERS, Toy, assert_same, every
 
@@ -27,6 +28,10 @@ def test_optimizer_and_model_wrappers_are_unwrapped() -> None:
     for other in (None, toy.model, [inner]):
         with pytest.raises(UserError, match=r"got a (NoneType|Sequential|list): bind the"):
             unwrapped(other)
+    averaging = PostLocalSGDOptimizer(inner, None)
+    with pytest.raises(UserError, match=r"^a PostLocalSGDOptimizer wraps another optimizer"):
+        toy.treated.bind(averaging)
+    toy.treated.bind(averaging.optim)
 
 
 class Scaled(Optimizer):

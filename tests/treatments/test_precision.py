@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import gradgradcheck
+from torch.func import jvp, vmap
 from torch.optim import SGD
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import orthocond as oc
 from orthocond.treatments import Treated
 from orthocond.treatments.layer.matrix import from_matrix
+from orthocond.treatments.ow_stiefel import _mapped
 
 HALVES = [torch.bfloat16, torch.float16]
 DTYPES = [*HALVES, torch.float64]
@@ -50,6 +56,91 @@ def defect(treated: Treated) -> float:
     s = torch.linalg.svdvals(treated.weight().double())
     s = s[:1] if "sn" in treated.treatments else s
     return (s - 1).abs().max().item()
+
+
+@pytest.mark.parametrize("case", [case for case in LAYERS if case != "ow"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_backward_inside_autocast_has_the_gradient_of_one_outside(
+    case: str, compiled: bool
+) -> None:
+    torch._dynamo.reset()
+    model, treated = made(case, torch.float32, True)
+    kernel = treated.layer.kernel if hasattr(treated.layer, "kernel") else None
+    weight = kernel or (lambda: treated.layer.weight)
+    weight = torch.compile(weight, backend="aot_eager") if compiled else weight
+    model.eval()
+    g, gradients = torch.randn_like(weight()), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients += torch.autograd.grad(weight(), treated.parameter, g)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_derivatives_of_ow_stiefel_are_those_of_torchs_parametrization(
+    shape: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    layer = oc.treat(nn.Sequential(nn.Linear(*shape)).double(), "0", "ow-stiefel").layer
+    matrix = layer.parametrizations.weight[0].matrix
+    plain = matrix.parametrizations.weight[0]
+    X, dX = 0.3 * torch.randn(2, *matrix.weight.shape, dtype=torch.float64)
+    ours = partial(_mapped, base=plain.base)
+    assert torch.equal(ours(X), plain(X))
+    for a, b in zip(jvp(ours, (X,), (dX,)), jvp(plain, (X,), (dX,)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(vmap(ours)(torch.stack([X, dX])), torch.stack([plain(X), plain(dX)]))
+    assert gradgradcheck(ours, X.requires_grad_())
+
+
+@weights
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_treated_layer_on_the_meta_device(case: str, assign: bool) -> None:
+    """It infers shapes, and is as the original after its state dict is loaded."""
+    expected, treated = made(case, torch.float32, True)
+    with torch.device("meta"):
+        model = nn.Sequential(LAYERS[case]())
+    ours = oc.treat(model, "0", f"{case.split()[0]}+ol")
+    x = inputs(expected)
+    for training in (True, False):
+        y = model.train(training)(x.to("meta"))
+        (y.sum() + ours.penalty()).backward()
+        assert y.is_meta and y.shape == expected(x).shape
+        assert ours.weight().shape == treated.weight().shape
+    state = expected.state_dict()
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in state.items()
+    }
+    if not assign:
+        model.to_empty(device="cpu")
+    model.load_state_dict(state, assign=assign)
+    assert torch.equal(model(x), expected.eval()(x))
+
+
+def test_autocast_on_cuda_does_not_round_the_spectral_norm() -> None:
+    """Seen by the dtype that torch.mv has under CUDA's autocast, for tensors without data."""
+    layer = oc.treat(nn.Sequential(nn.Linear(6, 4)), "0", "sn").layer
+    norm = layer.parametrizations.weight[0]
+    found = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            y = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.mv.default:
+                found.append(y.dtype)
+            return y
+
+    # torch.autocast("cuda") does nothing on a machine without a GPU.
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), Seen():
+            weight = torch.empty(4, 6, device="cuda")
+            torch.mv(weight, weight[0])
+            norm._buffers.update({"_u": weight[:, 0].clone(), "_v": weight[0].clone()})
+            norm(weight)
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    assert found == [torch.float16, *[torch.float32] * 3]
 
 
 @weights

@@ -27,6 +27,9 @@ from orthocond.treatments import TREATMENTS
 def test_a_layer_without_a_weight_matrix_is_refused(treatments: str) -> None:
     with pytest.raises(UserError, match="unknown layer 'conv': allowed are 0, 1, 2, 3, 4"):
         oc.treat(network(), "conv", treatments)
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"ol_weight must be 0 or more .*, got {weight}"):
+            oc.treat(network(), "0", "ol", ol_weight=weight)
     with pytest.raises(UserError, match="unknown layer '': allowed are 0, 1, 2, 3, 4"):
         oc.treat(network(), "", treatments)
     with pytest.raises(

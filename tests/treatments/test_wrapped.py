@@ -39,22 +39,35 @@ def _refusals(rank: int) -> dict[str, str]:
         """A subclass, as frameworks have them."""
 
     found = {t: _refused(DistributedDataParallel(network()), "module.0", t) for t in EACH}
+    for treatment in ("sn", "ow", "ow-stiefel", "ow-conv"):
+        wrapper = DistributedDataParallel(network())
+        found[f"inner {treatment}"] = _refused(wrapper.module, "0", treatment)
+        oc.treat(wrapper.module, "0", "nog+ol+olr")  # makes no parameter
+    model = network()
+    wrapper = DistributedDataParallel(model)
+    wrapper.itself = [wrapper]  # a cycle, which only the garbage collector ends
+    del wrapper
+    oc.treat(model, "0", "ow")
     part = nn.ModuleDict({"generator": DistributedDataParallel(network()), "other": network()})
     found["part"] = _refused(part, "generator.module.0")
     oc.treat(part, "other.0", "nog+ow")
     found["subclass"] = _refused(Named(network()), "module.0")
     found["alias"] = _refused(nn.ModuleList([inner := network(), Named(inner)]), "0.0")
-    mesh = init_device_mesh("cpu", (1,))
+    mesh = init_device_mesh("cpu", (2,))
     found["fsdp"] = _refused(fully_shard(network(), mesh=mesh), "0")
+    outer = fully_shard(nn.Sequential(network()), mesh=mesh)
+    found["inner fsdp"] = _refused(outer[0], "0", "sn")
     return found
 
 
 def test_a_model_inside_ddp_or_fsdp_is_refused(tmp_path: Path) -> None:
-    (found,) = in_forks(_refusals, tmp_path, world=1)
+    found, _ = in_forks(_refusals, tmp_path)
     ddp = "DistributedDataParallel"
     assert found.pop("part") == _line("generator.module.0", ddp)
     assert found.pop("alias") == _line("0.0", ddp)
-    assert found.pop("fsdp") == _line("0", "FSDPModule")
+    assert found.pop("fsdp") == found.pop("inner fsdp") == _line("0", "FSDPModule")
+    for name in [name for name in found if name.startswith("inner ")]:
+        assert found.pop(name) == _line("0", ddp)
     assert set(found.values()) == {_line("module.0", ddp)}
 
 

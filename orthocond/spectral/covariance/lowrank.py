@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthocond.errors import DecompositionError, UserError, require_floating
+from orthocond.errors import DecompositionError, UserError, require_floating, require_nonnegative
 from orthocond.host import Refusal, full_precision, like, refuse
 from orthocond.spectral.covariance.derivatives import scaled, smooth_gradient, smooth_tangent
 from orthocond.spectral.eigh import Outcome, eigh
@@ -173,8 +173,7 @@ def _check(X: Tensor, eps: float, dtype: torch.dtype) -> None:
     require_floating(X, "features")
     if X.dim() < 2 or 0 in X.shape[-2:]:
         raise UserError(f"expected features (..., d, N) of at least 1 x 1, got {tuple(X.shape)}")
-    if not 0 <= eps < float("inf"):
-        raise UserError(f"eps must be 0 or more and finite, got {eps}")
+    require_nonnegative(eps, "eps")
     if dtype not in (torch.float32, torch.float64):
         raise UserError(
             f"the dtype of the decomposition must be torch.float64 or torch.float32, got {dtype}"

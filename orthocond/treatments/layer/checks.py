@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from orthocond.distributed import is_distributed
 from orthocond.errors import UserError, unknown
 from orthocond.treatments.layer.claims import check_claims
 from orthocond.treatments.layer.effective import evaluation
@@ -64,10 +66,12 @@ def check_layer(model: nn.Module, name: str, module: nn.Module, parts: list[Trea
 
     Neither the model nor the state of the random numbers changes.
     """
+    reshaping = next((part.name for part in parts if part.acts_on == "weight"), None)
     _check_wrappers(model, name, module)
+    if reshaping is not None and is_distributed():
+        _check_outer_wrappers(name, module)
     _check_kind(name, module)
     _check_parameter(name, module)
-    reshaping = next((part.name for part in parts if part.acts_on == "weight"), None)
     if reshaping is not None:
         _check_reshaping(model, name, module, reshaping)
     check_claims(name, module, parts)
@@ -102,13 +106,44 @@ def _check_wrappers(model: nn.Module, name: str, module: nn.Module) -> None:
     torch.compile's wrapper is no obstacle: it compiles a changed layer again.
     """
     for wrapper in model.modules():
-        kinds = {kind.__name__ for kind in type(wrapper).__mro__}
-        found = next((kind for kind in WRAPPERS if kind in kinds), None)
-        if found is not None and any(inner is module for inner in wrapper.modules()):
-            raise UserError(
-                f"layer {name!r} is inside {found}, which knows the untreated layer, so the "
-                "processes would train different weights: treat the model before it is wrapped"
-            )
+        kind = _wrapper_kind(type(wrapper))
+        if kind is not None and any(inner is module for inner in wrapper.modules()):
+            raise _wrapped(name, kind)
+
+
+def _wrapper_kind(kind: type) -> str | None:
+    """Return the name of the wrapper that a class is or is made from, or None."""
+    names = {base.__name__ for base in kind.__mro__}
+    return next((name for name in WRAPPERS if name in names), None)
+
+
+def _wrapped(name: str, wrapper: str) -> UserError:
+    return UserError(
+        f"layer {name!r} is inside {wrapper}, which knows the untreated layer, so the "
+        "processes would train different weights: treat the model before it is wrapped"
+    )
+
+
+def _holder(module: nn.Module) -> str | None:
+    """Return the name of a live wrapper that holds a module, wherever it is, or None."""
+    for thing in gc.get_objects():
+        kind = type(thing)  # isinstance would run code of proxies
+        wrapper = _wrapper_kind(kind) if issubclass(kind, nn.Module) else None
+        if wrapper is not None and any(inner is module for inner in thing.modules()):
+            return wrapper
+    return None
+
+
+def _check_outer_wrappers(name: str, module: nn.Module) -> None:
+    """Raise UserError if a wrapper outside of the given model holds the layer: ``ddp.module``.
+
+    Its reducer would not see the parameters and buffers that a treatment of the weight makes.
+    """
+    if _holder(module) is not None:
+        gc.collect()  # a wrapper that is no longer used may still exist
+        wrapper = _holder(module)
+        if wrapper is not None:
+            raise _wrapped(name, wrapper)
 
 
 def _check_kind(name: str, module: nn.Module) -> None:

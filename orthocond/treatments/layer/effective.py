@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from orthocond.host import full_precision
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix
 
 
 def effective_weight(layer: nn.Module) -> Tensor:
     """Return the effective weight (out, in k k), differentiable and computed without autocast."""
-    device = next(layer.parameters()).device
-    with torch.autocast(device.type, enabled=False):
+    with full_precision(next(layer.parameters())):
         kernel = getattr(layer, "kernel", None)
         weight: Tensor = kernel() if callable(kernel) else layer.weight  # type: ignore[assignment]
         return to_matrix(weight, type(layer))

@@ -18,7 +18,7 @@ def unwrapped(optimizer: Any) -> Optimizer:
     """Return the torch optimizer inside the wrappers of accelerate and Lightning.
 
     Raises:
-        UserError: the innermost object is not a torch optimizer, so its step takes no hooks.
+        UserError: the innermost object is not a torch optimizer, or its step takes no hooks.
     """
     while hasattr(optimizer, "accelerator_state") or any(
         kind.__name__ in LIGHTNING for kind in type(optimizer).__mro__
@@ -28,6 +28,11 @@ def unwrapped(optimizer: Any) -> Optimizer:
         raise UserError(
             f"bind takes a torch.optim.Optimizer, got a {type(optimizer).__name__}: "
             "bind the torch optimizer whose step changes the weights"
+        )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):  # PostLocalSGDOptimizer
+        raise UserError(
+            f"a {type(optimizer).__name__} wraps another optimizer and takes no hooks: bind the "
+            "torch optimizer inside of it"
         )
     return optimizer
 
