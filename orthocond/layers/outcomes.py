@@ -59,10 +59,12 @@ class SpectralOutcomes:
 
     @property
     def failures(self) -> int:
+        """Number of matrices whose first attempt failed."""
         return sum(int(counts[0]) for counts in self._counts.values())
 
     @property
     def unrecovered(self) -> int:
+        """Number of these matrices that have no usable result."""
         return sum(int(counts[1]) for counts in self._counts.values())
 
     def reset(self) -> None:

@@ -156,6 +156,7 @@ class ConditioningProbe:
 
     @property
     def step(self) -> int:
+        """Training step that the next record gets; it counts forwards until it is set."""
         return self._step
 
     @step.setter

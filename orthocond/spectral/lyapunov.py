@@ -65,6 +65,17 @@ def symmetric(A: Tensor) -> Tensor:
 
 
 def solve(C: Tensor, quintics: Quintics, factors: tuple[Tensor, ...]) -> Tensor:
+    """Return the solution X (..., d, d) of Q X + X Q = C, for the root Q that the factors give.
+
+    Args:
+        C: right-hand sides (..., d, d).
+        quintics: coefficients of the minimax iteration; empty for an eigendecomposition.
+        factors: the scaled matrix and its scale, or the eigenvalues (..., d) and eigenvectors
+            (..., d, d) of Q.
+
+    Returns:
+        X; 0 for a matrix for which the minimax iteration diverges.
+    """
     if quintics:
         B, s = factors
         d = C.shape[-1]

@@ -27,9 +27,9 @@ def _in_both(bench: Bench, method: str, measure: str) -> tuple[Finding, Finding]
 
 def _joined(gcp: Finding, dbn: Finding, part: str, verdict: Verdict) -> Finding:
     """Return the finding of both tasks together."""
+    eps = MEASURES["eps"].name
     said = [
-        (f"{task.short_label}, {eps}," if eps in finding.part else task.short_label, finding)
-        for eps in [MEASURES["eps"].name]
+        (f"{task.short_label}, {eps}," if "eps" in finding.measures else task.short_label, finding)
         for task, finding in ((GCP, gcp), (DBN, dbn))
     ]
     return Finding(

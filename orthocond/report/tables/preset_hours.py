@@ -8,6 +8,7 @@ two.
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -75,7 +76,7 @@ def _speeds(study: Study) -> dict[str, float]:
             operations[key] = _operations(*key[:2], Images(0, 100, key[2]))
         rate = float(run.timings["images_per_second"].median())
         speeds.setdefault(key[0], []).append(rate * operations[key])
-    return {task: float(torch.tensor(rates).median()) for task, rates in speeds.items()}
+    return {task: median(rates) for task, rates in speeds.items()}
 
 
 def _row(name: str, speeds: dict[str, float]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ Note [Backward on the support]
     definition of the gradient: the root is not differentiable where a zero singular value can
     grow. No factor exceeds 2, so no error is amplified, and the products can use the precision of
     the features. The first gradient at any rank uses it; for the others see
-    covariance_derivatives.py.
+    covariance/derivatives.py.
 """
 
 from __future__ import annotations
