@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -59,10 +60,11 @@ def build(study: Study) -> Table:
     ours: dict[str, pd.DataFrame] = {}
     cells: dict[str, dict[str, str]] = {}
     remarks: list[str] = []
+    alike = Counter((task, model, device) for task, model, *_, device in groups)
     for key, timings in groups.items():
         task, model, size, batch, precision, device = key
         group = f"here: {task} {model}, {device}"
-        if group in ours:
+        if alike[task, model, device] > 1:
             group = f"{group}, {batch} x {size} px, {precision}"
         rows = {timing.data["method"]: _row(timing) for timing in timings}
         ours[group] = pd.DataFrame.from_dict(rows, orient="index")

@@ -58,6 +58,18 @@ def test_milliseconds_are_shown_beside_those_of_the_paper(timings: Study) -> Non
     assert table.frame.at["bn", ("here: dbn resnet50, A GPU", "FP (ms) median")] == 10
 
 
+def test_two_sizes_on_one_device_are_both_named(tmp_path: Path) -> None:
+    for precision in ("bfloat16", "float32"):
+        data = timing("bn", 10.0, precision=precision)
+        write_timing(tmp_path / "timing", precision, data, {"device_name": "A GPU"})
+    groups = tab6.build(Study(tmp_path)).frame.columns.get_level_values(0)
+    assert set(groups) == {
+        "paper",
+        "here: dbn small, A GPU, 128 x 32 px, bfloat16",
+        "here: dbn small, A GPU, 128 x 32 px, float32",
+    }
+
+
 def test_a_cell_shows_a_median_with_its_quartiles(timings: Study) -> None:
     text = render(tab6.build(timings), "md")
     assert "104 [103, 106]" in text
