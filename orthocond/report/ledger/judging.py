@@ -57,10 +57,10 @@ def over_studies(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def with_all_measures(found: Mapping[str, Finding]) -> dict[str, Finding]:
-    """Return the findings of a part by study, without verdicts that rest on a part of the measures.
+    """Return the findings of a part of a claim by study, not comparable where measures are missing.
 
-    Where the measures of a study contradict each other, a study that has only some of them would
-    have decided by their choice. Its methods are not comparable either.
+    Where two measures contradict each other in a study, the verdict of a study that has only one of
+    them would depend on which one it has. So it is not comparable either.
     """
     contradicting = {
         frozenset(finding.measures): name
