@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.tasks import TASKS
 from orthocond.report.commands import MissingRuns
 from orthocond.report.provenance import Provenance

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import typer
 
 from orthocond.artifacts.atomic_files import require_writable, write_bytes
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.measure.receipt import as_markdown, as_record
 from orthocond.measure.reproduction import Reproduction, seeds_beside
 from orthocond.measure.retraining import retrain

@@ -15,7 +15,8 @@ from fresh_kit import fresh_kit
 from pages import BOOK, Cell, shown
 from study_factory import write_run, write_study
 
-from orthocond.artifacts.run_writer import Run, RunWriter
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_writer import RunWriter
 from orthocond.report.commands import MissingRuns
 from orthocond.report.figures import architecture_diagram
 from orthocond.report.tables import preset_hours

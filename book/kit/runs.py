@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.report.commands import RECIPES, MissingRuns, find_recipe, recipe_command
 from orthocond.report.provenance import Numbers
 from orthocond.report.study import Study

@@ -9,7 +9,7 @@ from IPython.display import HTML, Markdown
 from kit.elements import from_root
 from kit.other_runs import named_methods, replaced, without_checks
 from kit.runs import committed_runs, of_committed_runs, study
-from orthocond.artifacts.run_writer import CorruptRun
+from orthocond.artifacts.manifests import CorruptRun
 from orthocond.config.tasks import TASKS
 from orthocond.report.commands import MissingRuns, train_command
 from orthocond.report.statistics import WIDE

@@ -9,6 +9,9 @@ from orthocond.errors import UserError, unknown
 SOLVERS = {"svd": "SVD", "ns": "Newton-Schulz", "bn": "BN", "gap": "GAP"}
 """Name of each solver: its label. ``bn`` and ``gap`` are the baselines without a spectral layer."""
 
+PLAIN = "svd"
+"""Method without a treatment: treatments are compared with it."""
+
 LABELS = {
     "polargrad": "PolarGrad",
     "ow-stiefel": "OW (Stiefel)",
@@ -63,12 +66,12 @@ class Method:
         if len(solvers) > 1:
             raise UserError(f"method {text!r} names {len(solvers)} solvers, allowed is one")
         treatments = [name for name in names if name in TREATMENTS]
-        if solvers not in ([], ["svd"]):
+        if solvers not in ([], [PLAIN]):
             raise UserError(
                 f"method {text!r}: treatments go with solver 'svd' only; "
                 f"did you mean {'+'.join(treatments)!r}?"
             )
-        return cls("svd", tuple(parse_treatments("+".join(treatments))))
+        return cls(PLAIN, tuple(parse_treatments("+".join(treatments))))
 
     def __str__(self) -> str:
         """Return the canonical spelling, which runs store."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from orthocond.artifacts.run_reader import CHECKPOINTS, CONFIG
-from orthocond.artifacts.run_writer import Run, find_runs
+from orthocond.artifacts.run_reader import CHECKPOINTS, CONFIG, Run
+from orthocond.artifacts.run_search import find_runs
 from orthocond.errors import UserError
 from orthocond.measure.phase_summary import by_phase
 

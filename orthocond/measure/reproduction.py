@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from orthocond.artifacts.csv_tables import ADDED
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.stored_settings import flat
 from orthocond.measure.retraining import Retrained
 from orthocond.measure.run_figures import MIN_SEEDS, Figure, figures, series, tables_of

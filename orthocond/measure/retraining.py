@@ -12,8 +12,8 @@ import torch
 
 from orthocond.artifacts.atomic_files import MAX_JSON
 from orthocond.artifacts.manifests import Damage, parse_object, read_file
-from orthocond.artifacts.run_reader import ENVIRONMENT
-from orthocond.artifacts.run_writer import Run, RunWriter
+from orthocond.artifacts.run_reader import ENVIRONMENT, Run
+from orthocond.artifacts.run_writer import RunWriter
 from orthocond.config.schema import Config, checked
 from orthocond.data import ImageData, load_data
 from orthocond.data.load import DATA_SETS

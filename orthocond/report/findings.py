@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.provenance import Source
-from orthocond.report.regimes import PLAIN, regimes
+from orthocond.report.regimes import regimes
 from orthocond.report.statistics import final_error, paired
 from orthocond.report.study import Study
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.report.regimes import regime_lines
 from orthocond.report.studies.selection import Selection
 from orthocond.report.style import label

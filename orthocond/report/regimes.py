@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
+from orthocond.config.methods import PLAIN
 from orthocond.report.commands import MissingRuns
 from orthocond.report.studies.selection import Selection
 from orthocond.report.study import Study
 from orthocond.report.style import label
-
-PLAIN = "svd"
-"""Method whose accuracies describe a study."""
 
 
 def final_accuracies(run: Run) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from orthocond.artifacts.csv_tables import METRICS, to_csv
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.report.regimes import gap, train_images
 from orthocond.report.studies.study_names import study_names
 from orthocond.spectral.conditioning import MEASURED

@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
+from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.studies.selection import Selection
 from orthocond.report.study import Study
@@ -43,7 +44,7 @@ class Contrast:
     """
 
     method: str
-    baseline: str = "svd"
+    baseline: str = PLAIN
     control: int | None = None
 
     @property
@@ -78,7 +79,7 @@ CONTROLS = (
     Contrast("svd+nog+ow", "svd+ow+slow"),
     Contrast("svd+nog+ow", "svd+nog+ow+slow"),
     Contrast("svd+nog+ow+olr", "svd+slow"),
-    Contrast("svd", control=WIDE),
+    Contrast(PLAIN, control=WIDE),
     Contrast("bn", "bn", control=WIDE),
 )
 """Exploratory contrasts that separate the effect of orthogonality from that of the stem's width,
@@ -240,7 +241,7 @@ def contrasts(
     has_control = TASKS[task].wide_stem
     family = tuple(c for c in PRIMARY if has_control or c.control is None)
     named = {contrast.method for contrast in family if contrast.control is None}
-    others = [Contrast(m) for m in own.runs if m not in named and m != "svd"]
+    others = [Contrast(m) for m in own.runs if m not in named and m != PLAIN]
     rows = []
     for contrast in (*family, *CONTROLS, *others):
         base = baseline_runs(study, own, contrast)
@@ -272,9 +273,9 @@ def detectable_remark(selection: Selection, key: str) -> str | None:
 
     The remark is None where no difference can be computed.
     """
-    base = selection.runs.get("svd", ())
+    base = selection.runs.get(PLAIN, ())
     reading = of_summary(key)
-    found = [paired(runs, base, reading) for m, runs in selection.runs.items() if m != "svd"]
+    found = [paired(runs, base, reading) for m, runs in selection.runs.items() if m != PLAIN]
     found = [d for d in found if d.std > 0]
     if not found:
         return None

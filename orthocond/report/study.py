@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from orthocond.artifacts.run_writer import Run, count_incomplete, find_runs
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_search import count_incomplete, find_runs
 from orthocond.artifacts.timing_artifacts import Timing, find_timings
 from orthocond.config.tasks import TASKS
 from orthocond.errors import unknown

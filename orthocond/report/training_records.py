@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.report.statistics import WIDE
 from orthocond.report.studies.selection import Selection, shown_together
 from orthocond.report.study import Study

@@ -13,7 +13,10 @@ from typing import Any, TypeVar, cast
 from accelerate.utils import broadcast_object_list, gather_object
 
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.run_writer import CorruptRun, Run, RunLocked, RunWriter, run_name
+from orthocond.artifacts.manifests import CorruptRun
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_search import run_name
+from orthocond.artifacts.run_writer import RunLocked, RunWriter
 from orthocond.config.schema import Config, Grid
 from orthocond.data import ImageData, load_data
 from orthocond.distributed import lost_processes_named

@@ -11,20 +11,10 @@ import small_run
 from orthocond.artifacts.atomic_files import MAX_JSON
 from orthocond.artifacts.checkpoints import Checkpoint
 from orthocond.artifacts.csv_tables import COLUMNS_OF
+from orthocond.artifacts.manifests import CorruptRun
 from orthocond.artifacts.run_reader import Run
-from orthocond.artifacts.run_writer import CorruptRun, RunLocked, RunWriter, find_runs, run_name
+from orthocond.artifacts.run_writer import RunLocked, RunWriter
 from orthocond.errors import UserError
-
-
-def test_run_names():
-    assert run_name("dbn", "leaves", "small", "svd+nog", 0) == small_run.NAME
-
-
-@pytest.mark.parametrize("kind", ["task", "data", "model", "method"])
-def test_a_part_that_is_no_name_is_named_by_its_kind(kind):
-    parts = {"task": "dbn", "data": "leaves", "model": "small", "method": "svd", "seed": 0}
-    with pytest.raises(UserError, match=rf"^{kind} '\.\./x' can't be part of a folder's name"):
-        run_name(**parts | {kind: "../x"})
 
 
 def test_the_files_of_a_complete_run(tmp_path):
@@ -222,27 +212,3 @@ def test_resuming_in_another_environment_warns_and_is_recorded(tmp_path):
         with RunWriter(run.path) as writer:
             writer.begin(small_run.CONFIG, elsewhere)
         assert json.loads((run.path / "environment.json").read_text()) == elsewhere
-
-
-def test_find_runs_lists_what_is_complete_and_nothing_else(tmp_path):
-    assert find_runs(tmp_path / "absent") == []
-    assert find_runs(tmp_path) == []
-    for name in ("b", "a", "c"):
-        small_run.train(tmp_path / name, finish=name != "c")
-    (tmp_path / "tensorboard").mkdir()
-    (tmp_path / "notes.txt").touch()
-    shutil.copytree(tmp_path / "a", tmp_path / ".hidden")
-    found = find_runs(tmp_path)
-    assert [run.name for run in found] == ["a", "b"]
-    assert all(isinstance(run, Run) and run.status == "complete" for run in found)
-    assert find_runs(tmp_path / "a") == find_runs(tmp_path / "a" / "checkpoint") == []
-
-
-def test_find_runs_names_a_damaged_one(tmp_path):
-    small_run.train(tmp_path / "a")
-    small_run.train(tmp_path / "b")
-    (tmp_path / "b" / "config.json").unlink()
-    with pytest.raises(
-        CorruptRun, match=r"^run 'b' is damaged: config.json is missing; remove man"
-    ):
-        find_runs(tmp_path)

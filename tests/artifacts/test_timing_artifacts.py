@@ -5,7 +5,7 @@ import os
 import pytest
 
 from orthocond.artifacts.manifests import CorruptRun
-from orthocond.artifacts.run_writer import find_runs
+from orthocond.artifacts.run_search import find_runs
 from orthocond.artifacts.timing_artifacts import Timing, find_timings, write_timing
 from orthocond.errors import UserError
 

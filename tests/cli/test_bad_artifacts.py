@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_run import listing
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond_cli.main import run
 
 TINY = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from study_factory import write_study
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond_cli.main import run
 
 MODEL = ["measure", "--model", "squeezenet1_1", "--layer", "features.0"]

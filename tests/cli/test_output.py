@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from study_factory import write_study
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond_cli.main import run
 from orthocond_cli.output import REPLACE, Descriptor, Text
 

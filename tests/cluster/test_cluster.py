@@ -13,7 +13,7 @@ import pytest
 from cluster.slurm import missing, slurm
 from launched import NETWORKS, train_here
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.sources import presets, resolve
 from orthocond_cli.cluster import run_arguments
 from orthocond_cli.main import run

@@ -11,8 +11,8 @@ import small_run
 
 from orthocond.artifacts.atomic_files import canonical_json
 from orthocond.artifacts.manifests import MANIFEST, seal, with_hash
-from orthocond.artifacts.run_reader import CONFIG, LIMITS
-from orthocond.artifacts.run_writer import Run, RunWriter
+from orthocond.artifacts.run_reader import CONFIG, LIMITS, Run
+from orthocond.artifacts.run_writer import RunWriter
 from orthocond.config.schema import Config
 from orthocond.config.stored_settings import FORMAT, HISTORICAL, completed, reduced
 from orthocond.errors import UserError

@@ -19,7 +19,7 @@ from orthocond.artifacts import checkpoints
 from orthocond.artifacts.atomic_files import canonical_json
 from orthocond.artifacts.manifests import MANIFEST, seal, with_hash
 from orthocond.artifacts.run_reader import LIMITS, Run
-from orthocond.artifacts.run_writer import find_runs, run_name
+from orthocond.artifacts.run_search import find_runs, run_name
 from orthocond.artifacts.timing_artifacts import find_timings, write_timing
 from orthocond.config.sources import resolve
 from orthocond.errors import UserError

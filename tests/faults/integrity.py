@@ -14,7 +14,7 @@ from faults.counting import Count
 from orthocond.artifacts import checkpoints
 from orthocond.artifacts.manifests import MANIFEST, CorruptRun
 from orthocond.artifacts.run_reader import LIMITS, Run
-from orthocond.artifacts.run_writer import find_runs
+from orthocond.artifacts.run_search import find_runs
 from orthocond.artifacts.timing_artifacts import find_timings, write_timing
 from orthocond.errors import UserError
 

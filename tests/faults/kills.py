@@ -15,7 +15,7 @@ from faults.counting import Count
 
 from orthocond.artifacts import checkpoints
 from orthocond.artifacts.run_reader import Run
-from orthocond.artifacts.run_writer import find_runs
+from orthocond.artifacts.run_search import find_runs
 
 EPOCHS, STEPS = 2, 3  # steps of an epoch
 RUNS = ("dbn-leaves-small-svd+nog+olr-s0", "dbn-leaves-small-bn-s0")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from launched import NETWORKS, SETTINGS, process_of_rank
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 
 pytestmark = pytest.mark.gpu
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.schema import Grid
 from orthocond.config.sources import resolve
 from orthocond.training.session import Session

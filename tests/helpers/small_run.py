@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.run_writer import Run, RunWriter
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_writer import RunWriter
 
 NAME = "dbn-leaves-small-svd+nog-s0"
 CONFIG = {"task": "dbn", "data": {"name": "leaves", "size": 32}, "lr": 0.1, "epochs": 3, "seed": 0}

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from orthocond.artifacts.run_writer import RunWriter, run_name
+from orthocond.artifacts.run_search import run_name
+from orthocond.artifacts.run_writer import RunWriter
 from orthocond.config.schema import Config
 from orthocond.training.summary import summarize
 

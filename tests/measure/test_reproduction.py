@@ -11,8 +11,8 @@ import small_run
 import torch
 
 from orthocond.artifacts.csv_tables import COLUMNS_OF, from_csv, to_csv
-from orthocond.artifacts.manifests import MANIFEST, parse_hashed, seal, with_hash
-from orthocond.artifacts.run_writer import CorruptRun, Run
+from orthocond.artifacts.manifests import MANIFEST, CorruptRun, parse_hashed, seal, with_hash
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.sources import resolve
 from orthocond.errors import UserError
 from orthocond.measure.receipt import as_markdown, as_record

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from study_factory import EPOCH_STEPS, write_run
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.measure import run_figures
 from orthocond.measure.run_figures import (
     LEVEL,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from study_factory import write_run, write_study
 
-from orthocond.artifacts.run_writer import CorruptRun
+from orthocond.artifacts.manifests import CorruptRun
 from orthocond.errors import UserError
 from orthocond.report.commands import MissingRuns
 from orthocond.report.study import Study

@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.sources import resolve
 from orthocond.training import session
 from orthocond.training.session import Session

@@ -17,7 +17,7 @@ import pytest
 import torch
 from launched import NETWORKS, train_here
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond_cli.main import run
 
 SETTINGS = [

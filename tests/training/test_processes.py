@@ -18,7 +18,7 @@ import pytest
 import torch
 from launched import NETWORKS, SETTINGS, process_of_rank, train_here
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 
 BIN = Path(sys.executable).parent
 SET = [f"--set={setting}" for setting in SETTINGS]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.sources import resolve
 from orthocond.training.session import Session
 from orthocond_cli.main import run

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from orthocond.artifacts.checkpoints import Checkpoint
-from orthocond.artifacts.csv_tables import COLUMNS_OF, to_csv, to_frame
-from orthocond.artifacts.run_writer import CONDITIONING, METRICS, TIMINGS, Run, RunWriter
+from orthocond.artifacts.csv_tables import (
+    COLUMNS_OF,
+    CONDITIONING,
+    METRICS,
+    TIMINGS,
+    to_csv,
+    to_frame,
+)
+from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_writer import RunWriter
 from orthocond.config.schema import Config, Grid
 from orthocond.config.sources import resolve
 from orthocond.data.memory import InMemoryData

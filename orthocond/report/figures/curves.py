@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.report.commands import MissingRuns
 from orthocond.report.paper import STATED_KAPPAS, StatedKappa
 from orthocond.report.studies.selection import Selection

@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
+from orthocond.config.methods import PLAIN
 from orthocond.config.sources import read_preset
 from orthocond.config.tasks import DBN
 from orthocond.report.commands import MissingRuns
@@ -32,7 +33,6 @@ from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, label, line_style
 from orthocond.report.tables.comparison import is_data_set
 
-PLAIN = "svd"
 METHODS = ("svd+nog", "svd+nog+ow+olr", "svd+slow")
 """Treatments that every study of CIFAR-10 has, or will have."""
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import TASKS
 from orthocond.report.figures.study_figure import StudyFigure
 from orthocond.report.provenance import Numbers, Provenance
@@ -27,9 +28,6 @@ from orthocond.report.training_records import (
     spread,
 )
 from orthocond.treatments.registry import TREATMENTS
-
-PLAIN = "svd"
-"""Method that every column of panels repeats, for comparison."""
 
 SHOWN = (
     *("train_loss", "eval_loss", "train_top1", "eval_top1", "recalibrated_top1"),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
+from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.commands import MissingRuns
 from orthocond.report.ledger.evidence import ENOUGH, STAND_INS, Bench, Finding, Need, numbers
@@ -96,7 +97,7 @@ class Compared(RunCriterion):
     """
 
     method: str
-    baseline: str = "svd"
+    baseline: str = PLAIN
     measure: str = "error"
     side: int = BELOW
     bound: float = 0.0

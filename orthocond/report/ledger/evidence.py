@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.config.tasks import TASKS
 from orthocond.report.commands import MissingRuns, train_command

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.artifacts.timing_artifacts import Timing
 from orthocond.report.ledger.claims import CLAIMS
 from orthocond.report.ledger.criteria import Compared

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.tasks import DBN, GCP
 from orthocond.report.ledger.criteria import RunCriterion, about
 from orthocond.report.ledger.evidence import ENOUGH, Bench, Finding, numbers

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from orthocond.config.methods import PLAIN
 from orthocond.report.ledger.evidence import Criterion, Finding
 from orthocond.report.ledger.verdicts import Verdict
-from orthocond.report.regimes import PLAIN, Regime
+from orthocond.report.regimes import Regime
 
 GAP = 5.0
 """Points between train and test accuracy of plain SVD from which a study decides such claims."""

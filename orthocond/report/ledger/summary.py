@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import DBN, GCP
 from orthocond.report.ledger.derived_claims import Derived
 from orthocond.report.ledger.evidence import Claim
 from orthocond.report.ledger.time_claims import Timed
 from orthocond.report.ledger.verdicts import TENTH, Verdict
-from orthocond.report.regimes import PLAIN
 from orthocond.report.statistics import LEVEL
 from orthocond.report.style import label
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orthocond.artifacts.timing_artifacts import Timing
+from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import DBN
 from orthocond.report.ledger.evidence import Bench, Finding
 from orthocond.report.ledger.judging import over_studies
@@ -85,8 +86,8 @@ class Timed:
         part = f"{PHASES[self.phase]}, {label(self.method)} against SVD, {limit}"
         found, verdicts, source = [], [], []
         for where, methods in _timed_together(bench.timings).items():
-            if {self.method, "svd"} <= methods.keys():
-                own, base = methods[self.method], methods["svd"]
+            if {self.method, PLAIN} <= methods.keys():
+                own, base = methods[self.method], methods[PLAIN]
                 name = f"{self.phase}_ms"
                 middle, low, high = ratio(own[name], base[name], own["rounds"])
                 verdicts.append(in_time(low, high, self.excess))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orthocond.artifacts.atomic_files import canonical_json, sha256
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.stored_settings import reduced
 from orthocond.report.commands import as_ranges, train_command
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 
 
 class Kind(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.report.commands import MissingRuns
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.studies.selection import shared_settings

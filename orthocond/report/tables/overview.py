@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.config.tasks import TASKS
 from orthocond.report.provenance import Provenance
 from orthocond.report.statistics import WIDE

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from orthocond.config.methods import PLAIN
 from orthocond.config.sources import presets, read_preset, resolve
 from orthocond.config.tasks import DBN
 from orthocond.models.backbones import build_model
@@ -60,7 +61,7 @@ def training_operations(model: nn.Module, size: int) -> float:
 
 
 def _operations(task: str, model: str, images: Images) -> float:
-    return training_operations(build_model(task, model, "svd", images.classes), images.size)
+    return training_operations(build_model(task, model, PLAIN, images.classes), images.size)
 
 
 def _speeds(study: Study) -> dict[str, float]:
@@ -69,7 +70,7 @@ def _speeds(study: Study) -> dict[str, float]:
     operations: dict[tuple[str, str, int], float] = {}
     for run in study.runs:
         config = run.config
-        if config["method"] != "svd" or run.environment["device"] != "cpu":
+        if config["method"] != PLAIN or run.environment["device"] != "cpu":
             continue
         key = (config["task"], config["model"], config["data"]["size"])
         if key not in operations:
@@ -111,7 +112,7 @@ def build(study: Study) -> Numbers:
     """
     speeds = _speeds(study)
     if not speeds:
-        raise study.missing(DBN.name, ["svd"])
+        raise study.missing(DBN.name, [PLAIN])
     known = [name for name in presets() if read_preset(name)["data"]["name"] in SETS]
     frame = pd.DataFrame([_row(name, speeds) for name in known])
     measured = ", ".join(f"{task} {rate / 1e9:.0f} GFLOP/s" for task, rate in speeds.items())

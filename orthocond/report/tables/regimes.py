@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import DBN, TASKS
 from orthocond.report.provenance import Provenance, Source
 from orthocond.report.regimes import Regime, regimes
@@ -46,7 +47,7 @@ def build(study: Study) -> Table:
         for name, own in regimes(study, task).items()
     }
     if not found:
-        raise study.missing(DBN.name, ["svd"])
+        raise study.missing(DBN.name, [PLAIN])
     frame = pd.DataFrame({row: _row(own) for row, (_, own) in found.items()}).T
     frame.index.name, frame.columns.names = ROWS, ["source", "statistic"]
     runs = [
@@ -57,7 +58,7 @@ def build(study: Study) -> Table:
     remarks = [
         f"{row}: the accuracies are those of {label(own.method)}, plain SVD was not run"
         for row, (_, own) in found.items()
-        if own.method != "svd"
+        if own.method != PLAIN
     ]
     return Table(
         title="Regimes of the studies",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from study_factory import write_study
 
-from orthocond.artifacts.run_writer import CorruptRun
+from orthocond.artifacts.manifests import CorruptRun
 
 
 def test_without_runs_a_page_has_the_command_that_makes_them(kit: ModuleType) -> None:

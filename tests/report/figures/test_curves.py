@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orthocond.artifacts.run_writer import Run
+from orthocond.artifacts.run_reader import Run
 from orthocond.report.figures.curves import (
     WINDOWS,
     curves,
