@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from orthocond.config.methods import PLAIN
@@ -17,7 +19,10 @@ HOW = (
     "number means that the treatment is better. Gap: training minus test accuracy of plain SVD, in "
     "points"
 )
-WHILE_TRAINING = "; in {studies}, training accuracy was measured while training"
+WHILE_TRAINING = (
+    "; in {studies}, training accuracy was measured while training, on augmented images, which "
+    "makes the gap look smaller"
+)
 
 
 def effects(study: Study, methods: tuple[str, ...]) -> pd.DataFrame:
@@ -66,6 +71,17 @@ def sources(study: Study, frame: pd.DataFrame) -> tuple[Source, ...]:
         runs = study.select(str(task), name=str(name)).runs
         found += [Source.of(run) for method in (PLAIN, *own["method"]) for run in runs[method]]
     return tuple(found)
+
+
+def effect_text(mean: float, low: float, high: float) -> str:
+    """Return an effect and its 95% interval in words; the interval of one seed is NaN.
+
+    Example:
+        >>> effect_text(0.62, 0.2, 1.04), effect_text(0.2, float("nan"), float("nan"))
+        ('+0.6 [+0.2, +1.0]', '+0.2 (one seed)')
+    """
+    interval = "(one seed)" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
+    return f"{mean:+.1f} {interval}"
 
 
 def row_name(task: str, study: str) -> str:

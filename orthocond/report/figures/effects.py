@@ -25,6 +25,7 @@ from orthocond.config.sources import read_preset
 from orthocond.config.tasks import DBN
 from orthocond.report.commands import MissingRuns
 from orthocond.report.figures.study_figure import StudyFigure
+from orthocond.report.findings import effect_text
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.regimes import train_images
 from orthocond.report.statistics import difference
@@ -186,11 +187,14 @@ def alt(data: Numbers) -> str:
     for method in dict.fromkeys(ends["method"]):
         own = ends[ends["method"] == method]
         said = ", ".join(
-            f"{mean:+.1f} in {study} (step {step:,.0f})"
-            for mean, study, step in zip(own["mean"], own["study"], own["step"], strict=True)
+            f"{effect_text(row.mean, row.low, row.high)} in {row.study} (step {row.step:,.0f})"
+            for row in own[["mean", "low", "high", "study", "step"]].itertuples()
         )
         texts.append(f"{label(method)}: {said}")
-    return f"Points of error more than plain SVD, at the end of training: {'; '.join(texts)}."
+    return (
+        "Points of error more than plain SVD at the end of training, with 95% intervals: "
+        f"{'; '.join(texts)}."
+    )
 
 
 def _finding(data: Numbers) -> str:
@@ -201,7 +205,7 @@ def _finding(data: Numbers) -> str:
         for method, own in ends.groupby("method", sort=False)
     ]
     below = "; ".join(counts)
-    return f"Below the line a treatment helps. The mean at the end is below it for {below}."
+    return f"Below the line is better. The mean at the end is below it for {below}."
 
 
 FIGURE = StudyFigure(

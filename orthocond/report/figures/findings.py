@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from orthocond.report.figures.panel_grid import panel_grid, rows_of
 from orthocond.report.figures.study_figure import StudyFigure
-from orthocond.report.findings import effects, how, row_name, sources
+from orthocond.report.findings import effect_text, effects, how, row_name, sources
 from orthocond.report.provenance import Numbers, Provenance
 from orthocond.report.study import Study
 from orthocond.report.style import COLUMN, SMALL, label, line_style, short_label
@@ -86,29 +86,34 @@ def alt(numbers: Numbers) -> str:
     texts = []
     for (task, name), own in numbers.frame.groupby(["task", "study"], sort=False):
         said = ", ".join(
-            f"{label(method)} {mean:+.1f}"
-            for method, mean in zip(own["method"], own["mean"], strict=True)
+            f"{label(method)} {effect_text(mean, low, high)}"
+            for method, mean, low, high in zip(
+                own["method"], own["mean"], own["low"], own["high"], strict=True
+            )
         )
         texts.append(f"{row_name(str(task), str(name))}: {said}")
-    return f"Points of error more than plain SVD (below 0: better). {'; '.join(texts)}."
+    return (
+        "Points of error more than plain SVD (below 0: better) and 95% intervals. "
+        f"{'; '.join(texts)}."
+    )
 
 
 def _finding(numbers: Numbers) -> str:
-    """Return for each treatment the studies whose interval decides its sign."""
-    frame, texts = numbers.frame, []
+    """Return for each treatment how many of its intervals lie on one side of zero."""
+    frame, texts = numbers.frame.dropna(subset="low"), []
     for method in METHODS:
         own = frame[frame["method"] == method]
-        counts = {"helps": (own["high"] < 0).sum(), "hurts": (own["low"] > 0).sum()}
-        said = " and ".join(f"{verb} in {count}" for verb, count in counts.items() if count)
+        counts = {"left": (own["high"] < 0).sum(), "right": (own["low"] > 0).sum()}
+        said = " and ".join(f"{count} {side}" for side, count in counts.items() if count)
         if said:
-            texts.append(f"{short_label(method)} {said} of {len(own)}")
-    return f"Studies whose interval excludes zero: {'; '.join(texts)}." if texts else ""
+            texts.append(f"{short_label(method)} {said}, of {len(own)}")
+    return f"Intervals wholly left or right of the line: {'; '.join(texts)}." if texts else ""
 
 
 FIGURE = StudyFigure(
     "findings",
-    "The effect of each treatment on the error in every study. A treatment helps where its whole "
-    "interval is left of the line.",
+    "The effect of each treatment on the error in every study, with 95% intervals that are not "
+    "adjusted for several comparisons. Left of the line is better.",
     data=data,
     draw=draw,
     alt=alt,

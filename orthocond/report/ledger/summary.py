@@ -25,20 +25,25 @@ TREATMENTS = (
 )  # fmt: skip
 DERIVED = (
     "What the paper says of orthogonal weights and of the nearest orthogonal gradient holds, "
-    "except that the direction of descent does change. Of what it says of the optimal learning "
-    "rate, this holds: with an orthogonal weight and gradient it is bounded, above as stated; for "
-    "arbitrary ones it is unbounded; without its switch it may be unstable. Dividing a weight by "
-    "its norm does not change a condition number"
+    "except that the direction of descent does change. If weight and gradient are both orthogonal, "
+    "the optimal learning rate is bounded: the stated upper bound holds, and the lower one does "
+    "not. Over all weights and gradients it is unbounded, and without its switch training may be "
+    "unstable. Dividing a weight by its norm does not change a condition number"
 )
 """What was found in mathematics; the derivations are in the book, and no run can change it."""
 JUDGED = (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)
 SAID = {
     Verdict.HOLDS: ("holds", "hold"),
     Verdict.FAILS: ("does not hold", "do not hold"),
-    Verdict.SPLIT: ("on which studies disagree", "on which studies disagree"),
+    Verdict.SPLIT: ("on which studies or devices disagree",) * 2,
 }
 """Verdicts that read differently after a number of claims: after one, and after several."""
 DECIDED = ("lower", "not lower", "higher")
+NOTES = {
+    CONDITIONING: "Only a change by a factor of 1.26 (a tenth of a decade) or more counts. κ is "
+    "the condition number of the nonzero eigenvalues; between different ranks we compare κ with ε",
+    ACCURACY: "Only studies in which plain SVD has a generalisation gap of 5 points or more count",
+}
 NO_GAP = "not judged, for lack of a generalisation gap"
 VERBS = {
     "lower": ("lowers {}", "lower {}"),
@@ -156,11 +161,7 @@ def _sentence(group: str, frame: pd.DataFrame) -> str:
     ]
     if not parts:
         return "There are no runs yet"
-    note = (
-        ". Only a change of a tenth of a decade or more counts. κ is the one on the support; "
-        "between different ranks we compare κ with ε"
-    )
-    return f"Compared with plain SVD: {'; '.join(parts)}{note if kappa else ''}"
+    return f"Compared with plain SVD: {'; '.join(parts)}. {NOTES[group]}"
 
 
 def groups(frame: pd.DataFrame) -> list[Group]:
