@@ -126,5 +126,5 @@ def alt(errors: pd.DataFrame) -> str:
         "against the gap between two eigenvalues. At a gap of 1e-12, through the square root: "
         + ", ".join(f"{rule} {error:.0e}" for rule, error in near.items())
         + ". Exact stays at rounding error; raw and Pade lose digits together as the gap closes; "
-        "Taylor is wrong by a constant below a gap of one hundredth."
+        "Taylor is wrong by a constant factor below a gap of one hundredth."
     )

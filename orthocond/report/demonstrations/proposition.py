@@ -81,6 +81,6 @@ def alt(frame: pd.DataFrame) -> str:
     return (
         "The paper's learning rate over the inner product t of an orthogonal weight and an "
         f"orthogonal gradient. It runs from {eta.min():.4f} to {eta.max():.4f}, is zero at t = 0 "
-        "and negative for negative t: the paper's upper bound is loose, its lower fails for "
-        "half of all pairs."
+        "and negative for negative t: the paper's upper bound is loose, its lower one "
+        "fails for more than half of all pairs."
     )

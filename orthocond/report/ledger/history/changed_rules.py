@@ -112,7 +112,7 @@ CHANGES = (
         "in every study in which plain SVD has a generalisation gap of at least five points, and "
         "the ledger says where the studies disagree. In other studies it is not decidable in this "
         "regime.",
-        "With ten classes and all images the gap is below one point: such runs show an effect on "
+        "With ten classes and all images there is hardly a gap: such runs show an effect on "
         "early optimisation only.",
         (*ERRORS_OF_DBN, *range(66, 73)),
     ),
