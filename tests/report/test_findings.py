@@ -67,7 +67,8 @@ def test_the_figure_has_a_panel_per_study_and_shows_every_interval(runs: Study) 
     assert [line.get_markerfacecolor() == "none" for line in points] == single.tolist()
     said = any("Open circles" in text for text in numbers.provenance.remarks)
     assert said == single.any()
-    assert "SVD + NOG +0.6" in FIGURE.alt(numbers)
+    assert "SVD + NOG +0.6 [+0.2, +1.0]" in FIGURE.alt(numbers)
+    assert ("(one seed)" in FIGURE.alt(numbers)) == single.any()
 
 
 def test_long_names_of_studies_stay_on_the_page(runs: Study) -> None:
