@@ -32,8 +32,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         UserError: no layer has this name.
     """
     inner = unwrapped(model)
-    names = dict(inner.named_modules())
-    modules = names if name in names else dict(model.named_modules())
+    names = dict(inner.named_modules(remove_duplicate=False))
+    modules = names if name in names else dict(model.named_modules(remove_duplicate=False))
     if name not in modules or not name or unwrapped(modules[name]) is inner:
         raise UserError(
             f"unknown layer {name!r} of {type(inner).__name__}: allowed are the names in "

@@ -195,6 +195,9 @@ def test_an_optimizer_that_was_built_before_trains_the_new_layers():
         (["norm", "own"], "the forward of Own"),
         ([], "no batch norm is chosen"),
         (lambda name, bn: False, "no batch norm is chosen"),
+    oc.recalibrate(model, [x], names)
+    for name in names:
+        oc.ConditioningProbe(model, name).close()
         ("norm", r"the string 'norm': pass a list, as in \['norm'\]"),
     ],
 )
