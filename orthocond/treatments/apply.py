@@ -8,7 +8,7 @@ from typing import get_args, overload
 from torch import nn
 
 from orthocond.errors import UserError, unknown
-from orthocond.treatments.layer.checks import check_layer, find_layers, names_of
+from orthocond.treatments.layer.checks import check_layer, find_layers
 from orthocond.treatments.layer.place import Place
 from orthocond.treatments.protocol import Options
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
@@ -114,7 +114,7 @@ def _treat_all(
         check_layer(model, name, module, parts[name])
     handles = {}
     for name, module in found.items():
-        place = Place(model, name, names_of(model, module), module)
+        place = Place(model, name, module)
         for part in parts[name]:
             module = part.replace(module)
         place.put(module)

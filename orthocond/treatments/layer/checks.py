@@ -56,11 +56,6 @@ def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     return found
 
 
-def names_of(model: nn.Module, module: nn.Module) -> list[str]:
-    """Return all names of a module in a model; a model may use a module more than once."""
-    return [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
-
-
 def check_layer(model: nn.Module, name: str, module: nn.Module, parts: list[Treatment]) -> None:
     """Raise UserError if these treatments can't treat a layer.
 
