@@ -30,13 +30,19 @@ def effective_weight(layer: nn.Module) -> Tensor:
 
 @contextmanager
 def evaluation(layer: nn.Module) -> Iterator[None]:
-    """Set the layer to evaluation mode, so that reading its weight runs no power iteration."""
-    training = layer.training
+    """Set the layer to evaluation mode, so that reading its weight runs no power iteration.
+
+    Afterwards each module inside has its own flag again: a parametrization may be in evaluation
+    mode alone.
+    """
+    flags = {module: module.training for module in layer.modules()}
     layer.eval()
     try:
         yield
     finally:
-        layer.train(training)
+        layer.train(flags[layer])
+        for module, flag in flags.items():
+            module.training = flag
 
 
 class _Weight(nn.Module):
