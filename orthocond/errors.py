@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -107,7 +107,7 @@ def require_whole(value: Any, what: str, least: int = 1, most: int | None = None
 
 
 def require_nonnegative(value: float, what: str) -> None:
-    """Raise a UserError if a number is negative, infinite or NaN.
+    """Raise a UserError if a value is not a number, or is negative, infinite or NaN.
 
     Args:
         value: the number to check.
@@ -118,8 +118,8 @@ def require_nonnegative(value: float, what: str) -> None:
         Traceback (most recent call last):
         orthocond.errors.UserError: eps must be 0 or more and finite, got -1.0
     """
-    if not 0 <= value < math.inf:
-        raise UserError(f"{what} must be 0 or more and finite, got {value}")
+    if not isinstance(value, Real | Tensor) or not 0 <= value < math.inf:
+        raise UserError(f"{what} must be 0 or more and finite, got {value!r}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -56,7 +56,7 @@ def require_replaceable(bn: nn.Module, spatial: int, name: str | None = None) ->
             f"{what} has parametrizations, which the new layer would lose: remove them before by "
             "torch.nn.utils.parametrize.remove_parametrizations"
         )
-    if bn._forward_hooks or bn._forward_pre_hooks or bn._backward_hooks or bn._backward_pre_hooks:
+    if any("hooks" in attribute and bool(value) for attribute, value in vars(bn).items()):
         raise UserError(
             f"{what} has hooks, which the new layer would lose: convert it before a probe or "
             "another hook is added"
@@ -70,6 +70,11 @@ def require_replaceable(bn: nn.Module, spatial: int, name: str | None = None) ->
 
 def require_plain_forward(bn: _BatchNorm) -> None:
     """Raise a UserError if a batch norm's forward does more than normalise."""
+    if "forward" in vars(bn):
+        raise UserError(
+            f"the forward of this {type(bn).__name__} was replaced on the object, as accelerate "
+            "does, and the new layer would lose it: convert the batch norm before"
+        )
     if type(bn).forward not in PLAIN_FORWARDS:
         raise UserError(
             f"the forward of {type(bn).__name__} is its own, and can do more than normalise: for "

@@ -13,6 +13,7 @@ from orthocond.errors import (
     UserError,
     require_floating,
     require_nonnegative,
+    require_whole,
     unknown,
 )
 from orthocond.host import double, full_precision
@@ -58,7 +59,9 @@ class DecorrelatedBatchNorm(RunningStatistics):
         super().__init__()
         if running not in get_args(Running):
             raise unknown("running", running, get_args(Running))
-        if num_features < 1 or groups < 1 or num_features % groups:
+        require_whole(num_features, "num_features")
+        require_whole(groups, "groups")
+        if num_features % groups:
             raise UserError(f"{num_features} features can't be split into {groups} equal groups")
         require_nonnegative(eps, "eps")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum

@@ -80,11 +80,12 @@ def _moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 
 def _targets(model: nn.Module, wrapped: nn.Module, names: Sequence[str] | None) -> dict[str, Norm]:
-    modules = dict(model.named_modules())
+    if isinstance(names, str):
+        raise UserError(f"layers is the string {names!r}: pass a list, as in [{names!r}]")
     if names is None:
         found: dict[str, Norm] = {
             name: module
-            for name, module in modules.items()
+            for name, module in model.named_modules()
             if isinstance(module, DecorrelatedBatchNorm) and module.track_running_stats
         }
         if not found:
@@ -95,10 +96,11 @@ def _targets(model: nn.Module, wrapped: nn.Module, names: Sequence[str] | None) 
         return found
     if not names:
         raise UserError("layers is empty: leave it out for every whitening layer")
-    modules = {**dict(wrapped.named_modules()), **modules}  # names may include the wrapper's prefix
+    # Names may include the wrapper's prefix.
+    modules = dict(chain(*(m.named_modules(remove_duplicate=False) for m in (wrapped, model))))
     for name in names:
         if name not in modules:
-            raise unknown("layer", name, modules)
+            raise unknown("layer", name, filter(None, modules))
         module = modules[name]
         if not isinstance(module, Norm) or not module.track_running_stats:
             raise UserError(
@@ -106,7 +108,8 @@ def _targets(model: nn.Module, wrapped: nn.Module, names: Sequence[str] | None) 
                 "are DecorrelatedBatchNorm1d to 3d, BatchNorm1d to 3d and SyncBatchNorm that track "
                 "them"
             )
-    return {name: modules[name] for name in names}
+    by_layer = {modules[name]: name for name in names}  # a layer may have several names
+    return {name: layer for layer, name in by_layer.items()}
 
 
 def _in_forward_order(run: Run, targets: dict[str, Norm], batches: Iterator[Any]) -> list[str]:
@@ -261,9 +264,9 @@ def recalibrate(
             the model on the batch. Its result is ignored.
 
     Raises:
-        UserError: ``layers`` is empty, names an unknown layer or one without running statistics,
-            or is None for a model without whitening layer; no batch reaches a layer, or its input
-            has a shape or dtype that the layer does not take; ``forward`` is missing.
+        UserError: ``layers`` is empty or a string, names an unknown layer or one without running
+            statistics, or is None for a model without whitening layer; no batch reaches a layer, or
+            its input has a shape or dtype that the layer does not take; ``forward`` is missing.
         DecompositionError: the features before a layer hold NaN or Inf.
 
     Example:

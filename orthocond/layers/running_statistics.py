@@ -42,6 +42,11 @@ def _widen_buffers(layer: nn.Module) -> None:
             setattr(layer, name, statistics.float())
 
 
+def _empty_caches(layer: RunningStatistics) -> None:
+    """Empty the caches, since torch can't swap the contents of tensors with weak references."""
+    layer._roots, layer._maps = Cache(), Cache()
+
+
 class RunningStatistics(nn.Module):
     """Base of a whitening layer: its running statistics."""
 
@@ -163,6 +168,7 @@ class RunningStatistics(nn.Module):
 
         Half precision would lose small updates, and 1 / (l_min + eps) amplifies the rounding.
         """
+        _empty_caches(self)
         before = {name: b for name, b in self.named_buffers() if b.is_floating_point()}
         super()._apply(fn, recurse)
         for name, statistics in before.items():
@@ -211,6 +217,7 @@ class RunningStatistics(nn.Module):
         The tensors of a batch norm are an error with or without ``strict``: without it, torch would
         load the mean and ignore the variance.
         """
+        _empty_caches(self)
         own, other = "running_covariance", "running_root"
         if self.running == "root":
             own, other = other, own

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.module_tracker import ModuleTracker
 
-from orthocond.errors import UserError, require_floating, unknown
+from orthocond.errors import UserError, require_floating, require_whole, unknown
 from orthocond.host import full_precision
 from orthocond.layers.inference.symbolic import one_node
 from orthocond.layers.skew_kernel import (
@@ -42,7 +42,7 @@ from orthocond.layers.skew_kernel import (
 )
 
 Mode = Literal["composed", "series"]
-Size = int | tuple[int, int]  # as in nn.Conv2d
+Size = int | tuple[int, int] | list[int]  # as in nn.Conv2d
 
 TRAIN_TERMS, EVAL_TERMS = 5, 10
 SCALE = 0.7  # filter norm relative to its bound, small enough that few terms of the series suffice
@@ -51,7 +51,7 @@ POWER_STEPS = 20  # power iterations at initialization; then one a training step
 
 def _side(name: str, size: Size) -> int:
     """Return the single number that ``size`` gives for height and width."""
-    if not isinstance(size, tuple):
+    if not isinstance(size, tuple | list):
         return size
     if len(set(size)) != 1:
         raise UserError(
@@ -69,6 +69,7 @@ def check_kernel(
         UserError: a convolution with these arguments would not preserve norms.
     """
     side = _side("kernel_size", kernel_size)
+    require_whole(side, "kernel_size")
     if side % 2 == 0:
         raise UserError(f"the skew orthogonal convolution needs an odd kernel, got {side}")
     for name, value, allowed in (
@@ -161,6 +162,8 @@ class SkewOrthogonalConv2d(nn.Module):
         super().__init__()
         if mode not in get_args(Mode):
             raise unknown("mode", mode, get_args(Mode))
+        require_whole(in_channels, "in_channels")
+        require_whole(out_channels, "out_channels")
         kernel_size = check_kernel(kernel_size, stride, padding, dilation, groups)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.mode, self.groups = kernel_size, mode, groups

@@ -12,9 +12,10 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.module_tracker import ModuleTracker
 
 from orthocond.distributed import gathered
-from orthocond.errors import require_whole, unknown
+from orthocond.errors import UserError, require_nonnegative, require_whole, unknown
 from orthocond.layers.recalibration import unwrapped
 from orthocond.probes.channels import check_channels, features
 from orthocond.probes.covariance import batch_covariance, sample_covariances
@@ -76,7 +77,8 @@ class ConditioningProbe:
     The probe records every ``every``-th training step, and every ``every``-th batch of an
     evaluation, starting with the first. By default each training forward counts as one step. Once
     you set ``probe.step``, the probe uses your step numbers instead and stops counting. If a step
-    then has several forwards (gradient accumulation), the probe records the first.
+    then has several forwards (gradient accumulation), the probe records the first. A forward that
+    ``torch.utils.checkpoint`` repeats in the backward pass is not recorded, and is no step.
 
     Args:
         model: any module, also inside DistributedDataParallel or torch.compile. Attach the probe
@@ -104,9 +106,11 @@ class ConditioningProbe:
         step: the training step of the next forward.
 
     Raises:
-        UserError: the layer or side is unknown, ``every`` is below 1, or ``channel_dim`` is missing
-            for a layer that requires it; in a forward, the features are not a floating-point tensor
-            (B, d, ...), or their channel dimension has another size than the layer defines.
+        UserError: the layer or side is unknown, ``every`` is below 1, ``eps`` is negative or not
+            finite, ``channel_dim`` is missing for a layer that requires it, or the layer is the
+            ``out_proj`` of attention, which is never called; in a forward, the features are not a
+            floating-point tensor (B, d, ...), or their channel dimension has another size than the
+            layer defines; ``with`` gets a probe that is closed.
 
     Warns:
         UserWarning: the layer is inside a compiled module; or, on closing, no forward called the
@@ -133,6 +137,7 @@ class ConditioningProbe:
         common_rank: int | nn.Module | None = None,
     ) -> None:
         require_whole(every, "every")
+        require_nonnegative(eps, "eps")
         if side not in get_args(Side):
             raise unknown("side", side, get_args(Side))
         if isinstance(common_rank, int | float):
@@ -179,6 +184,11 @@ class ConditioningProbe:
         self._closed = True  # compiled code still calls the removed hook
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise UserError(
+                f"the probe of layer {self.layer!r} is closed and would record nothing: make a new "
+                "ConditioningProbe"
+            )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
@@ -199,7 +209,8 @@ class ConditioningProbe:
 
     def _on_forward(self, layer: nn.Module, values: Sequence[Any]) -> None:
         self._called = True
-        if self._closed:
+        repeated = ModuleTracker().is_bw  # by torch.utils.checkpoint, in the backward pass
+        if self._closed or repeated:
             return
         step = self._step
         if layer.training:

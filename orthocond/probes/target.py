@@ -13,6 +13,7 @@ import sys
 import warnings
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from orthocond.errors import UserError, nearest
 from orthocond.layers.recalibration import unwrapped, wrappers
@@ -29,17 +30,22 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     Warn if the layer is inside a compiled module, because its hooks may never run.
 
     Raises:
-        UserError: no layer has this name.
+        UserError: no layer has this name, or no forward calls the layer.
     """
     inner = unwrapped(model)
-    names = dict(inner.named_modules())
-    modules = names if name in names else dict(model.named_modules())
+    names = dict(inner.named_modules(remove_duplicate=False))
+    modules = names if name in names else dict(model.named_modules(remove_duplicate=False))
     if name not in modules or not name or unwrapped(modules[name]) is inner:
         raise UserError(
             f"unknown layer {name!r} of {type(inner).__name__}: allowed are the names in "
             f"model.named_modules(){nearest(name, filter(None, names))}"
         )
     layer = modules[name]
+    if isinstance(layer, NonDynamicallyQuantizableLinear):
+        raise UserError(
+            f"layer {name!r} is never called, because attention multiplies by its weight itself: "
+            f"probe the output of {name.rpartition('.')[0]!r}, with side='output', channel_dim=-1"
+        )
     parts = name.split(".")
     above = [modules[".".join(parts[:i])] for i in range(len(parts))]
     if any(map(_is_compiled, [*wrappers(model), *above])) or layer._compiled_call_impl is not None:

@@ -8,7 +8,7 @@ from typing import get_args, overload
 from torch import nn
 
 from orthocond.errors import UserError, unknown
-from orthocond.treatments.layer.checks import check_layer, find_layers, names_of
+from orthocond.treatments.layer.checks import check_layer, find_layers
 from orthocond.treatments.layer.place import Place
 from orthocond.treatments.protocol import Options
 from orthocond.treatments.registry import TREATMENTS, parse_treatments
@@ -93,12 +93,24 @@ def treat(
     """
     if target not in get_args(Target):
         raise unknown("target", target, get_args(Target))
-    names = parse_treatments(treatments if isinstance(treatments, str) else "+".join(treatments))
+    names = parse_treatments(_joined(treatments))
     if not isinstance(layer, str | Iterable):
         raise UserError(f"expected the name of a layer or a list of names, got {layer!r}")
     found = find_layers(model, [layer] if isinstance(layer, str) else layer)
     handles = _treat_all(model, found, names, Options(ol_weight), target)
     return handles[layer] if isinstance(layer, str) else TreatedLayers(handles)
+
+
+def _joined(treatments: str | Iterable[str]) -> str:
+    """Return treatments, given as a sum or by their names, as a sum."""
+    if isinstance(treatments, str):
+        return treatments
+    names = [*treatments] if isinstance(treatments, Iterable) else [treatments]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f"expected a sum of treatments such as 'nog+ow', or their names, got {treatments!r}"
+        )
+    return "+".join(names)
 
 
 def _treat_all(
@@ -114,7 +126,7 @@ def _treat_all(
         check_layer(model, name, module, parts[name])
     handles = {}
     for name, module in found.items():
-        place = Place(model, name, names_of(model, module), module)
+        place = Place(model, name, module)
         for part in parts[name]:
             module = part.replace(module)
         place.put(module)

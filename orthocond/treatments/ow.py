@@ -49,7 +49,8 @@ class OrthogonalWeight(Treatment):
     def replace(self, layer: nn.Module) -> nn.Module:
         """Return a skew orthogonal convolution of the same shape; it keeps a frozen bias.
 
-        The numbers come from the CPU's generator, whatever device and dtype the layer has.
+        The numbers are float32 ones of the CPU's generator, whatever device and dtype the layer
+        has, and whatever torch's defaults are.
         """
         self.check(layer)
         assert isinstance(layer, nn.Conv2d)
@@ -57,6 +58,7 @@ class OrthogonalWeight(Treatment):
             *(layer.in_channels, layer.out_channels),
             bias=layer.bias is not None,
             device=CPU,
+            dtype=torch.float32,
             **_arguments(layer),
         )
         skew = skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)

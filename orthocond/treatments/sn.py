@@ -39,10 +39,11 @@ START_STEPS = 15
 
 
 def largest_singular_value(A: Tensor) -> Tensor:
-    """Return the largest singular value of a matrix (m, n), 0-d and differentiable.
+    """Return the largest singular value of a matrix (m, n), 0-d and once differentiable.
 
     It is |A^T u|, where u is the left singular vector, computed in float64 from the smaller Gram
-    matrix. The result is NaN if A contains NaN.
+    matrix and then a constant: a second derivative would leave out that u changes with A. The
+    result is NaN if A contains NaN.
 
     Raises:
         DecompositionError: no driver gave factors of the Gram matrix that pass the check.

@@ -113,18 +113,18 @@ class Treated:
             The plain layer. Its parameters may be new: build a new optimizer to continue training.
 
         Raises:
-            UserError: the layer of ``ow`` has hooks, which the plain layer would lose. The layer is
-                then still treated.
+            UserError: the layer of ``ow`` has hooks, which the plain layer would lose, or the model
+                does not have this layer any more. The layer is then still treated.
         """
         reshaped = any(part.acts_on == "weight" for part in self._parts)
         trains, layer = reshaped and self.parameter.requires_grad, self.layer
         for part in self._parts:
             layer = part.restore(layer)
-        self._hooks.end()
         if reshaped:
             layer.get_parameter("weight").requires_grad_(True)
             self._place.put(layer)
             self.parameter.requires_grad_(trains)
+        self._hooks.end()
         last, self._hooks = self.last, StepHooks(self._place, [])
         self._hooks.last = last
         self._parts, self.treatments = [], ()

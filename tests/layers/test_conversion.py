@@ -113,6 +113,18 @@ def hooked() -> nn.BatchNorm2d:
     return bn
 
 
+def saved_by_a_hook() -> nn.BatchNorm2d:
+    bn = nn.BatchNorm2d(4)
+    bn.register_state_dict_post_hook(lambda *_: None)
+    return bn
+
+
+def replaced_on_the_object() -> nn.BatchNorm2d:
+    bn = nn.BatchNorm2d(4)
+    bn.forward = torch.zeros_like
+    return bn
+
+
 @pytest.mark.parametrize(
     ("bn", "message"),
     [
@@ -126,6 +138,8 @@ def hooked() -> nn.BatchNorm2d:
         (nn.LazyBatchNorm2d(), "is not initialized: run the model on one batch before"),
         (parametrizations.weight_norm(nn.BatchNorm2d(4), dim=None), "parametrizations"),
         (hooked(), "hooks, which the new layer would lose"),
+        (saved_by_a_hook(), "hooks, which the new layer would lose"),
+        (replaced_on_the_object(), "forward of this BatchNorm2d was replaced on the object, as ac"),
         (nn.SyncBatchNorm(4, process_group="a group"), "has a process group"),
         (Own(4), "the forward of Own is its own"),
         (BatchNormAct2d(4), "oc.convert_batch_norm, which keeps drop and activation"),
@@ -135,6 +149,14 @@ def test_what_whitening_can_not_replace_is_refused(bn, message):
     with pytest.raises(UserError, match=message) as error:
         oc.DecorrelatedBatchNorm2d.from_batch_norm(bn)
     assert "\n" not in str(error.value)
+
+
+def test_a_lazy_batch_norm_is_taken_after_its_first_batch():
+    bn = nn.LazyBatchNorm2d()
+    x = torch.randn(4, 3, 2, 2)
+    bn(x)
+    norm = oc.DecorrelatedBatchNorm2d.from_batch_norm(bn.eval())
+    assert close(norm(x), bn(x))
 
 
 def test_settings_of_the_batch_norm_can_not_be_given():
@@ -173,6 +195,9 @@ def test_shared_batch_norms_are_converted_once_and_stay_shared(layers):
     assert isinstance(model.last["other"], nn.BatchNorm2d)
     assert close(model(x), before)
     assert {id(p) for p in model.parameters()} == parameters
+    oc.recalibrate(model, [x], names)
+    for name in names:
+        oc.ConditioningProbe(model, name).close()
 
 
 def test_an_optimizer_that_was_built_before_trains_the_new_layers():

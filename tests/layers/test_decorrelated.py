@@ -403,6 +403,9 @@ def test_state_dict_repr_and_copies(form):
     ("arguments", "message"),
     [
         ({"groups": 3}, "4 features can't be split into 3 equal groups"),
+        ({"groups": 2.0}, "groups is 2.0: allowed are whole numbers from 1"),
+        ({"eps": "1e-3"}, "eps must be 0 or more and finite, got '1e-3'"),
+        ({"eps": None}, "eps must be 0 or more and finite, got None"),
         ({"eps": -1.0}, "eps must be 0 or more and finite, got -1.0"),
         ({"eps": float("inf")}, "eps must be 0 or more and finite, got inf"),
         ({"solver": "eig"}, r"unknown solver 'eig'.*did you mean 'eigh'\?"),
@@ -414,6 +417,12 @@ def test_state_dict_repr_and_copies(form):
 def test_bad_arguments_are_named(arguments, message, form):
     with pytest.raises(ValueError, match=message):
         form.layer(4, **arguments)
+
+
+@pytest.mark.parametrize("number", [0, -1, 4.0, "4", None])
+def test_a_number_of_features_is_a_positive_whole_number(number, form):
+    with pytest.raises(ValueError, match=rf"num_features is {number!r}: allowed are whole n"):
+        form.layer(number)
 
 
 @pytest.mark.parametrize(

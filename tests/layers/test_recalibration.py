@@ -234,6 +234,8 @@ def test_bad_input_is_named():
         recalibrate(nn.ModuleDict({"norm": nn.BatchNorm2d(3)}), images, ["norms"])
     with pytest.raises(ValueError, match=r"layer '0' is a ReLU without running statistics"):
         recalibrate(nn.Sequential(nn.ReLU()), images, ["0"])
+    with pytest.raises(ValueError, match=r"layers is the string '03': pass a list, as in \['03'\]"):
+        recalibrate(deep(), images, "03")  # not the layers '0' and '3'
     with pytest.raises(ValueError, match=r"layers is empty: leave it out"):
         recalibrate(whitened, images, [])
     with pytest.raises(ValueError, match=r"layer '0' received 0 pixels"):
@@ -360,6 +362,16 @@ def test_averaged_weights_get_statistics_of_their_own(names):
 def test_names_of_a_wrapper_that_is_not_there_are_refused():
     with pytest.raises(UserError, match=r"unknown layer 'module\.0'"):
         recalibrate(deep(), [torch.randn(4, 3, 5, 5)], ["module.0"])
+
+
+@pytest.mark.parametrize("names", [["2"], ["0", "2"]])
+def test_a_layer_may_have_several_names(names):
+    model = nn.Sequential(DecorrelatedBatchNorm2d(3), nn.ReLU())
+    expected, images = copy.deepcopy(model[:1]), torch.randn(4, 3, 2, 2)
+    recalibrate(expected, [images])
+    model.append(model[0])
+    recalibrate(model, [images], names, forward=lambda model, x: model[0](x))
+    assert torch.equal(model[0].running_covariance, expected[0].running_covariance)
 
 
 def compiled_inside(model: nn.Module) -> nn.Module:

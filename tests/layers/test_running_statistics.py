@@ -161,3 +161,20 @@ def test_averaged_roots_go_stale_sooner(DBN) -> None:
 def test_an_unknown_statistic_is_named(DBN) -> None:
     with pytest.raises(UserError, match=r"unknown running 'mean': allowed are covariance, root"):
         DBN(4, running="mean")
+
+
+@BOTH
+def test_torch_may_swap_the_parameters_after_an_evaluation(running: str) -> None:
+    """``torch.__future__`` has this mode; torch swaps no tensor that has a weak reference."""
+    layer = oc.DecorrelatedBatchNorm2d(3, running=running).eval()
+    x = torch.randn(2, 3, 4, 4)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with torch.no_grad():
+            expected = layer(x)
+            layer.double()
+            torch.testing.assert_close(layer(x.double()).float(), expected)
+            layer.load_state_dict({name: t.clone() for name, t in layer.state_dict().items()})
+            torch.testing.assert_close(layer(x.double()).float(), expected)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)

@@ -157,6 +157,11 @@ def test_autocast_rounds_the_product_and_not_the_kernel(k: int, dtype: torch.dty
     ("options", "words"),
     [
         ({"kernel_size": 4}, "needs an odd kernel, got 4"),
+        ({"kernel_size": -1}, "kernel_size is -1: allowed are whole numbers from 1"),
+        ({"kernel_size": 3.0}, "kernel_size is 3.0: allowed are whole numbers from 1"),
+        ({"kernel_size": [3, 5]}, r"one kernel_size for height and width, got \[3, 5\]"),
+        ({"in_channels": 2.5}, "in_channels is 2.5: allowed are whole numbers from 1"),
+        ({"out_channels": 0}, "out_channels is 0: allowed are whole numbers from 1"),
         ({"kernel_size": (3, 5)}, r"one kernel_size for height and width, got \(3, 5\)"),
         ({"padding": (1, 0)}, r"one padding for height and width, got \(1, 0\)"),
         ({"padding": "same"}, "has padding 1, got same"),
@@ -169,7 +174,7 @@ def test_autocast_rounds_the_product_and_not_the_kernel(k: int, dtype: torch.dty
 )
 def test_what_would_not_keep_norms_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        oc.SkewOrthogonalConv2d(3, 6, **{"kernel_size": 3} | options)
+        oc.SkewOrthogonalConv2d(**{"in_channels": 3, "out_channels": 6, "kernel_size": 3} | options)
 
 
 def test_pairs_are_taken_as_nn_conv2d_takes_them() -> None:
@@ -179,6 +184,8 @@ def test_pairs_are_taken_as_nn_conv2d_takes_them() -> None:
     expected = oc.SkewOrthogonalConv2d(3, 6, 3, **numbers)(x)
     torch.manual_seed(0)
     assert torch.equal(oc.SkewOrthogonalConv2d(3, 6, (3, 3), dilation=(1, 1), **pairs)(x), expected)
+    torch.manual_seed(0)
+    assert torch.equal(oc.SkewOrthogonalConv2d(3, 6, [3, 3], **numbers)(x), expected)
 
 
 def test_the_series_is_no_single_convolution() -> None:

@@ -11,6 +11,7 @@ import torch
 from forked import in_forks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from orthocond.errors import UserError
 from orthocond.probes import ConditioningProbe
@@ -152,6 +153,26 @@ def test_the_probe_changes_nothing():
         assert torch.equal(a.grad, b.grad)
 
 
+def test_a_closed_probe_is_refused_as_a_context():
+    model = stem()
+    probe = ConditioningProbe(model, "1")
+    with probe:
+        model(images())
+    with pytest.raises(UserError, match="the probe of layer '1' is closed and would record"), probe:
+        model(images())
+    assert len(probe.records) == 1
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_forward_that_a_checkpoint_repeats_is_no_step(reentrant):
+    model = stem()
+    with ConditioningProbe(model, "1", every=2) as probe:
+        for _ in range(4):
+            x = images().requires_grad_()
+            checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+    assert [record.step for record in probe.records] == [0, 2] and probe.step == 4
+
+
 def test_a_row_has_the_columns_of_conditioning_csv():
     from orthocond.artifacts.csv_tables import CONDITIONING
 
@@ -271,6 +292,9 @@ def test_bad_input_is_named():
         ConditioningProbe(named, "conv")
     with pytest.raises(UserError, match="every is 0: allowed are whole numbers from 1"):
         ConditioningProbe(model, "1", every=0)
+    for eps in (-1.0, math.nan):
+        with pytest.raises(UserError, match=f"eps must be 0 or more and finite, got {eps}"):
+            ConditioningProbe(model, "1", eps=eps)
     with pytest.raises(UserError, match="unknown side 'out': allowed are input, output"):
         ConditioningProbe(model, "1", side="out")
     for every in (1.5, True, None):

@@ -187,6 +187,16 @@ def test_names_are_those_of_the_wrapper_or_of_what_it_wraps():
             find_layer(run, name)
 
 
+def test_a_projection_that_attention_never_calls_is_refused():
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    refused = "layer 'self_attn.out_proj' is never called.*probe the output of 'self_attn', with"
+    with pytest.raises(UserError, match=refused):
+        oc.ConditioningProbe(model, "self_attn.out_proj")
+    with oc.ConditioningProbe(model, "self_attn", side="output", channel_dim=-1) as probe:
+        model(torch.randn(2, 5, 8))
+    assert probe.records[0].median.dimension == 8
+
+
 def test_a_probed_model_is_copied_and_saved_as_before():
     model = network()
     probe = oc.ConditioningProbe(model, "1.1", every=1)

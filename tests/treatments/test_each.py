@@ -127,6 +127,16 @@ def test_sn_has_a_largest_singular_value_of_one() -> None:
     assert np.linalg.norm(toy.treated.weight().numpy(), 2) == pytest.approx(1, rel=1e-6)
 
 
+def test_reading_the_weight_keeps_the_training_flags_inside_of_the_layer() -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    treated = oc.treat(model, "0", "sn")
+    model[0].parametrizations.eval()  # holds the power iteration
+    flags = [module.training for module in model.modules()]
+    treated.weight()
+    assert [module.training for module in model.modules()] == flags
+    assert flags[:2] == [True, True] and not any(flags[2:])
+
+
 @pytest.mark.parametrize("treatments", ["sn", "ow", "ow-stiefel", "ow-conv"])
 def test_remove_keeps_the_present_weight_in_training_mode_too(treatments: str) -> None:
     toy = Toy(treatments)

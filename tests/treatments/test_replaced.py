@@ -70,6 +70,21 @@ def test_ow_refuses_a_layer_whose_hooks_it_would_lose(
     assert treated.remove() is model[0]
 
 
+def test_torchs_default_dtype_does_not_change_the_start_of_ow() -> None:
+    def start() -> Tensor:
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 4, 3, padding=1, dtype=torch.float32)
+        return oc.treat(nn.Sequential(layer), "0", "ow").parameter.detach()
+
+    expected = start()
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            assert torch.equal(start(), expected)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
 def test_ow_keeps_a_frozen_bias() -> None:
     for dtype in (torch.float64, torch.bfloat16):
         model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, dtype=dtype))

@@ -143,3 +143,16 @@ def test_one_bad_name_changes_nothing(names: list[str], words: str) -> None:
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
     with pytest.raises(UserError, match="unknown layer"):
         oc.treat(model_of_two(), NAMES, "nog")["0"]
+
+
+@pytest.mark.parametrize("treatments", [None, 3, ["nog", 1]])
+def test_treatments_that_are_no_names_are_refused(treatments: object) -> None:
+    with pytest.raises(UserError, match=r"^expected a sum of treatments such as 'nog.ow', or"):
+        oc.treat(nn.Sequential(nn.Linear(3, 2)), "0", treatments)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^expected a torch.nn.Module to treat, got list$"):
+        oc.treat([nn.Linear(3, 2)], "0", "nog")
+    with pytest.raises(UserError, match=r"^the Linear has no layers inside: to treat the module"):
+        oc.treat(nn.Linear(3, 2), "", "nog")

@@ -58,6 +58,41 @@ def test_a_module_is_treated_at_all_its_names(treatments: str, name: str) -> Non
     torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
 
 
+@every
+def test_remove_finds_the_layer_where_it_is_now(treatments: str) -> None:
+    """A module in front of it, and one around it, change its name."""
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())
+    treated = oc.treat(model, "0", treatments)
+    first, relu = nn.Identity(), model[1]
+    model.insert(0, first)
+    model[1] = nn.Sequential(model[1])
+    layer = treated.remove()
+    assert [*model.modules()][1:] == [first, model[1], layer, relu]
+
+
+def test_remove_leaves_what_took_the_place_of_the_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))
+    treated = oc.treat(model, "0", "nog+ow")
+    other, layer = nn.Conv2d(3, 3, 1), model[0]
+    model[0] = other
+    with pytest.raises(UserError, match="does not have the layer '0' any more that was treated"):
+        treated.remove()
+    assert model[0] is other and treated.treatments == ("nog", "ow")
+    model[0] = layer
+    assert treated.remove() is model[0]
+
+
+def test_a_compiled_layer_is_replaced_together_with_its_wrapper() -> None:
+    model = nn.Sequential(torch.compile(nn.Conv2d(3, 3, 3, padding=1), backend="eager"))
+    treated = oc.treat(model, "0._orig_mod", "ow")
+    x = torch.randn(1, 3, 6, 6)
+    assert torch.equal(model.eval()(x), treated.layer(x))
+    model[0] = torch.compile(model[0], backend="eager")
+    y = model(x)
+    assert treated.remove() is model[0]
+    torch.testing.assert_close(model(x), y)
+
+
 TOKENS = torch.arange(24).view(4, 6) % 6
 
 

@@ -22,6 +22,7 @@ from torch.nn.utils import parametrize
 from orthocond.errors import DecompositionError, UserError
 from orthocond.host import double
 from orthocond.layers.decorrelated_base import DecorrelatedBatchNorm
+from orthocond.layers.inference.computed import keep_weights
 from orthocond.layers.inference.preceding import KINDS, computes_as, layers_before, traces
 from orthocond.layers.inference.symbolic import one_node
 from orthocond.layers.recalibration import unwrapped
@@ -151,6 +152,8 @@ def _with_plain_layers(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         model = _replace(model, module, unwrapped(module))
     for module in list(model.modules()):
+        if isinstance(module, DecorrelatedBatchNorm | SkewOrthogonalConv2d):
+            keep_weights(module)
         if parametrize.is_parametrized(module):
             _remove_parametrizations(module)
         if (

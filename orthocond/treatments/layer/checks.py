@@ -28,14 +28,22 @@ def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     """Return the modules with these names, by name.
 
     Raises:
-        UserError: there is no name, a name is unknown or listed twice, or two names belong to the
-            same module, to the same weight, or to a module and one inside it.
+        UserError: the model is no module or has none inside; there is no name, a name is unknown or
+            listed twice, or two names belong to the same module, to the same weight, or to a module
+            and one inside it.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"expected a torch.nn.Module to treat, got {type(model).__name__}")
     modules = dict(model.named_modules(remove_duplicate=False))
     found: dict[str, nn.Module] = {}
     for name in names:
         if not isinstance(name, str):
             raise UserError(f"expected the name of a layer, got {name!r}")
+        if len(modules) == 1:
+            raise UserError(
+                f"the {type(model).__name__} has no layers inside: to treat the module itself, put "
+                "it into a model, as in nn.Sequential(layer), and name it '0'"
+            )
         if name not in modules or name == "":
             raise unknown("layer", name, [name for name in modules if name])
         if name in found:
@@ -54,11 +62,6 @@ def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     if not found:
         raise UserError("no layer is listed: name at least one of model.named_modules()")
     return found
-
-
-def names_of(model: nn.Module, module: nn.Module) -> list[str]:
-    """Return all names of a module in a model; a model may use a module more than once."""
-    return [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
 
 
 def check_layer(model: nn.Module, name: str, module: nn.Module, parts: list[Treatment]) -> None:

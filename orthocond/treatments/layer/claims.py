@@ -68,7 +68,7 @@ class Claim:
 
 def check_claims(name: str, layer: nn.Module, parts: Iterable[Treatment]) -> None:
     """Raise UserError if a handle that exists excludes a new one."""
-    new = Claim(Place(layer, name, [], layer), parts)
+    new = Claim(Place(layer, name, layer), parts)
     if "weight" in new._kinds:
         # Its parameter takes the place of the one that any earlier handle acts on.
         new._kinds |= {"loss", *AT_THE_STEP}

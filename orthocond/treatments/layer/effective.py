@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from orthocond.host import full_precision
+from orthocond.layers.inference.computed import COMPUTES, compute_weights
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix
 
 
 def effective_weight(layer: nn.Module) -> Tensor:
     """Return the effective weight (out, in k k), differentiable and computed without autocast."""
+    if any(isinstance(hook, COMPUTES) for hook in layer._forward_pre_hooks.values()):
+        with evaluation(layer):
+            compute_weights(layer)
     with full_precision(next(layer.parameters())):
         kernel = getattr(layer, "kernel", None)
         weight: Tensor = kernel() if callable(kernel) else layer.weight  # type: ignore[assignment]
@@ -26,13 +30,19 @@ def effective_weight(layer: nn.Module) -> Tensor:
 
 @contextmanager
 def evaluation(layer: nn.Module) -> Iterator[None]:
-    """Set the layer to evaluation mode, so that reading its weight runs no power iteration."""
-    training = layer.training
+    """Set the layer to evaluation mode, so that reading its weight runs no power iteration.
+
+    Afterwards each module inside has its own flag again: a parametrization may be in evaluation
+    mode alone.
+    """
+    flags = {module: module.training for module in layer.modules()}
     layer.eval()
     try:
         yield
     finally:
-        layer.train(training)
+        layer.train(flags[layer])
+        for module, flag in flags.items():
+            module.training = flag
 
 
 class _Weight(nn.Module):

@@ -22,19 +22,32 @@ class Place:
     Args:
         model: the model.
         name: name of the layer, for messages.
-        names: all names of the layer, since a model may use a module more than once.
-        layer: the module that the model has under these names.
+        layer: a module of the model.
     """
 
-    def __init__(self, model: nn.Module, name: str, names: list[str], layer: nn.Module) -> None:
-        self._model, self._names = model, names
+    def __init__(self, model: nn.Module, name: str, layer: nn.Module) -> None:
+        self._model = model
         self.name, self.layer = name, layer
 
     def put(self, layer: nn.Module) -> None:
-        """Put a layer into the model under all the names; its weight must have one parameter."""
+        """Put a layer in the place of the present one; its weight must have one parameter.
+
+        A model may use a module under several names, and may have changed since the last call: a
+        module that was inserted into an ``nn.Sequential`` moves the names of those after it.
+
+        Raises:
+            UserError: the model does not have the present layer any more.
+        """
         if layer is not self.layer:
-            for name in self._names:
-                self._model.set_submodule(name, layer)
+            modules = self._model.named_modules(remove_duplicate=False)
+            names = [name for name, module in modules if module is self.layer]
+            if not names:
+                raise UserError(
+                    f"the model does not have the layer {self.name!r} any more that was treated: "
+                    "put handle.layer back into the model, or drop the handle"
+                )
+            for name in names:  # torch.compile's wrapper of a layer calls the layer it was made for
+                self._model.set_submodule(name.removesuffix("._orig_mod"), layer)
         self.layer = layer
         ((self._parameter, parameter),) = weight_parameters(layer).items()
         self._shape = parameter.shape
