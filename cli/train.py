@@ -120,9 +120,11 @@ def train(
         hand_over(grid, study, sbatch or [], common, nodes, num_processes or 1, dry_run)
         return 0
 
-    from .launch import inside_launcher, launch
+    from .launch import inside_launcher, launch, require_started
 
     processes = num_processes or 1
+    if num_processes and inside_launcher():
+        require_started(num_processes)
     if (processes > 1 or rendezvous) and not inside_launcher():
         return launch(processes, sys.argv[1:], nodes, rendezvous or "localhost:0", timeout)
 
@@ -158,8 +160,11 @@ def _require_options_that_fit(
         raise typer.BadParameter(
             "--nodes goes with --cluster slurm, or with the --rendezvous of all of them"
         )
-    if rendezvous and not re.fullmatch(r"[^\s:]+:\d{1,5}", rendezvous):
-        raise typer.BadParameter(f"--rendezvous {rendezvous!r}: expected HOST:PORT")
+    place = re.fullmatch(r"[^\s:]+:(\d{1,5})", rendezvous or "host:1", re.ASCII)
+    if place is None or not 1 <= int(place[1]) <= 65_535:
+        raise typer.BadParameter(
+            f"--rendezvous {rendezvous!r}: expected HOST:PORT, with a port from 1 to 65535"
+        )
 
 
 def _train_here(session: Session, dry_run: bool, as_json: bool) -> int:
