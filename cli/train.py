@@ -111,7 +111,7 @@ def train(
         flags["data"] = {"name": data}
     grid = resolve(preset, config, flags, set_ or [])
     study = out or Path("runs") / (preset or "local")
-    _require_options_that_fit(track, cluster, sbatch, nodes, rendezvous)
+    _require_options_that_fit(track, cluster, sbatch, nodes, rendezvous, as_json)
     if cluster is not None:
         from .cluster import hand_over
 
@@ -139,6 +139,7 @@ def _require_options_that_fit(
     sbatch: list[str] | None,
     nodes: int,
     rendezvous: str | None,
+    as_json: bool,
 ) -> None:
     """Raise where a tracker or cluster is unknown, or an option would have no effect.
 
@@ -155,6 +156,10 @@ def _require_options_that_fit(
     if cluster is not None:
         if cluster != "slurm":
             raise typer.BadParameter(f"unknown cluster {cluster!r}: allowed is slurm")
+        if rendezvous:
+            raise typer.BadParameter("--rendezvous: with --cluster slurm the script chooses it")
+        if as_json:
+            raise typer.BadParameter("--json prints results, and --cluster slurm has none yet")
         return
     if (nodes > 1) != (rendezvous is not None):
         raise typer.BadParameter(
