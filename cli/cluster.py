@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orthocond.artifacts.atomic_files import make_folder, naming
+from orthocond.artifacts.atomic_files import make_folder, write_bytes
 from orthocond.config.assignments import assignments
 from orthocond.data import load_data
 from orthocond.errors import UserError
@@ -73,12 +73,15 @@ def directives(study: Path, tasks: int, resources: Iterable[str] = (), nodes: in
         nodes: number of nodes for each run.
 
     Raises:
-        UserError: a resource has another form, or sets the number of nodes or tasks.
+        UserError: a resource has another form, or sets the number of nodes or tasks; or the path
+            of the study has a line break, which would end its directive.
 
     Example:
         >>> directives(Path("/runs/a"), 2, ["mem=8G"])[-1]
         '#SBATCH --mem=8G'
     """
+    if "\n" in str(study):
+        raise UserError(f"{str(study)!r} has a line break, which a batch script can't hold")
     options = [
         f"job-name={shlex.quote(f'orthocond-{study.name}')}",
         f"array=0-{tasks - 1}",
@@ -154,7 +157,7 @@ def queued(study: Path) -> set[str]:
         job, _, task = line.partition(" ")
         record = study / FOLDER / f"{job}.runs"
         if record.is_file() and task.strip().isdigit():
-            names.add(record.read_text().splitlines()[int(task)])
+            names.update(record.read_text(errors="replace").splitlines()[int(task) :][:1])
     return names
 
 
@@ -169,8 +172,7 @@ def submit(text: str, planned: Sequence[Planned], study: Path) -> str:
     make_folder(folder)
     job = _slurm("sbatch", "--parsable", text=text).strip().partition(";")[0]
     record = folder / f"{job}.runs"
-    with naming("write", record):
-        record.write_text("".join(f"{p.folder.name}\n" for p in planned))
+    write_bytes(record, "".join(f"{p.folder.name}\n" for p in planned).encode())
     return job
 
 
@@ -178,7 +180,13 @@ def _slurm(command: str, *arguments: str, text: str = "") -> str:
     """Run a command of Slurm with ``text`` as its input, and return its output."""
     if shutil.which(command) is None:
         raise ClusterError(f"there is no Slurm on this machine: {command} is missing")
-    done = subprocess.run([command, *arguments], input=text, capture_output=True, text=True)
+    done = subprocess.run(
+        [command, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",  # the name of a folder need not be UTF-8
+    )
     if done.returncode:
         raise ClusterError(f"{command} refuses: {done.stderr.strip() or done.returncode}")
     return done.stdout

@@ -17,6 +17,22 @@ def inside_launcher() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
+def require_started(processes: int) -> None:
+    """Check that the launcher of this process started this number of processes here.
+
+    Raises:
+        UserError: it started another number, or WORLD_SIZE is set although there is no launcher.
+    """
+    name = "LOCAL_WORLD_SIZE" if "LOCAL_WORLD_SIZE" in os.environ else "WORLD_SIZE"
+    if os.environ[name] != str(processes):
+        from orthocond.errors import UserError
+
+        raise UserError(
+            f"--num-processes {processes} starts no process, since {name}={os.environ[name]} is "
+            f"in the environment, as under a launcher: leave out --num-processes, or unset {name}"
+        )
+
+
 def launch(
     processes: int,
     arguments: list[str],

@@ -68,6 +68,8 @@ def main() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
         signal.signal(signal.SIGINT, _leave)
+    # Figures go to files only. An unknown backend here would end the import of matplotlib.
+    os.environ["MPLBACKEND"] = "agg"
     output = Output()
     code = run()
     failure = output.failure()

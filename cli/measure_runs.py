@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from orthocond.artifacts.atomic_files import make_folder, write_bytes
+from orthocond.artifacts.atomic_files import require_writable, write_bytes
 from orthocond.measure.recorded_runs import measure_run, named_runs
 from orthocond.report.results import results_csv
 
@@ -30,9 +30,9 @@ def measure_runs(paths: list[Path], as_json: bool) -> None:
 
 def write_results(paths: list[Path], out: Path) -> None:
     """Write the final figures of runs as CSV, and print the path; name the runs that have none."""
+    require_writable(out)
     runs = named_runs(paths)
     complete = [run for run in runs if run.is_complete]
-    make_folder(out.parent)
     write_bytes(out, results_csv(complete))
     typer.echo(str(out))
     if len(complete) < len(runs):

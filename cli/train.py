@@ -111,7 +111,7 @@ def train(
         flags["data"] = {"name": data}
     grid = resolve(preset, config, flags, set_ or [])
     study = out or Path("runs") / (preset or "local")
-    _require_options_that_fit(track, cluster, sbatch, nodes, rendezvous)
+    _require_options_that_fit(track, cluster, sbatch, nodes, rendezvous, as_json)
     if cluster is not None:
         from .cluster import hand_over
 
@@ -120,9 +120,11 @@ def train(
         hand_over(grid, study, sbatch or [], common, nodes, num_processes or 1, dry_run)
         return 0
 
-    from .launch import inside_launcher, launch
+    from .launch import inside_launcher, launch, require_started
 
     processes = num_processes or 1
+    if num_processes and inside_launcher():
+        require_started(num_processes)
     if (processes > 1 or rendezvous) and not inside_launcher():
         return launch(processes, sys.argv[1:], nodes, rendezvous or "localhost:0", timeout)
 
@@ -137,6 +139,7 @@ def _require_options_that_fit(
     sbatch: list[str] | None,
     nodes: int,
     rendezvous: str | None,
+    as_json: bool,
 ) -> None:
     """Raise where a tracker or cluster is unknown, or an option would have no effect.
 
@@ -153,13 +156,20 @@ def _require_options_that_fit(
     if cluster is not None:
         if cluster != "slurm":
             raise typer.BadParameter(f"unknown cluster {cluster!r}: allowed is slurm")
+        if rendezvous:
+            raise typer.BadParameter("--rendezvous: with --cluster slurm the script chooses it")
+        if as_json:
+            raise typer.BadParameter("--json prints results, and --cluster slurm has none yet")
         return
     if (nodes > 1) != (rendezvous is not None):
         raise typer.BadParameter(
             "--nodes goes with --cluster slurm, or with the --rendezvous of all of them"
         )
-    if rendezvous and not re.fullmatch(r"[^\s:]+:\d{1,5}", rendezvous):
-        raise typer.BadParameter(f"--rendezvous {rendezvous!r}: expected HOST:PORT")
+    place = re.fullmatch(r"[^\s:]+:(\d{1,5})", rendezvous or "host:1", re.ASCII)
+    if place is None or not 1 <= int(place[1]) <= 65_535:
+        raise typer.BadParameter(
+            f"--rendezvous {rendezvous!r}: expected HOST:PORT, with a port from 1 to 65535"
+        )
 
 
 def _train_here(session: Session, dry_run: bool, as_json: bool) -> int:

@@ -146,7 +146,8 @@ def naming(verb: str, path: Path) -> Iterator[None]:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    # with_name would refuse a path without a name, such as "." or "/"; writing to it says why.
+    return path.parent / f".{path.name}.{os.getpid()}{PART}"
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -251,13 +252,16 @@ def require_writable(path: Path) -> None:
     """Make the folder of a file, and check that the file can be written, without writing it.
 
     Raises:
-        UserError: the folder can't be made or written, or there is a folder at the path.
+        UserError: the folder can't be made or written, or there is a folder, a link, a pipe or a
+            device at the path: ``write_bytes`` would put a file in its place.
     """
     make_folder(path.parent)
     part = _part(path)
     with naming("write", path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "is there already, and is not a regular file")
         _write_synced(part, b"")
         part.unlink()
 

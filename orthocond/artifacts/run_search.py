@@ -23,6 +23,19 @@ def run_name(task: str, data: str, model: str, method: str, seed: int) -> str:
     return "-".join(safe_name(kind, part) for kind, part in parts.items())
 
 
+def study_of(run: Run) -> str:
+    r"""Return the name of the folder that a run is in, as text that a table and a file can hold.
+
+    Bytes that are not UTF-8, line breaks and the like are spelled out, as in ``caf\udce9``.
+
+    Example:
+        >>> study_of(Run("/runs/mine/dbn-leaves-small-svd-s0"))
+        'mine'
+    """
+    name = run.path.resolve().parent.name
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
 def find_runs(folder: str | Path) -> list[Run]:
     """Return the complete runs in a folder, verified and sorted by name.
 

@@ -173,6 +173,8 @@ def checked(model: type[Model], settings: Mapping[str, Any]) -> Model:
         raise UserError(reason)
     if first["type"] == "model_type":
         raise UserError(f"{key} is a table of settings: did you mean {key}.name?")
+    if first["type"] == "tuple_type":
+        reason = "Input should be a list in square brackets"
     raise UserError(f"{key}: {reason}, got {shortened(first['input'])}")
 
 

@@ -63,7 +63,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the configuration file {str(path)!r}: {error}") from None
     if len(data) > MAX_FILE:
@@ -96,12 +96,24 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     return path, parsed["value"]
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings with others over them.
+
+    Raises:
+        UserError: a key has a table in one of them and a value in the other, which would be lost.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        tables = isinstance(old, Mapping), isinstance(value, Mapping)
+        if key in merged and tables[0] != tables[1]:
+            values, name = (value, old) if tables[0] else (old, value), f"{prefix}{key}"
+            hint = f"; did you mean {name}.name?" if name == "data" else ""
+            raise UserError(
+                f"{name} is {shortened(values[0])} in one place and a table of settings, "
+                f"{shortened(values[1])}, in another{hint}"
+            )
+        merged[key] = _merge(old, value, f"{prefix}{key}.") if all(tables) else value  # type: ignore[arg-type]
     return merged
 
 

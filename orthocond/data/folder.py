@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from orthocond.data.memory import ImageSet
-from orthocond.errors import UserError
+from orthocond.errors import UserError, is_out_of_memory
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # per image; a larger size in the header is refused before decoding
@@ -33,12 +34,20 @@ def _images(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read the image folder {str(folder)!r}: {error}")
 
-    return sorted(
-        path
-        for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True)
-        for path in map(Path(parent).joinpath, names)
-        if path.suffix.lower() in ENDINGS
-    )
+    found: list[Path] = []
+    for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+        _require_no_loop(Path(parent))
+        paths = map(Path(parent).joinpath, names)
+        found += (path for path in paths if path.suffix.lower() in ENDINGS)
+    return sorted(found)
+
+
+def _require_no_loop(folder: Path) -> None:
+    """Raise a UserError if a folder is a link to one that contains it: its images would repeat."""
+    if folder.is_symlink():
+        target = folder.resolve()
+        if any(parent.resolve() == target for parent in folder.absolute().parents):
+            raise UserError(f"image folder {str(folder)!r} is a link to a folder that contains it")
 
 
 def list_folder(root: Path, count: int | None) -> tuple[list[str], list[Sample], list[Sample]]:
@@ -92,11 +101,18 @@ def open_image(path: Path) -> Image.Image:
     """Open an image as RGB.
 
     Raises:
-        UserError: the file is not an image or is truncated, its header gives more than 50 million
-            pixels, or it has grey values of more than 8 bits.
+        UserError: the file is not an image, is damaged or not a regular file, is a PostScript
+            program, has more than 50 million pixels according to its header, or has grey values of
+            more than 8 bits.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
+            raise UserError(f"cannot read image {str(path)!r}: it is not a regular file")
         with Image.open(path) as image:
+            if image.format == "EPS":  # whatever the file's name is; Pillow would run Ghostscript
+                raise UserError(
+                    f"image {str(path)!r} is a PostScript program, and was not run: convert it"
+                )
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UserError(
@@ -109,8 +125,13 @@ def open_image(path: Path) -> Image.Image:
                     "convert it to 8 bits"
                 )
             return image.convert("RGB")
-    except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"cannot read image {str(path)!r}: {error}") from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise errors of any class
+        if is_out_of_memory(error):
+            raise
+        reason = str(error) or type(error).__name__
+        raise UserError(f"cannot read image {str(path)!r}: {reason}") from None
 
 
 def read_images(samples: Sequence[Sample], size: int | None) -> ImageSet:

@@ -190,7 +190,10 @@ def _folder(
     classes: int | None,
     holdout: float,
 ) -> ImageData:
-    root = Path(path).expanduser()
+    try:
+        root = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"image folder {path!r}: {error}") from None
     names, train_files, test_files = list_folder(root, classes)
     if holdout:
         stay, held = split_holdout([label for _, label in train_files], holdout)
@@ -218,7 +221,13 @@ def _download(name: str) -> tuple[list[str], ImageSet, ImageSet]:
         "cifar100": datasets.CIFAR100,
         "fashion-mnist": datasets.FashionMNIST,
     }[name]
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "orthocond"
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orthocond"
+    except RuntimeError:
+        raise UserError(
+            f"{name} is kept in the cache of your home folder, and there is none: set "
+            "XDG_CACHE_HOME to a folder"
+        ) from None
     try:
         parts = [kind(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:

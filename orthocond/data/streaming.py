@@ -48,6 +48,12 @@ class _Views(Dataset[tuple[Tensor, int]]):
         return images, labels
 
 
+class WorkerLost(UserError):
+    """Error for a worker process that was killed, as for lack of (shared) memory (exit code 1)."""
+
+    exit_code = 1
+
+
 class StreamedData:
     """An ``ImageData`` that reads its images from files again in each epoch."""
 
@@ -75,7 +81,8 @@ class StreamedData:
         """
         digest = hashlib.sha256(json.dumps(list(self.classes)).encode())
         for path, label in (*self.train, *self.evaluation):
-            digest.update(f"{label}/{path.name}:{path.stat().st_size}\n".encode())
+            line = f"{label}/{path.name}:{path.stat().st_size}\n"
+            digest.update(line.encode(errors="surrogateescape"))  # a name need not be UTF-8
         return digest.hexdigest()
 
     def _load(
@@ -93,6 +100,11 @@ class StreamedData:
             error.__traceback__ = None  # it is part of a cycle, which would keep the workers alive
             line = str(error).strip().splitlines()[-1]  # the lines before: the worker's traceback
             raise UserError(line.partition(": ")[2]) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).partition("\n")[0]  # torch advises on shared memory where it helps
+            raise WorkerLost(f"a process that reads the images ended: {reason}") from None
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of whole batches in the training images."""

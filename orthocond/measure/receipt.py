@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from orthocond.artifacts.run_search import study_of
 from orthocond.measure.reproduction import Reproduction
 from orthocond.measure.run_figures import LEVEL
 
@@ -19,7 +19,7 @@ def as_record(reproduction: Reproduction) -> dict[str, Any]:
     data = run.settings["data"]
     return {
         "run": run.name,
-        "study": Path(run.path).resolve().parent.name,
+        "study": study_of(run),
         "config": run.config["hash"],
         "data": {"name": data["name"], "fingerprint": data["fingerprint"]},
         "other_seeds": [r.settings["seed"] for r in reproduction.seeds],

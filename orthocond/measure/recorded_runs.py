@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orthocond.artifacts.run_reader import CHECKPOINTS, CONFIG, Run
-from orthocond.artifacts.run_search import find_runs
+from orthocond.artifacts.run_search import find_runs, study_of
 from orthocond.errors import UserError
 from orthocond.measure.phase_summary import by_phase
 
@@ -73,7 +73,7 @@ def measure_run(run: Run) -> dict[str, Any]:
     """
     _ = run.config  # reading it checks it: the manifest does not while the run is incomplete
     return {
-        "study": run.path.resolve().parent.name,
+        "study": study_of(run),
         "run": run.name,
         "status": run.status,
         "phases": by_phase(run.conditioning),

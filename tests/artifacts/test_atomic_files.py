@@ -17,6 +17,7 @@ from orthocond.artifacts.atomic_files import (
     read_bytes,
     remove_folder,
     remove_parts,
+    require_writable,
     safe_name,
     sha256,
     write_bytes,
@@ -183,6 +184,30 @@ def test_names_that_point_outside_the_folder_are_refused(name):
     with pytest.raises(UserError, match=r"^data '.*' can't be part of a folder's name") as caught:
         safe_name("data", name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".", "", "/", ".."])
+@pytest.mark.parametrize("write", [require_writable, lambda path: write_bytes(path, b"")])
+def test_a_path_without_a_name_cannot_be_written(tmp_path, monkeypatch, name, write):
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    with pytest.raises(UserError, match=r"^cannot write '(\.|/|\.\.)': \w"):
+        write(Path(name))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_only_a_regular_file_is_given_up_for_results(tmp_path):
+    """Refuse what writing would replace by a file, such as /dev/stdout."""
+    (tmp_path / "file").write_text("old")
+    require_writable(tmp_path / "file")
+    require_writable(tmp_path / "new" / "file")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("absent")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "pipe"):
+        with pytest.raises(UserError, match=rf"write '.*{name}': is there already, and is not a"):
+            require_writable(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_nothing_is_created_with_other_rights_than_the_umask_gives(tmp_path: Path):

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import small_run
 
 from orthocond.artifacts.manifests import CorruptRun
 from orthocond.artifacts.run_reader import Run
-from orthocond.artifacts.run_search import find_runs, run_name
+from orthocond.artifacts.run_search import find_runs, run_name, study_of
 from orthocond.errors import UserError
 
 
@@ -44,3 +46,16 @@ def test_find_runs_names_a_damaged_one(tmp_path):
         CorruptRun, match=r"^run 'b' is damaged: config.json is missing; remove man"
     ):
         find_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "study"),
+    [
+        (b"a |b", "a |b"),
+        ("é λ".encode(), "é λ"),
+        (b"caf\xe9", r"caf\udce9"),
+        (b"a\nb\x1b[1m", r"a\nb\x1b[1m"),
+    ],
+)
+def test_the_name_of_a_study_is_text_on_one_line(folder, study):
+    assert study_of(Run(Path("/runs", os.fsdecode(folder), "run"))) == study

@@ -1,7 +1,9 @@
+import os
 import subprocess
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +56,15 @@ def test_a_warning_is_one_line_without_the_source(capsys: pytest.CaptureFixture[
         run(["--version"])
         warnings.warn("a checkpoint\nwas passed over", stacklevel=1)
     assert capsys.readouterr().err == "orthocond: warning: a checkpoint was passed over\n"
+
+
+def test_the_backend_of_matplotlib_in_the_environment_is_no_matter(tmp_path: Path) -> None:
+    """Find no runs, in one line: an unknown backend ended in a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "orthocond_cli", "table", "regimes", "--runs", str(tmp_path)],
+        env=os.environ | {"MPLBACKEND": "foo"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("orthocond: no runs")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from importlib.util import find_spec
 from pathlib import Path
@@ -248,6 +249,14 @@ def test_runs_of_two_studies_are_told_apart_and_their_figures_are_written(measur
     assert measured("runs", tmp_path / "runs", "--csv", out).split() == [str(out)]
     studies = [line.split(",")[0] for line in out.read_text().splitlines()]
     assert studies == ["study", "all", "few"]
+
+
+def test_figures_take_the_place_of_no_pipe(study, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in ((tmp_path / "pipe", "not a regular file"), (".", "Is a directory")):
+        assert run(["measure", "runs", str(study), "--csv", str(path)]) == 2
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_figures_are_written_or_printed_but_not_both(study, tmp_path, capsys):

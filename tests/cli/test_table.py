@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_table_prints_markdown(runs: Path) -> None:
     text = run("tab2", "--runs", runs)
     assert "| SVD + NOG " in text and "19.99 ± 0.16" in text
+
+
+def test_a_study_need_not_have_a_name_in_utf_8(tmp_path: Path) -> None:
+    try:
+        study = write_study(tmp_path / os.fsdecode(b"caf\xe9"), ("svd", "svd+nog"), seeds=1)
+    except UserError:
+        pytest.skip("this file system has UTF-8 names only")
+    (file,) = run("overview", "--runs", study, "--out", tmp_path / "out").split()
+    assert r"caf\udce9: cifar10-jpeg" in Path(file).read_text()
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("md", "md"), ("csv", "csv"), ("latex", "tex")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from launched import NETWORKS, train_here
 
 from orthocond.artifacts.run_reader import Run
 from orthocond.config.sources import presets, resolve
-from orthocond_cli.cluster import run_arguments
+from orthocond.errors import UserError
+from orthocond_cli.cluster import FOLDER, directives, queued, run_arguments, submit
 from orthocond_cli.main import run
 
 TRAIN = [sys.executable, "-m", "orthocond_cli", "train"]
@@ -62,6 +64,12 @@ def test_the_arguments_of_a_slurm_task_repeat_all_settings_of_the_grid(preset: s
             "batch_size 16 is not divisible by 6 processes",
         ),
         (["--sbatch", "mem=1G"], 2, "--sbatch is for --cluster slurm"),
+        (
+            ["--cluster", "slurm", "--dry-run", "--nodes", "2", "--rendezvous", "a:1"],
+            2,
+            "--rendezvous: with --cluster slurm the script chooses it",
+        ),
+        (["--cluster", "slurm", "--dry-run", "--json"], 2, "--json prints results, and --cluster"),
         (["--cluster", "slurm"], 1, "there is no Slurm on this machine: squeue is missing"),
     ],
 )
@@ -80,6 +88,43 @@ def test_unsupported_slurm_options_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "study").exists()
+
+
+def test_a_line_break_in_the_name_of_a_study_becomes_no_line_of_the_script() -> None:
+    with pytest.raises(UserError, match=r"^'/runs/a\\ntouch b' has a line break, which a batch"):
+        directives(Path("/runs/a\ntouch b"), 1)
+
+
+def program(path: Path, *lines: str) -> None:
+    path.write_text("\n".join(["#!/bin/sh", *lines]))
+    path.chmod(0o755)
+
+
+def test_a_record_of_tasks_that_is_not_whole_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Take tasks of an unknown line as unknown: their runs are submitted again."""
+    program(tmp_path / "squeue", "echo 7 0", "echo 7 5", "echo 8 0")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "7.runs").write_text("a\nb\n")
+    (tmp_path / FOLDER / "8.runs").write_bytes(b"")
+    assert queued(tmp_path) == {"a"}
+
+
+def test_a_study_need_not_have_a_name_in_utf_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "sbatch", f"cat > {tmp_path}/script", "echo 7")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    study = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        study.mkdir()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    assert submit(f"cd {study}\n", [], study) == "7"
+    assert (tmp_path / "script").read_bytes() == os.fsencode(f"cd {study}\n")
+    assert (study / FOLDER / "7.runs").read_bytes() == b""
 
 
 def call(environment: dict[str, str], *command: object) -> str:

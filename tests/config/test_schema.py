@@ -61,7 +61,11 @@ def test_the_paper_presets_have_the_settings_of_the_paper() -> None:
         (["config.lr=1"], "unknown setting 'config'"),
         (["method=nog"], "use --method"),
         (["lr_milestones=[3, 2]"], "do not increase"),
+        (["lr_milestones=3"], "lr_milestones: Input should be a list in square brackets, got 3"),
         (["data=leaves"], "did you mean data.name?"),
+        (["data=cifar10", "data.size=32"], "data is 'cifar10' in one place and a table of"),
+        (["data.size=32", "data=cifar10"], "{'size': 32}, in another; did you mean data.name?"),
+        (["data.size.x=1", "data.size=32"], "data.size is 32 in one place and a table of"),
         (["task=gcp", "epochs.x=1"], "epochs: "),
         (["running=roots"], "running: Input should be 'covariance' or 'root'"),
         (["task=gcp", "running=root"], "running 'root' is for task 'dbn': 'gcp' keeps no moving"),
@@ -91,6 +95,21 @@ def test_unknown_names_are_refused_with_the_nearest_known_one(tmp_path: Path) ->
         resolve(file=tmp_path / "broken.toml")
     with pytest.raises(UserError, match="cannot read"):
         resolve(file=tmp_path / "missing.toml")
+
+
+def test_a_value_in_place_of_a_table_is_not_lost_to_a_later_source(tmp_path: Path) -> None:
+    """Refuse the file: its data set was dropped without a word, and leaves were trained."""
+    file = tmp_path / "mine.toml"
+    for text in ('data = "cifar10"', '[[data]]\nname = "cifar10"'):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"^data is .*cifar10.* in another; did you mean data"):
+            resolve(file=file, settings=["data.train_images=128"])
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("epochs = 5\n", encoding="utf-8-sig")
+    assert resolve(file=file).config.epochs == 5
 
 
 @pytest.mark.parametrize("text", ['method = "bn"', "seed = 3"])

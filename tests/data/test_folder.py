@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import tracemalloc
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from image_tree import write_image, write_tree
-from PIL import Image
+from PIL import EpsImagePlugin, Image
+from PIL.PngImagePlugin import PngInfo
 
 from orthocond.data import load_data
 from orthocond.data.folder import MAX_PIXELS, list_folder, open_image, read_images
@@ -42,6 +44,26 @@ def test_images_in_nested_folders_belong_to_their_class(tree):
     nested = list_folder(tree, None)[1]
     assert [s for s in nested if s[0].parent.name != "more"] == flat
     assert [label for path, label in nested if path.parent.name == "more"] == [1]
+
+
+def test_links_are_followed_but_not_in_a_circle(tree, tmp_path):
+    flat = list_folder(tree, None)[1]
+    (tmp_path / "more").mkdir()
+    (tree / "train" / "b" / "0.png").rename(tmp_path / "more" / "0.png")
+    (tree / "train" / "b" / "linked").symlink_to(tmp_path / "more")
+    linked = list_folder(tree, None)[1]
+    assert len(linked) == len(flat) and [k for _, k in linked] == [k for _, k in flat]
+    for target in (".", "..", tree):
+        (tree / "val" / "c" / "loop").symlink_to(target)
+        with pytest.raises(UserError, match=r"/val/c/loop' is a link to a folder that contains it"):
+            list_folder(tree, None)
+        (tree / "val" / "c" / "loop").unlink()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png': it is not a regular file$"):
+        open_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
@@ -145,6 +167,42 @@ def test_a_bad_folder_tree_is_reported_in_one_line(tree, how, message):
     with pytest.raises(UserError, match=message) as error:
         load_data(f"folder:{tree}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"P6\n8 x\n255\n", "invalid literal"),
+        (b"P3\n1 1\n255\n1 2 999\n", "Channel value too large"),
+        (b"P6\n8", "Reached EOF"),
+    ],
+)
+def test_a_damaged_header_is_reported_in_one_line(tmp_path, data, reason):
+    (tmp_path / "a.ppm").write_bytes(data)
+    with pytest.raises(UserError, match=rf"^cannot read image '.*a\.ppm': .*{reason}"):
+        open_image(tmp_path / "a.ppm")
+
+
+def test_an_image_with_too_long_a_text_is_refused(tmp_path):
+    text = PngInfo()
+    text.add_text("comment", "x" * (2 << 20), zip=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=text)
+    with pytest.raises(UserError, match=r"a\.png': Decompressed data too large"):
+        open_image(tmp_path / "a.png")
+
+
+def test_postscript_under_the_name_of_an_image_is_not_run(tmp_path, monkeypatch):
+    """Pillow runs the program gs of the path on such a file."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # what an earlier search has found
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(UserError, match=r"a\.png' is a PostScript program, and was not run"):
+        open_image(tmp_path / "a.png")
+    assert not (tmp_path / "ran").exists()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from image_tree import write_tree
@@ -120,6 +122,7 @@ def test_a_folder_gives_as_many_images_as_asked_for(tmp_path):
         ("folder", r"data set 'folder' needs a path: folder:PATH"),
         ("imagenet:", r"data set 'imagenet:' needs a path: imagenet:PATH"),
         ("folder:/absent/images", r"no such image folder: '/absent/images'"),
+        ("folder:~no-such-user/x", r"^image folder '~no-such-user/x': Could not determine home"),
     ],
 )
 def test_an_unknown_data_set_is_refused_with_the_nearest_one(name, message):
@@ -145,4 +148,30 @@ def test_a_set_that_cannot_be_downloaded_names_what_to_use_instead(tmp_path, mon
     with pytest.raises(
         UserError, match=r"can't be downloaded \(no network\); use leaves or folder"
     ):
+        load_data("cifar10")
+
+
+def test_downloads_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
+    """Take an empty variable as unset, and ask for the home folder only where it is used."""
+    from torchvision import datasets
+
+    roots = []
+
+    def refuse(root, **_):
+        roots.append(root)
+        raise OSError("no network")
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(datasets, "CIFAR10", refuse)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for cache in ("", str(tmp_path / "other")):
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+        with pytest.raises(UserError, match="can't be downloaded"):
+            load_data("cifar10")
+        monkeypatch.setattr(Path, "home", no_home)
+    assert roots == [tmp_path / ".cache" / "orthocond", tmp_path / "other" / "orthocond"]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(UserError, match=r"^cifar10 is kept in .*: set XDG_CACHE_HOME to a folder$"):
         load_data("cifar10")

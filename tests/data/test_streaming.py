@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 from image_tree import write_image, write_tree
 from PIL import Image
 from torchvision.transforms import v2
 
-from orthocond.data import load_data
-from orthocond.data.streaming import MEAN, STD
+from orthocond.data import load_data, streaming
+from orthocond.data.streaming import MEAN, STD, WorkerLost
 
 SIZE = 14  # side of the crop from images of 16 x 16 pixels
 
@@ -100,3 +103,23 @@ def test_calibration_sees_training_images_in_an_order_of_its_own(data):
 def test_the_fingerprint_knows_names_and_sizes(tree, data, tmp_path):
     assert load_data(f"imagenet:{tree}", size=SIZE).fingerprint == data.fingerprint
     assert load_data(f"imagenet:{tree}", train_images=4).fingerprint != data.fingerprint
+
+
+def test_names_need_not_be_utf_8(tmp_path):
+    root = write_tree(tmp_path / "images", count=4)
+    named = root / "train" / "a" / os.fsdecode(b"caf\xe9.png")
+    try:
+        (root / "train" / "a" / "0.png").rename(named)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    data = load_data(f"imagenet:{root}", size=SIZE)
+    assert named in dict(data.train) and len(data.fingerprint) == 64
+
+
+def test_a_worker_that_is_killed_is_reported_in_one_line(data, monkeypatch):
+    monkeypatch.setattr(streaming, "open_image", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(
+        WorkerLost, match=r"^a process that reads the images ended: .*(killed|exited)"
+    ) as e:
+        list(data.eval_batches(4))
+    assert "\n" not in str(e.value)

@@ -101,6 +101,8 @@ def test_commands_on_one_folder_share_its_runs(alone: Path, tmp_path: Path) -> N
         (["--nodes", "2"], 2, "--nodes goes with --cluster slurm, or with the --rendezvous"),
         (["--rendezvous", "host:1"], 2, "--nodes goes with --cluster slurm"),
         (["--nodes", "2", "--rendezvous", "host"], 2, "'host': expected HOST:PORT"),
+        (["--nodes", "2", "--rendezvous", "host:0"], 2, "with a port from 1 to 65535"),
+        (["--nodes", "2", "--rendezvous", "host:65536"], 2, "with a port from 1 to 65535"),
         (["--nodes", "0"], 2, "--nodes"),
     ],
 )
@@ -110,6 +112,24 @@ def test_machines_that_cannot_connect_are_reported_in_one_line(
     assert run(["train", "--out", str(tmp_path / "study"), *arguments]) == code
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("local", [None, "3"])
+def test_a_number_of_processes_that_a_launcher_did_not_start_is_refused(
+    local: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Refuse what was one process without a word: WORLD_SIZE may be left from elsewhere."""
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    assert run(["train", "--num-processes", "2", "--out", str(tmp_path / "study")]) == 2
+    error = capsys.readouterr().err
+    assert f"WORLD_SIZE={local or 1} is in the environment" in error and error.count("\n") == 1
     assert not (tmp_path / "study").exists()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orthocond.artifacts.run_reader import Run
+from orthocond.artifacts.run_search import study_of
 
 
 class Kind(NamedTuple):
@@ -45,7 +46,7 @@ def study_names(runs: Iterable[Run]) -> dict[Path, str]:
         runs: complete runs, such as all runs in a folder of studies.
     """
     runs = list(runs)
-    folders = {run.path: run.path.resolve().parent.name for run in runs}
+    folders = {run.path: study_of(run) for run in runs}
     kinds: dict[tuple[str, str], set[Kind]] = defaultdict(set)
     for run in runs:
         kinds[folders[run.path], run.config["task"]].add(kind_of(run))

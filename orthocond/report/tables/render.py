@@ -164,6 +164,7 @@ def to_markdown(table: Table) -> str:
     texts = shown(table, lambda text: f"**{text}**")
     notes = _all_notes(table) + _footnotes(texts, lambda text, address: f"[{text}]({address})")
     texts.columns = _flat(texts)
+    texts.index = texts.index.map(lambda label: label.replace("|", r"\|"))  # ends no cell
     rows = texts.to_markdown(tablefmt="pipe", disable_numparse=True)
     return "\n\n".join([f"**{table.title}**", rows, *notes]) + "\n"
 
@@ -188,6 +189,7 @@ LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        **{character: f"${character}$" for character in "<>|"},
         "±": r"$\pm$",
         "×": r"$\times$",
         "κ": r"$\kappa$",

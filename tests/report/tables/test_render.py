@@ -168,17 +168,24 @@ def test_csv_says_that_a_mean_was_not_run_and_leaves_the_spread_of_one_seed_blan
 def test_latex_prints_with_pdflatex_and_has_no_line_of_groups_without_a_name() -> None:
     columns = pd.MultiIndex.from_tuples([("", "kappa_eps"), ("", "gap")])
     frame = pd.DataFrame([[1.25e4, 2.0]], ["a"], columns)
-    label = r"SVD (11×11 stem) 50% a_b^~\ ±"
+    label = r"SVD (11×11 stem) 50% a_b^~\ ± <|>"
     text = render(Table("κ", frame, {"a": label}, {}, Provenance("{note}")), "latex")
     assert text.isascii()
     for part in (
         r"SVD (11$\times$11 stem) 50\% a\_b\textasciicircum{}\textasciitilde{}",
-        r"\textbackslash{} $\pm$ & 1.2e+04 & 2.0 \\",
+        r"\textbackslash{} $\pm$ $<$$|$$>$ & 1.2e+04 & 2.0 \\",
         r"\caption{$\kappa$. \{note\}.}",
         r"$\kappa$ with $\varepsilon$ & gap (points) \\",
     ):
         assert part in text
     assert r"\multicolumn" not in text
+
+
+def test_a_bar_in_a_label_ends_no_cell_of_a_markdown_table() -> None:
+    frame = pd.DataFrame([[2.0]], ["a"], pd.MultiIndex.from_tuples([("", "gap")]))
+    text = render(Table("t", frame, {"a": "mine|yours"}, {}, Provenance("note")))
+    (row,) = (line for line in text.splitlines() if "mine" in line)
+    assert row.split() == ["|", r"mine\|yours", "|", "2.0", "|"]
 
 
 def test_latex_special_characters_are_escaped(study: Study) -> None:
