@@ -13,6 +13,7 @@ from orthocond.config.methods import PLAIN
 from orthocond.config.tasks import DBN, GCP
 from orthocond.report.ledger.derived_claims import Derived
 from orthocond.report.ledger.evidence import Claim
+from orthocond.report.ledger.regime_rule import GAP
 from orthocond.report.ledger.time_claims import Timed
 from orthocond.report.ledger.verdicts import TENTH, Verdict
 from orthocond.report.statistics import LEVEL
@@ -40,9 +41,11 @@ SAID = {
 """Verdicts that read differently after a number of claims: after one, and after several."""
 DECIDED = ("lower", "not lower", "higher")
 NOTES = {
-    CONDITIONING: "Only a change by a factor of 1.26 (a tenth of a decade) or more counts. κ is "
-    "the condition number of the nonzero eigenvalues; between different ranks we compare κ with ε",
-    ACCURACY: "Only studies in which plain SVD has a generalisation gap of 5 points or more count",
+    CONDITIONING: f"Only a change by a factor of {10**TENTH:.2f} (a tenth of a decade) or more "
+    "counts. κ is the condition number of the nonzero eigenvalues; between different ranks we "
+    "compare κ with ε",
+    ACCURACY: f"Only studies in which plain SVD has a generalisation gap of {GAP:g} points or more "
+    "count",
 }
 NO_GAP = "not judged, for lack of a generalisation gap"
 VERBS = {
