@@ -47,7 +47,7 @@ def treat(
     ol_weight: float = 1e-4,
     target: Target = "parameter",
 ) -> Treated | TreatedLayers:
-    """Treat one or several layers of a model in place; call this before building the optimizer.
+    """Treat one or several layers of a model in place, before the optimizer's first step.
 
     A layer is an ``nn.Linear``, ``nn.Conv1d`` to ``nn.Conv3d``, ``nn.ConvTranspose1d`` to
     ``nn.ConvTranspose3d``, or a subclass of one; its weight is read as the matrix (out, in k k).

@@ -11,6 +11,7 @@ from orthocond.errors import UserError
 from orthocond.host import CPU
 from orthocond.layers.skew import SkewOrthogonalConv2d, check_kernel
 from orthocond.treatments.layer.checks import require_lossless
+from orthocond.treatments.layer.place import refilled
 from orthocond.treatments.protocol import Treatment
 
 
@@ -62,11 +63,10 @@ class OrthogonalWeight(Treatment):
             **_arguments(layer),
         )
         skew = skew.to(layer.weight.device, layer.weight.dtype).train(layer.training)
-        if layer.bias is not None and not layer.bias.requires_grad:
-            assert skew.bias is not None
-            with torch.no_grad():
-                skew.bias.copy_(layer.bias)
-            skew.bias.requires_grad_(False)
+        skew.filter = refilled(layer.get_parameter("weight"), skew.filter)
+        if skew.bias is not None:
+            bias = layer.get_parameter("bias")
+            skew.bias = refilled(bias, skew.bias) if bias.requires_grad else bias
         return skew
 
     def restore(self, layer: nn.Module) -> nn.Module:

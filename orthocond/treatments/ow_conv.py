@@ -35,6 +35,7 @@ from orthocond.errors import DecompositionError, UserError
 from orthocond.host import CPU, Refusal, double, full_precision, refuse
 from orthocond.spectral.roots import root
 from orthocond.treatments.layer.parametrized import remove_parametrization
+from orthocond.treatments.layer.place import refilled
 from orthocond.treatments.protocol import Treatment
 
 LIMIT = 1e-5
@@ -171,11 +172,11 @@ class OrthogonalConvolution(Treatment):
 
     def replace(self, layer: nn.Module) -> nn.Module:
         """Parametrize the weight, and draw its blocks."""
-        weight: Tensor = layer.weight  # type: ignore[assignment]
+        weight = layer.get_parameter("weight")
         parametrization = _FromBlocks(weight.shape)
-        packed = nn.Parameter(parametrization.start().to(weight.device, weight.dtype))
+        packed = parametrization.start().to(weight.device, weight.dtype)
         parametrize.register_parametrization(layer, "weight", parametrization, unsafe=True)
-        layer.get_submodule("parametrizations.weight").original = packed
+        refilled(layer.get_parameter("parametrizations.weight.original"), packed)
         return layer
 
     def restore(self, layer: nn.Module) -> nn.Module:

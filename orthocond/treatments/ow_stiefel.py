@@ -31,6 +31,7 @@ from orthocond.host import CPU, full_precision
 from orthocond.spectral.polar import polar_factor
 from orthocond.treatments.layer.matrix import from_matrix, to_matrix, wide
 from orthocond.treatments.layer.parametrized import remove_parametrization
+from orthocond.treatments.layer.place import refilled
 from orthocond.treatments.protocol import Treatment
 
 
@@ -178,11 +179,13 @@ class StiefelWeight(Treatment):
 
     def replace(self, layer: nn.Module) -> nn.Module:
         """Parametrize the flattened weight with torch's ``orthogonal``."""
-        weight: Tensor = layer.weight  # type: ignore[assignment]
+        weight = layer.get_parameter("weight")
         parametrization = _FromMatrix(weight, type(layer))
-        parametrize.register_parametrization(layer, "weight", parametrization, unsafe=True)
         # The layer's own tensor only gives the shape; it is not trained.
-        layer.get_parameter("parametrizations.weight.original").requires_grad_(False)
+        layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        parametrize.register_parametrization(layer, "weight", parametrization, unsafe=True)
+        trained = parametrization.get_parameter("matrix.parametrizations.weight.original")
+        parametrization._trained.original = refilled(weight, trained)
         return layer
 
     def restore(self, layer: nn.Module) -> nn.Module:

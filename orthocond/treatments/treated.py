@@ -25,7 +25,9 @@ class Treated:
 
     Attributes:
         layer: the module that is now in the model.
-        parameter: the tensor that gradient and step treatments act on.
+        parameter: the tensor that gradient and step treatments act on. It is the parameter that the
+            plain layer had as its weight, also where its shape has changed, so an optimizer that
+            was built before ``treat`` trains it.
         treatments: names of the treatments, in canonical order.
         last: record of the last step that had a gradient to treat; None before the first.
 
@@ -97,10 +99,11 @@ class Treated:
             optimizer: an optimizer of torch, or a wrapper of one by accelerate or Lightning.
 
         Raises:
-            UserError: the optimizer is not one of torch, does not hold the parameter, or holds it
-                sharded; it evaluates a closure several times in a step (LBFGS); or it has no
-                learning rate but a treatment scales the step. Some optimizers show only during
-                the step that they call a closure again, or never; then ``step`` raises it.
+            UserError: the optimizer is not one of torch, does not hold the parameter, holds it
+                sharded, or has a momentum of the shape that it had before ``treat``; it evaluates
+                a closure several times in a step (LBFGS); or it has no learning rate but a
+                treatment scales the step. Some optimizers show only during the step that they
+                call a closure again, or never; then ``step`` raises it.
         """
         optimizer = unwrapped(optimizer)
         self._hooks.check(optimizer)

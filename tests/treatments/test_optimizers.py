@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.optim import PostLocalSGDOptimizer
 from torch.optim import SGD, Optimizer
-from toys import OPTIMIZERS, Toy, assert_same, every
+from toys import OPTIMIZERS, Build, Toy, assert_same, batch, every, network, optimizers
 
+import orthocond as oc
 from orthocond.errors import UserError
 from orthocond.treatments.step.optimizers import unwrapped
 
@@ -115,3 +116,72 @@ def test_to_maximize_the_negative_loss_is_to_minimize_the_loss(
     assert_same(up.state(), down.state(), 1e-10)
     if treatments in ("olr-exact", "slow"):
         assert any(used)  # the rule changes the step, so its sign matters
+
+
+class Early(Toy):
+    """A toy whose optimizer was built before its layer was treated, and is bound if asked for."""
+
+    def __init__(self, treatments: str, build: Build, bind: bool) -> None:
+        self.model = network()
+        self.images, self.labels = batch()
+        self.optimizer = build(self.model.parameters())
+        self.treated = oc.treat(self.model, "0", treatments, ol_weight=0.05)
+        if bind:
+            self.treated.bind(self.optimizer)
+
+
+@every
+@optimizers
+def test_an_optimizer_that_was_built_before_trains_the_treated_weight(
+    treatments: str, build: Build
+) -> None:
+    early, late = Early(treatments, build, bind=True), Toy(treatments, build)
+    for _ in range(3):
+        assert early.step() == late.step()
+    assert_same(early.state(), late.state())
+
+
+@pytest.mark.parametrize("treatments", ["ol", "sn", "ow", "ow-stiefel", "ow-conv"])
+def test_such_an_optimizer_need_not_be_bound_where_no_step_is_treated(treatments: str) -> None:
+    early, late = Early(treatments, OPTIMIZERS["sgd"], bind=False), Toy(treatments)
+    for _ in range(3):
+        assert early.step() == late.step()
+    assert_same(early.state(), late.state())
+
+
+@pytest.mark.parametrize("treatments", ["ow", "ow-stiefel", "ow-conv"])
+def test_a_momentum_of_another_shape_is_refused(treatments: str) -> None:
+    for build in OPTIMIZERS.values():
+        toy = Early("", build, bind=True)
+        toy.step()
+        toy.treated.remove()
+        treated = oc.treat(toy.model, "0", treatments)
+        words = r"^the optimizer has a momentum of shape \(8, 3, 3, 3\) for layer '0', whose param"
+        with pytest.raises(UserError, match=words):
+            treated.bind(toy.optimizer)
+        treated.bind(build(toy.model.parameters()))
+
+
+@pytest.mark.parametrize("treatments", ["nog", "sn", "ol+olr"])
+def test_a_momentum_is_kept_where_the_shape_stays(treatments: str) -> None:
+    toy = Early("", OPTIMIZERS["sgd"], bind=True)
+    toy.step()
+    toy.treated = oc.treat(toy.model, "0", treatments)
+    toy.treated.bind(toy.optimizer)
+    toy.step()
+
+
+@pytest.mark.parametrize("treatments", ["ow", "ow-stiefel", "ow-conv"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_treated_layer_keeps_its_parameters(treatments: str, frozen: bool) -> None:
+    model = network()
+    weight, bias = model[0].weight, model[0].bias
+    bias.requires_grad_(not frozen)
+    before = bias.detach().clone()
+    model(batch()[0]).sum().backward()
+    treated = oc.treat(model, "0", treatments)
+    assert treated.parameter is weight and weight.grad is None
+    assert model[0].bias is bias and bias.requires_grad is not frozen
+    assert not frozen or torch.equal(bias, before)
+    model(batch()[0]).sum().backward()
+    assert weight.grad.isfinite().all() and weight.grad.abs().max() > 0

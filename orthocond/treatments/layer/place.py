@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from orthocond.errors import UserError
 
@@ -11,6 +11,18 @@ def weight_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trained parameters of a layer by name, without those of its bias."""
     named = layer.named_parameters()
     return {n: p for n, p in named if p.requires_grad and "bias" not in n.split(".")}
+
+
+def refilled(parameter: nn.Parameter, value: Tensor) -> nn.Parameter:
+    """Give a parameter a value, which may have another shape, and return it.
+
+    A treatment of the weight trains another tensor than the plain layer. torch's
+    ``register_parametrization`` keeps the parameter object in such a case, and so do we: an
+    optimizer that was built before trains the new tensor. It would step the old one, silently.
+    """
+    parameter.grad = None  # of the old shape
+    parameter.data = value.detach()
+    return parameter
 
 
 class Place:

@@ -48,7 +48,12 @@ from orthocond.treatments.step.closures import (
     treated_closure,
     with_closure,
 )
-from orthocond.treatments.step.optimizers import CLOSURE_AGAIN, group_of, learning_rate
+from orthocond.treatments.step.optimizers import (
+    CLOSURE_AGAIN,
+    group_of,
+    learning_rate,
+    stale_momentum,
+)
 from orthocond.treatments.step.record import Last
 from orthocond.treatments.step.watch import Watch
 
@@ -96,6 +101,13 @@ class StepHooks:
             raise UserError(
                 f"the optimizer does not hold the parameter of layer {self._place.name!r}: "
                 "call treat before the optimizer is built"
+            )
+        stale = stale_momentum(optimizer, parameter)
+        if stale is not None:
+            raise UserError(
+                f"the optimizer has a momentum of shape {tuple(stale)} for layer "
+                f"{self._place.name!r}, whose parameter treat has changed to the shape "
+                f"{tuple(parameter.shape)}: build a new optimizer"
             )
         if self._needed and isinstance(optimizer, CLOSURE_AGAIN):
             raise UserError(

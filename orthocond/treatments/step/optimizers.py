@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
 from orthocond.errors import UserError
 
 LIGHTNING = {"LightningOptimizer", "_FabricOptimizer"}
+MOMENTA = ("momentum_buffer", "exp_avg")
+"""Keys of an optimizer's state whose tensors have the shape of their parameter."""
+
 CLOSURE_AGAIN = (LBFGS,)
 """Optimizers known to evaluate their closure several times within one step."""
 
@@ -41,6 +45,14 @@ def group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | 
     """Return the parameter group that holds a parameter, or None."""
     groups = optimizer.param_groups
     return next((g for g in groups if any(p is parameter for p in g["params"])), None)
+
+
+def stale_momentum(optimizer: Optimizer, parameter: nn.Parameter) -> torch.Size | None:
+    """Return the shape of a momentum that a parameter had in another shape, or None."""
+    state = optimizer.state.get(parameter, {})
+    momenta = (state.get(key) for key in MOMENTA)
+    shapes = (momentum.shape for momentum in momenta if momentum is not None)
+    return next((shape for shape in shapes if shape != parameter.shape), None)
 
 
 def learning_rate(group: dict[str, Any], treatment: str) -> float:
