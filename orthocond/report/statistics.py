@@ -191,13 +191,17 @@ def final_error(run: Run) -> float | None:
     return next((error for error in errors if error is not None), None)
 
 
-def paired(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> Difference:
-    """Return the difference of one number, over the seeds at which both methods have it."""
+def pairs(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> np.ndarray:
+    """Return one number of both methods (n, 2), one row per seed at which both have it."""
     first, second = ({int(r.summary["seed"]): reading(r) for r in runs} for runs in (a, b))
     seeds = sorted(first.keys() & second.keys())
-    pairs = np.array([(first[seed], second[seed]) for seed in seeds], dtype=float).reshape(-1, 2)
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    return difference(pairs[:, 0], pairs[:, 1])
+    both = np.array([(first[seed], second[seed]) for seed in seeds], dtype=float).reshape(-1, 2)
+    return both[np.isfinite(both).all(axis=1)]
+
+
+def paired(a: Iterable[Run], b: Iterable[Run], reading: Reading) -> Difference:
+    """Return the difference of one number, over the seeds at which both methods have it."""
+    return difference(*pairs(a, b, reading).T)
 
 
 def baseline_runs(study: Study, own: Selection, contrast: Contrast) -> tuple[Run, ...]:

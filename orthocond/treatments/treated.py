@@ -25,9 +25,9 @@ class Treated:
 
     Attributes:
         layer: the module that is now in the model.
-        parameter: the tensor that gradient and step treatments act on. It is the parameter that the
-            plain layer had as its weight, also where its shape has changed, so an optimizer that
-            was built before ``treat`` trains it.
+        parameter: the tensor that gradient and step treatments act on. It is the same object as the
+            weight of the plain layer, even if its shape has changed, so an optimizer that was built
+            before ``treat`` trains it.
         treatments: names of the treatments, in canonical order.
         last: record of the last step that had a gradient to treat; None before the first.
 

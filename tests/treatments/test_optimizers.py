@@ -166,9 +166,11 @@ def test_a_momentum_of_another_shape_is_refused(treatments: str) -> None:
 def test_a_momentum_is_kept_where_the_shape_stays(treatments: str) -> None:
     toy = Early("", OPTIMIZERS["sgd"], bind=True)
     toy.step()
+    momentum = toy.optimizer.state[toy.treated.parameter]["momentum_buffer"]
     toy.treated = oc.treat(toy.model, "0", treatments)
     toy.treated.bind(toy.optimizer)
     toy.step()
+    assert toy.optimizer.state[toy.treated.parameter]["momentum_buffer"] is momentum
 
 
 @pytest.mark.parametrize("treatments", ["ow", "ow-stiefel", "ow-conv"])

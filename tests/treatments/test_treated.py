@@ -94,7 +94,7 @@ def test_ow_conv_refuses_what_is_not_orthogonal_at_its_size(layer: nn.Module, wo
 @pytest.mark.parametrize("treatments", ["nog", "olr", "rescale+olr-exact"])
 def test_an_optimizer_without_the_parameter_of_the_layer_is_refused(treatments: str) -> None:
     toy = Toy(treatments)
-    with pytest.raises(UserError, match="does not hold the parameter of layer '0': call treat bef"):
+    with pytest.raises(UserError, match="does not hold the parameter of layer '0': add it with"):
         toy.treated.bind(SGD(toy.model[4].parameters(), lr=0.1))
     with pytest.raises(UserError, match=r"^bind takes a torch\.optim\.Optimizer, got a list: b"):
         toy.treated.bind(list(toy.model.parameters()))

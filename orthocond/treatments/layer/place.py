@@ -16,9 +16,9 @@ def weight_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
 def refilled(parameter: nn.Parameter, value: Tensor) -> nn.Parameter:
     """Give a parameter a value, which may have another shape, and return it.
 
-    A treatment of the weight trains another tensor than the plain layer. torch's
-    ``register_parametrization`` keeps the parameter object in such a case, and so do we: an
-    optimizer that was built before trains the new tensor. It would step the old one, silently.
+    A treatment of the weight trains another tensor than the plain layer does. If the tensor were a
+    new parameter, an optimizer that was built before would go on to step the old one, silently. So
+    the object is kept, as in torch's ``register_parametrization``.
     """
     parameter.grad = None  # of the old shape
     parameter.data = value.detach()

@@ -100,7 +100,7 @@ class StepHooks:
         if group is None and parameter.requires_grad:
             raise UserError(
                 f"the optimizer does not hold the parameter of layer {self._place.name!r}: "
-                "call treat before the optimizer is built"
+                "add it with add_param_group, or build a new optimizer"
             )
         stale = stale_momentum(optimizer, parameter)
         if stale is not None:

@@ -11,11 +11,11 @@ from torch.optim import LBFGS, Optimizer
 from orthocond.errors import UserError
 
 LIGHTNING = {"LightningOptimizer", "_FabricOptimizer"}
-MOMENTA = ("momentum_buffer", "exp_avg")
-"""Keys of an optimizer's state whose tensors have the shape of their parameter."""
-
 CLOSURE_AGAIN = (LBFGS,)
 """Optimizers known to evaluate their closure several times within one step."""
+
+MOMENTA = ("momentum_buffer", "exp_avg")
+"""Keys of an optimizer's state whose tensors have the shape of their parameter."""
 
 
 def unwrapped(optimizer: Any) -> Optimizer:
@@ -48,7 +48,7 @@ def group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | 
 
 
 def stale_momentum(optimizer: Optimizer, parameter: nn.Parameter) -> torch.Size | None:
-    """Return the shape of a momentum that a parameter had in another shape, or None."""
+    """Return the shape of the parameter's momentum if it is not the parameter's own, or None."""
     state = optimizer.state.get(parameter, {})
     momenta = (state.get(key) for key in MOMENTA)
     shapes = (momentum.shape for momentum in momenta if momentum is not None)
