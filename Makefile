@@ -26,10 +26,10 @@ lock:
 	rm -rf build/lock
 
 demo: install
-	$(BIN)/orthocond train --preset quick --out runs/demo
-	$(BIN)/orthocond train --preset quick-gcp --out runs/demo
-	$(BIN)/orthocond plot fig1 fig2 fig3 fig4 fig5 --runs runs/demo --out runs/demo/figures --format png
-	$(BIN)/orthocond table tab2 tab4 tab5 --runs runs/demo
+	$(BIN)/orthocond train --preset quick --out build/demo
+	$(BIN)/orthocond train --preset quick-gcp --out build/demo
+	$(BIN)/orthocond plot fig1 fig2 fig3 fig4 fig5 --runs build/demo --out build/demo/figures --format png
+	$(BIN)/orthocond table tab2 tab4 tab5 --runs build/demo
 
 test: install
 	$(BIN)/python -m pytest -n auto --dist worksteal # neighbours share fixtures, so they stay on one worker

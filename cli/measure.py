@@ -138,7 +138,7 @@ def measure(
 ) -> None:
     """Measure the conditioning of covariances, the time of a step, or how a run reproduces.
 
-    Conditioning that runs recorded: orthocond measure runs runs/demo
+    Conditioning that runs recorded: orthocond measure runs runs/first
 
     Conditioning of a layer of any model: orthocond measure layer --model resnet18 --layer conv1
 
@@ -146,7 +146,7 @@ def measure(
 
     Reproduction of a run: orthocond measure against runs/STUDY/RUN --data folder:PATH --epochs 1
 
-    The spellings without a sub-command also work: orthocond measure runs/demo, orthocond measure
+    The spellings without a sub-command also work: orthocond measure runs/first, orthocond measure
     --model resnet18 --layer conv1, orthocond measure --timing, and orthocond measure --against RUN.
     A folder that is named like a sub-command needs its path: ./runs.
     """
@@ -167,7 +167,7 @@ def runs_(runs: Runs, csv: Csv = None, as_json: AsJson = False) -> int:
     With --csv, write the final figures of the runs (accuracies, generalisation gap, conditioning)
     to a file instead.
 
-    Examples: orthocond measure runs runs/demo; orthocond measure runs runs --csv runs/results.csv
+    Examples: orthocond measure runs runs/first; orthocond measure runs runs --csv runs/results.csv
     """
     from .measure_runs import measure_runs, write_results
 

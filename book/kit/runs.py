@@ -55,23 +55,15 @@ def _read(*named: Path) -> Study:
     return Study(named[0], also=named[1:])
 
 
-@cache
-def _without_demo() -> Study:
-    """Return the runs in ``runs``, except those of ``make demo``."""
-    Path("runs").mkdir(exist_ok=True)
-    return _read(Path("runs")).keeping(lambda run: run.path.parent.name != "demo")
-
-
 def all_studies() -> Study:
-    """Return all runs that the book is built from.
-
-    Those of ``make demo`` in ``runs`` are left out, unless RUNS names their folder.
-    """
+    """Return all runs that the book is built from."""
     with chdir(ROOT):
         if _committed.get():
             return _committed_study()
         named = folders()
-        return _without_demo() if named == (Path("runs"),) else _read(*named)
+        if named == (Path("runs"),):
+            named[0].mkdir(exist_ok=True)
+        return _read(*named)
 
 
 def _identity(run: Run) -> tuple[str, str, str]:

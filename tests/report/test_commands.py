@@ -165,9 +165,7 @@ def test_every_committed_study_has_its_commands_in_the_text() -> None:
     for name, command, folder in WRITTEN:
         if name == "README.md":
             made |= {(folder, hash_of(run.model_dump()), run.method) for run in grid(command)}
-    studies = [
-        p for p in (ROOT / "runs").glob("*") if p.is_dir() and p.name not in ("demo", "settings")
-    ]
+    studies = [p for p in (ROOT / "runs").glob("*") if p.is_dir() and p.name != "settings"]
     studies = [p for p in [*studies, *(ROOT / "runs/settings").glob("*")] if Study(p).runs]
     runs = {(folder, *run) for folder in studies for run in committed(folder)}
     assert len(studies) > 15 and runs <= made

@@ -26,7 +26,7 @@ def test_sentences_show_their_numbers_or_the_command_for_missing_runs(
     write_study(tmp_path / "runs/mine", ("svd",))
     assert "--method ow" in kit.study_text("dbn", rank).data
     write_study(tmp_path / "runs/mine", ("svd+ow",))
-    for cached in (kit.runs._read, kit.runs._without_demo, kit.of_committed_runs):
+    for cached in (kit.runs._read, kit.of_committed_runs):
         cached.cache_clear()
     assert kit.study_text("dbn", rank).data == "rank 64"
 
@@ -48,7 +48,6 @@ def test_a_false_sentence_about_the_committed_runs_stops_the_build(
 ) -> None:
     write_study(tmp_path / "runs/mine", ("svd", "svd+nog"))
     commit(tmp_path / "runs")
-    write_study(tmp_path / "runs/demo", ("svd",))  # make demo changes nothing
     assert "% in 4 runs." in kit.study_text("dbn", errors).data
 
     def wrong(runs: Study) -> str:
